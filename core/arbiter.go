@@ -1,0 +1,426 @@
+package core
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// arbiter decides who is granted what. It acts only in office: after this node's own TakeOffice command was applied, in
+// the term of that log entry, and until a sign of another term. Nothing of it is written down; the next arbiter waits
+// instead.
+type arbiter struct {
+	elected  Term // Raft's word that this node leads; a hint, never a fence
+	askedAt  Instant
+	officeID uint64 // the TakeOffice command on its way
+	term     Term   // in office in this term, 0 if not in office
+	since    Instant
+	// until is, for each group, the earliest instant at which its last lease is over on its holder for certain.
+	until map[GroupName]Instant
+	// inflight holds the command of each group whose outcome is not known.
+	inflight map[GroupName]uint64
+	rounds   []round
+	asked    map[NodeName]renewal // reports that wait for the next round's majority
+	wishes   []wish
+	settleAt Instant
+	configID uint64
+	quiet    Instant // since when leadership could be handed to a better place
+	handed   Instant
+}
+
+// renewal names a report that asks for leases.
+type renewal struct {
+	incarnation Incarnation
+	seq         Seq
+	at          Instant
+	holds       []GroupEpoch
+}
+
+// round is one question to all voters whether the term is still current. It serves the reports that had arrived before
+// it began.
+type round struct {
+	nonce  uint64
+	at     Instant
+	echoes []NodeName
+	serves map[NodeName]renewal
+}
+
+// wish is an operator's request that waits for its end.
+type wish struct {
+	ticket uint64
+	id     uint64 // the command that carries it
+	group  GroupName
+	to     NodeName
+	epoch  Epoch // the epoch that the move leaves, 0 for other wishes
+}
+
+const (
+	// maxRounds bounds the rounds that wait for echoes; the oldest is superseded.
+	maxRounds = 16
+	// officeRetry spaces attempts to take office.
+	officeRetry = 50 * time.Millisecond
+	// settled is how long everything must be quiet before leadership is handed to a node that owns nothing.
+	settled = time.Second
+	// handAgain spaces attempts to hand leadership on.
+	handAgain = 10 * time.Second
+)
+
+func newArbiter() arbiter {
+	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}, asked: map[NodeName]renewal{}}
+}
+
+func (m *Machine) elected(ev Elected) {
+	if ev.Term != m.arb.elected {
+		m.leaveOffice()
+	}
+	m.arb.elected, m.arb.askedAt = ev.Term, 0
+}
+
+// leaveOffice forgets everything. Wishes end without an answer of ours to rely on, so they are told so.
+func (m *Machine) leaveOffice() {
+	elected := m.arb.elected
+	for _, w := range m.arb.wishes {
+		m.do(Answer{Ticket: w.ticket, Refused: "the leader changed meanwhile: look at the status and ask again if needed"})
+	}
+	m.arb = newArbiter()
+	m.arb.elected = elected
+}
+
+// arbitrate does what the arbiter owes now.
+func (m *Machine) arbitrate() {
+	a := &m.arb
+	if a.term == 0 {
+		if a.elected != 0 && (a.askedAt == 0 || m.now.Sub(a.askedAt) >= officeRetry) && a.officeID == 0 {
+			a.askedAt = max(m.now, 1)
+			a.officeID = m.propose(0, Op{TakeOffice: &TakeOffice{Node: m.opt.Self, Incarnation: m.opt.Incarnation}})
+		}
+		return
+	}
+	m.proposeConfig()
+	for _, name := range m.groups() {
+		g, committed := m.view.Groups[name]
+		if _, busy := a.inflight[name]; committed && !busy {
+			m.decide(name, g)
+		}
+	}
+	m.handOverToIdle()
+}
+
+// propose hands operations to Raft as one command.
+func (m *Machine) propose(notAfter Instant, ops ...Op) uint64 {
+	id := m.rng.Uint64() | 1
+	m.do(Propose{Command: Command{ID: id, By: m.opt.Self, Ops: ops}, NotAfter: notAfter})
+	return id
+}
+
+func (m *Machine) proposalFailed(ev ProposalFailed) {
+	a := &m.arb
+	switch ev.ID {
+	case 0:
+		return
+	case a.officeID:
+		a.officeID = 0 // if it is committed after all it opens the office as well
+		return
+	case a.configID:
+		a.configID = 0
+	}
+	if !ev.Known {
+		return // it may still be committed: as long as this office lasts, nothing else is proposed for that group
+	}
+	for name, id := range a.inflight {
+		if id == ev.ID {
+			delete(a.inflight, name)
+		}
+	}
+	m.endWishes(func(w wish) (bool, string) { return w.id == ev.ID, "not committed: " + ev.Reason })
+}
+
+func (m *Machine) arbiterCommitted(ev Committed) {
+	a := &m.arb
+	for i, op := range ev.Command.Ops {
+		if op.TakeOffice == nil || ev.Outcomes[i].Refused != "" {
+			continue
+		}
+		m.leaveOffice()
+		if op.TakeOffice.Node == m.opt.Self && op.TakeOffice.Incarnation == m.opt.Incarnation && ev.Term == a.elected {
+			m.enterOffice(ev.Term)
+		}
+	}
+	if a.term == 0 {
+		return
+	}
+	if ev.Command.ID == a.configID {
+		a.configID = 0
+	}
+	for i, op := range ev.Command.Ops {
+		if op.Configure != nil && ev.Outcomes[i].Refused == "" {
+			a.settleAt = m.now.Add(m.leaseWait())
+		}
+	}
+	for i, out := range ev.Outcomes {
+		if out.Group == "" {
+			continue
+		}
+		if a.inflight[out.Group] == ev.Command.ID {
+			delete(a.inflight, out.Group)
+		}
+		m.spread(out.Group)
+		m.wishCommitted(ev.Command.ID, ev.Command.Ops[i], out)
+	}
+}
+
+// enterOffice begins to act in the term of the committed entry. What the arbiter before had acked is not known, so every
+// lease that it may have given is waited for, from now; that covers the grants found in the log as well.
+func (m *Machine) enterOffice(t Term) {
+	a := &m.arb
+	a.term, a.since, a.settleAt = t, m.now, m.now.Add(m.leaseWait())
+	for name, g := range m.view.Groups {
+		if g.Owner != "" {
+			a.until[name] = m.now.Add(m.leaseWait())
+		}
+	}
+	// Reports that are here already need no second sending.
+	for _, n := range m.everyone() {
+		if p := m.peers[n]; m.recent(p) {
+			m.renewalAsked(n, p.report)
+		}
+	}
+	m.note(&holding{}, "in office", fmt.Sprintf("term %d", t))
+}
+
+// leaseWait is how long the arbiter waits for leases of which it does not know the length and the last renewal.
+func (m *Machine) leaseWait() time.Duration {
+	longest := max(m.view.Longest, m.view.Config.TTL).Duration()
+	return longest + Margin(longest)
+}
+
+// spread tells all nodes the committed state of a group, which they would hear from their own log some time later.
+func (m *Machine) spread(name GroupName) {
+	for _, n := range m.everyone() {
+		if n != m.opt.Self {
+			m.do(Send{To: n, Msg: Notice{Group: name, State: m.view.Groups[name]}})
+		}
+	}
+}
+
+// renewalAsked takes up a report that asks for leases, and begins a round for it.
+func (m *Machine) renewalAsked(from NodeName, r Report) {
+	a := &m.arb
+	if a.term == 0 {
+		return
+	}
+	var holds []GroupEpoch
+	for _, h := range r.Holds {
+		if h.Phase != Yielding && m.renewable(from, r, GroupEpoch{h.Group, h.Epoch}) {
+			holds = append(holds, GroupEpoch{h.Group, h.Epoch})
+		}
+	}
+	if len(holds) == 0 {
+		return
+	}
+	a.asked[from] = renewal{incarnation: r.Incarnation, seq: r.Seq, at: m.now, holds: holds}
+	m.beginRound()
+}
+
+// renewable reports whether a lease may be prolonged: the ledger gives the group to this process of the node in this
+// epoch, no command that would end the epoch is on its way, and the server is fit as far as the report says.
+func (m *Machine) renewable(n NodeName, r Report, ge GroupEpoch) bool {
+	g := m.view.Groups[ge.Group]
+	if g.Owner != n || g.Epoch != ge.Epoch || g.Grant.Incarnation != r.Incarnation {
+		return false
+	}
+	if _, busy := m.arb.inflight[ge.Group]; busy {
+		return false
+	}
+	return g.Paused || r.Health.State == Healthy
+}
+
+func (m *Machine) beginRound() {
+	a := &m.arb
+	if len(a.rounds) == maxRounds {
+		a.rounds = slices.Delete(a.rounds, 0, 1)
+	}
+	r := round{nonce: m.rng.Uint64(), at: m.now, serves: a.asked}
+	a.rounds = append(a.rounds, r)
+	// What an older round still serves, this one serves too. Both may end; an ack for either is true.
+	a.asked = map[NodeName]renewal{}
+	for _, n := range m.voters {
+		m.do(Send{To: n, Msg: Confirm{Term: a.term, Nonce: r.nonce}})
+	}
+}
+
+// echoed counts an echo. A majority of voters whose current term is this arbiter's proves that no other arbiter had
+// taken office when the round began, and so permits the acks.
+func (m *Machine) echoed(from NodeName, e Echo) {
+	a := &m.arb
+	i := slices.IndexFunc(a.rounds, func(r round) bool { return r.nonce == e.Nonce })
+	if a.term == 0 || e.Term != a.term || i < 0 || !slices.Contains(m.voters, from) || slices.Contains(a.rounds[i].echoes, from) {
+		return
+	}
+	r := &a.rounds[i]
+	r.echoes = append(r.echoes, from)
+	if 2*len(r.echoes) <= len(m.voters) {
+		return
+	}
+	serves := r.serves
+	a.rounds = slices.Delete(a.rounds, 0, i+1) // older ones serve nothing that this one does not
+	for _, n := range m.everyone() {
+		if asked, ok := serves[n]; ok {
+			m.ack(n, asked)
+		}
+	}
+}
+
+// ack renews the leases that a report asked for. The look at the ledger comes again, because a grant may have been
+// handed to Raft while the round went on.
+func (m *Machine) ack(n NodeName, asked renewal) {
+	p := m.peers[n]
+	ttl := m.view.Config.TTL.Duration()
+	var groups []GroupEpoch
+	for _, ge := range asked.holds {
+		if m.renewable(n, p.report, ge) && p.report.Incarnation == asked.incarnation {
+			groups = append(groups, ge)
+			m.leaseGiven(ge.Group, ttl)
+		}
+	}
+	if len(groups) > 0 {
+		m.do(Send{To: n, Msg: Ack{Incarnation: asked.incarnation, Seq: asked.seq, TTL: ttl, Groups: groups}})
+	}
+}
+
+// leaseGiven notes that a lease of length ttl may be out from now.
+func (m *Machine) leaseGiven(name GroupName, ttl time.Duration) {
+	m.arb.until[name] = max(m.arb.until[name], m.now.Add(ttl+Margin(ttl)))
+}
+
+// decide looks at one group of which no command is on its way.
+func (m *Machine) decide(name GroupName, g GroupState) {
+	a := &m.arb
+	if _, known := a.until[name]; g.Owner != "" && !known {
+		a.until[name] = m.now.Add(m.leaseWait())
+	}
+	switch {
+	case g.Owner != "" && m.now.Before(a.until[name]):
+		m.preempt(name, g)
+	case g.Owner != "":
+		m.lapsed(name, g)
+	case !g.Retired && !m.gathering():
+		m.grant(name, g, g.Reason)
+	}
+}
+
+// lapsed deals with a group whose owner's lease is over for certain. That owner comes last in the choice, even if its
+// reports still arrive: our acks may not reach it.
+func (m *Machine) lapsed(name GroupName, g GroupState) {
+	if p := m.peers[g.Owner]; p != nil {
+		p.failed, p.failedAt = true, m.now
+	}
+	why := fmt.Sprintf("the lease of %s is over", g.Owner)
+	if g.Retired || !m.grant(name, g, why) {
+		if g.Paused {
+			return
+		}
+		m.arb.inflight[name] = m.propose(0, Op{Release: &Release{Group: name, Epoch: g.Epoch, Node: m.opt.Self, Reason: why}})
+	}
+}
+
+// gathering reports whether an arbiter new in office still waits for first reports, so that the first to speak does not
+// win over a better one. It ends as soon as all have spoken.
+func (m *Machine) gathering() bool {
+	if m.now.Sub(m.arb.since) >= 2*m.opt.Timing.Heartbeat {
+		return false
+	}
+	return slices.ContainsFunc(m.view.Config.Nodes, func(n NodeSpec) bool { return !n.Witness && !m.recent(m.peers[n.Name]) })
+}
+
+// grant proposes the best candidate, if there is one.
+func (m *Machine) grant(name GroupName, g GroupState, why string) bool {
+	op, notAfter, ok := m.grantOp(name, g, why)
+	if ok {
+		m.arb.inflight[name] = m.propose(notAfter, op)
+	}
+	return ok
+}
+
+// grantOp makes the grant for the best candidate. It counts as a lease given now.
+func (m *Machine) grantOp(name GroupName, g GroupState, why string) (Op, Instant, bool) {
+	cs, _ := m.candidates(name, g)
+	if len(cs) == 0 {
+		return Op{}, 0, false
+	}
+	p := m.peers[cs[0].node]
+	ttl := m.view.Config.TTL
+	m.leaseGiven(name, ttl.Duration())
+	op := Op{Grant: &Grant{Group: name, Prev: g.Epoch, To: cs[0].node, Incarnation: p.report.Incarnation,
+		Seq: p.report.Seq, TTL: ttl, Reason: why}}
+	return op, p.at.Add(ttl.Duration() - m.opt.Timing.Unbind), true
+}
+
+// releaseRequested commits a release, and in the same entry the grant to the successor: one commit for a takeover.
+func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
+	a := &m.arb
+	g, known := m.view.Groups[r.Group]
+	if a.term == 0 || !known || g.Owner != from || g.Epoch != r.Epoch {
+		return
+	}
+	if _, busy := a.inflight[r.Group]; busy {
+		return
+	}
+	ops := []Op{{Release: &Release{Group: r.Group, Epoch: r.Epoch, Node: from, Reason: r.Reason, Unproved: r.Unproved}}}
+	if !g.Retired && g.Next == nil {
+		if op, _, ok := m.grantOp(r.Group, g, r.Reason); ok {
+			ops = append(ops, op)
+		}
+	}
+	a.inflight[r.Group] = m.propose(0, ops...)
+}
+
+// preempt moves a group with preempt = true to a node of higher priority that has been healthy for a cool-down.
+func (m *Machine) preempt(name GroupName, g GroupState) {
+	if !g.Spec.Preempt || g.Paused || g.Move != nil || g.Retired || g.Next != nil {
+		return
+	}
+	cs, _ := m.candidates(name, g)
+	if len(cs) == 0 || cs[0].node == g.Owner || cs[0].cooling || cs[0].priority <= m.priority(g.Owner) ||
+		m.now.Sub(m.peers[cs[0].node].healthySince) < m.opt.Timing.CoolDown {
+		return
+	}
+	m.arb.inflight[name] = m.propose(0, Op{Move: &Move{Group: name, Epoch: g.Epoch, To: cs[0].node, Reason: "preempted by a higher priority"}})
+}
+
+func (m *Machine) priority(n NodeName) int {
+	i := slices.IndexFunc(m.view.Config.Nodes, func(s NodeSpec) bool { return s.Name == n })
+	if i < 0 {
+		return 0
+	}
+	return m.view.Config.Nodes[i].Priority
+}
+
+// proposeConfig offers the file's configuration to the ledger, and forgets longer leases once they are over.
+func (m *Machine) proposeConfig() {
+	a := &m.arb
+	if a.configID != 0 {
+		return
+	}
+	switch {
+	case m.offered != nil && m.offered.Version > m.view.Config.Version:
+		a.configID = m.propose(0, Op{Configure: m.offered})
+	case m.view.Longest > m.view.Config.TTL && !m.now.Before(a.settleAt):
+		a.configID = m.propose(0, Op{Settle: &Settle{Version: m.view.Config.Version}})
+	}
+}
+
+func (m *Machine) arbiterWake(earlier func(Instant)) {
+	a := &m.arb
+	if a.elected != 0 && a.term == 0 && a.officeID == 0 {
+		earlier(a.askedAt.Add(officeRetry))
+	}
+	if a.term == 0 {
+		return
+	}
+	for name, g := range m.fresh {
+		if _, busy := a.inflight[name]; g.Owner != "" && !busy {
+			earlier(a.until[name])
+		}
+	}
+}

@@ -1,0 +1,79 @@
+package core
+
+// Command is one entry of the Raft log: operations that are applied in order, each accepted or refused on its own, all
+// at one log position. A release and the grant that follows it travel in one command, which costs one commit, not two.
+type Command struct {
+	// ID matches the outcome with the proposal. It is random and unique to the proposal.
+	ID uint64 `json:"id"`
+	// By is the proposing node, At its wall clock in Unix milliseconds: for people, never for decisions.
+	By  NodeName `json:"by"`
+	At  int64    `json:"at"`
+	Ops []Op     `json:"ops"`
+}
+
+// Op is one operation. Exactly one field is set.
+type Op struct {
+	TakeOffice *TakeOffice `json:"take_office,omitempty"`
+	Configure  *Config     `json:"configure,omitempty"`
+	Settle     *Settle     `json:"settle,omitempty"`
+	Grant      *Grant      `json:"grant,omitempty"`
+	Release    *Release    `json:"release,omitempty"`
+	Move       *Move       `json:"move,omitempty"`
+	Pause      *Pause      `json:"pause,omitempty"`
+	Recover    *Recover    `json:"recover,omitempty"`
+}
+
+// TakeOffice opens the term of an arbiter. The term under which it is committed is the only one in which that arbiter
+// confirms leases.
+type TakeOffice struct {
+	Node        NodeName    `json:"node"`
+	Incarnation Incarnation `json:"incarnation"`
+}
+
+// Settle forgets longer leases than the present length, after all of them must be over.
+type Settle struct {
+	Version uint64 `json:"version"`
+}
+
+// Grant gives a group to a node in the epoch after Prev. The lease that comes with it lasts TTL from the moment at
+// which the node's report Seq of its process Incarnation was sent.
+type Grant struct {
+	Group       GroupName   `json:"group"`
+	Prev        Epoch       `json:"prev"`
+	To          NodeName    `json:"to"`
+	Incarnation Incarnation `json:"incarnation"`
+	Seq         Seq         `json:"seq"`
+	TTL         Millis      `json:"ttl_ms"`
+	Reason      string      `json:"reason"`
+}
+
+// Release ends the holding of a group in Epoch. It is proposed only after the addresses were unbound and read back.
+type Release struct {
+	Group  GroupName `json:"group"`
+	Epoch  Epoch     `json:"epoch"`
+	Node   NodeName  `json:"node"`
+	Reason string    `json:"reason"`
+	// Unproved is set when the holding ended before the addresses were known to be free on the link.
+	Unproved bool `json:"unproved,omitempty"`
+}
+
+// Move is the intent to bring a group from its owner in Epoch to another node.
+type Move struct {
+	Group  GroupName `json:"group"`
+	Epoch  Epoch     `json:"epoch"`
+	To     NodeName  `json:"to"`
+	Reason string    `json:"reason"`
+}
+
+// Pause freezes or thaws the ownership of a group.
+type Pause struct {
+	Group  GroupName `json:"group"`
+	On     bool      `json:"on"`
+	Reason string    `json:"reason"`
+}
+
+// Recover raises the epochs of all groups by 2^20 and drops their owners, after an operator has rebuilt a cluster whose
+// majority was lost for good.
+type Recover struct {
+	Reason string `json:"reason"`
+}

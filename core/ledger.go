@@ -1,0 +1,398 @@
+package core
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+)
+
+// GroupState is the ledger's entry of a group. The values behind its pointers are never changed, so a GroupState may be
+// copied freely.
+type GroupState struct {
+	// Index is the log position of the entry that changed the group last. Of two states the one with the higher index is
+	// the newer.
+	Index Index     `json:"index"`
+	Spec  GroupSpec `json:"spec"`
+	Epoch Epoch     `json:"epoch"`
+	// Owner is empty when nobody holds the group.
+	Owner NodeName `json:"owner,omitempty"`
+	// Grant is the grant of the present epoch, also after its release.
+	Grant *Grant `json:"grant,omitempty"`
+	// Since is when ownership changed last, in Unix milliseconds of the proposer's wall clock.
+	Since  int64  `json:"since"`
+	Reason string `json:"reason,omitempty"`
+	Paused bool   `json:"paused,omitempty"`
+	// Proved is set once the addresses have been served: somebody has asked the link whether they are free.
+	Proved bool `json:"proved,omitempty"`
+	// Move is the intent to bring the group to another node; it ends with the next grant.
+	Move *Move `json:"move,omitempty"`
+	// Next replaces Spec once the group is released.
+	Next *GroupSpec `json:"next,omitempty"`
+	// Retired says that the configuration has the group no more. The entry stays, so that its epochs only rise even if a
+	// group of this name comes back.
+	Retired bool `json:"retired,omitempty"`
+}
+
+// Office says which arbiter acts.
+type Office struct {
+	Node        NodeName    `json:"node"`
+	Incarnation Incarnation `json:"incarnation"`
+	Term        Term        `json:"term"`
+	Index       Index       `json:"index"`
+}
+
+// View is a copy of the ledger's present state without its history.
+type View struct {
+	Index  Index  `json:"index"`
+	Term   Term   `json:"term"`
+	Config Config `json:"config"`
+	// Longest is the longest lease that may still be out.
+	Longest Millis                   `json:"longest_ms"`
+	Office  Office                   `json:"office"`
+	Groups  map[GroupName]GroupState `json:"groups"`
+}
+
+// Entry is one line of the history.
+type Entry struct {
+	Index  Index     `json:"index"`
+	At     int64     `json:"at"` // Unix milliseconds of the proposer's wall clock
+	Kind   string    `json:"kind"`
+	Group  GroupName `json:"group,omitempty"`
+	Epoch  Epoch     `json:"epoch,omitempty"`
+	Node   NodeName  `json:"node,omitempty"`
+	From   NodeName  `json:"from,omitempty"`
+	Reason string    `json:"reason,omitempty"`
+}
+
+// The kinds of history entries.
+const (
+	KindOffice    = "office"
+	KindConfigure = "configure"
+	KindGrant     = "grant"
+	KindRelease   = "release"
+	KindMove      = "move"
+	KindPause     = "pause"
+	KindResume    = "resume"
+	KindRecover   = "recover"
+)
+
+// Outcome says what became of one operation of a command.
+type Outcome struct {
+	// Refused is empty when the operation took effect, else the reason why it had none.
+	Refused string
+	// Group is the group that the operation touched, empty for those that touch none.
+	Group GroupName
+}
+
+// maxHistory bounds the history; the oldest entries are forgotten first.
+const maxHistory = 1000
+
+// recoverStep is added to every epoch by a Recover, so that nothing granted by the lost majority can be equal or newer.
+const recoverStep = 1 << 20
+
+// Ledger is the replicated state. Apply is deterministic and has no side effect: the same commands at the same indexes
+// give the same ledger on every node. It is not safe for concurrent use.
+type Ledger struct {
+	view    View
+	history []Entry
+}
+
+// NewLedger returns an empty ledger.
+func NewLedger() *Ledger {
+	return &Ledger{view: View{Groups: map[GroupName]GroupState{}}}
+}
+
+// View returns a copy of the present state.
+func (l *Ledger) View() View { return l.view.clone() }
+
+func (v View) clone() View {
+	v.Groups = maps.Clone(v.Groups)
+	return v
+}
+
+// History returns a copy of the history, oldest first.
+func (l *Ledger) History() []Entry { return slices.Clone(l.history) }
+
+// Apply carries out a committed command. It returns one outcome for each operation.
+func (l *Ledger) Apply(index Index, term Term, c Command) []Outcome {
+	if index <= l.view.Index {
+		panicf("core: ledger applied index %d after %d", index, l.view.Index)
+	}
+	l.view.Index, l.view.Term = index, term
+	outs := make([]Outcome, 0, len(c.Ops))
+	for _, op := range c.Ops {
+		outs = append(outs, l.apply(index, term, c, op))
+	}
+	return outs
+}
+
+func (l *Ledger) apply(index Index, term Term, c Command, op Op) Outcome {
+	e := Entry{Index: index, At: c.At, Node: c.By}
+	switch {
+	case op.TakeOffice != nil:
+		l.view.Office = Office{Node: op.TakeOffice.Node, Incarnation: op.TakeOffice.Incarnation, Term: term, Index: index}
+		e.Kind, e.Node = KindOffice, op.TakeOffice.Node
+	case op.Configure != nil:
+		if why := l.configure(index, *op.Configure); why != "" {
+			return Outcome{Refused: why}
+		}
+		e.Kind, e.Reason = KindConfigure, fmt.Sprintf("version %d", op.Configure.Version)
+	case op.Settle != nil:
+		return Outcome{Refused: l.settle(*op.Settle)}
+	case op.Grant != nil:
+		return l.change(op.Grant.Group, index, c, e, func(g *GroupState, e *Entry) string { return l.grant(g, e, *op.Grant) })
+	case op.Release != nil:
+		return l.change(op.Release.Group, index, c, e, func(g *GroupState, e *Entry) string { return release(g, e, *op.Release) })
+	case op.Move != nil:
+		return l.change(op.Move.Group, index, c, e, func(g *GroupState, e *Entry) string { return l.move(g, e, *op.Move) })
+	case op.Pause != nil:
+		return l.change(op.Pause.Group, index, c, e, func(g *GroupState, e *Entry) string { return pause(g, e, *op.Pause) })
+	case op.Recover != nil:
+		l.recover(index, c)
+		e.Kind, e.Reason = KindRecover, op.Recover.Reason
+	default:
+		return Outcome{Refused: "operation without content"}
+	}
+	l.remember(e)
+	return Outcome{}
+}
+
+// change applies f to a copy of a group and keeps the copy only if f does not refuse.
+func (l *Ledger) change(name GroupName, index Index, c Command, e Entry, f func(*GroupState, *Entry) string) Outcome {
+	g, ok := l.view.Groups[name]
+	if !ok {
+		return Outcome{Group: name, Refused: fmt.Sprintf("there is no group %q", name)}
+	}
+	before := g.Epoch
+	e.Group = name
+	if why := f(&g, &e); why != "" {
+		return Outcome{Group: name, Refused: why}
+	}
+	if g.Epoch < before {
+		panicf("core: ledger epoch of %s went back: had %d, got %d at index %d", name, before, g.Epoch, index)
+	}
+	g.Index = index
+	if e.Kind == KindGrant || e.Kind == KindRelease {
+		g.Since, g.Reason = c.At, e.Reason
+	}
+	l.view.Groups[name] = g
+	l.remember(e)
+	return Outcome{Group: name}
+}
+
+func (l *Ledger) remember(e Entry) {
+	l.history = append(l.history, e)
+	if n := len(l.history) - maxHistory; n > 0 {
+		l.history = slices.Delete(l.history, 0, n)
+	}
+}
+
+func (l *Ledger) grant(g *GroupState, e *Entry, op Grant) string {
+	switch {
+	case g.Retired:
+		return "the group is retired"
+	case op.Prev != g.Epoch:
+		return fmt.Sprintf("the grant follows epoch %d, but the group is in epoch %d", op.Prev, g.Epoch)
+	}
+	if why := l.mayOwn(op.To); why != "" {
+		return why
+	}
+	if g.Next != nil {
+		g.Spec, g.Next = *g.Next, nil
+	}
+	for _, other := range l.view.Groups {
+		if other.Spec.Name == g.Spec.Name || other.Owner == "" {
+			continue
+		}
+		if a, shared := sharedAddress(g.Spec, other.Spec); shared {
+			return fmt.Sprintf("address %s still belongs to group %s, which is not released", a, other.Spec.Name)
+		}
+	}
+	e.Kind, e.Epoch, e.Node, e.From, e.Reason = KindGrant, g.Epoch+1, op.To, g.Owner, op.Reason
+	// Without a release the owner's lease has run out while it served; only a release can say that it never did.
+	g.Proved = g.Proved || g.Owner != ""
+	g.Epoch, g.Owner, g.Grant, g.Move = g.Epoch+1, op.To, &op, nil
+	return ""
+}
+
+func (l *Ledger) mayOwn(n NodeName) string {
+	i := slices.IndexFunc(l.view.Config.Nodes, func(s NodeSpec) bool { return s.Name == n })
+	switch {
+	case i < 0:
+		return fmt.Sprintf("%q is not a node of the cluster", n)
+	case l.view.Config.Nodes[i].Witness:
+		return fmt.Sprintf("%s is a witness: it votes and never owns", n)
+	}
+	return ""
+}
+
+func release(g *GroupState, e *Entry, op Release) string {
+	switch {
+	case op.Epoch != g.Epoch:
+		return fmt.Sprintf("the release is of epoch %d, but the group is in epoch %d", op.Epoch, g.Epoch)
+	case g.Owner == "":
+		return fmt.Sprintf("epoch %d is released already", op.Epoch)
+	}
+	e.Kind, e.Epoch, e.Node, e.Reason = KindRelease, g.Epoch, g.Owner, op.Reason
+	g.Owner = ""
+	g.Proved = g.Proved || !op.Unproved
+	if g.Next != nil {
+		g.Spec, g.Next = *g.Next, nil
+	}
+	if g.Retired {
+		g.Spec.Addresses = nil
+	}
+	return ""
+}
+
+func (l *Ledger) move(g *GroupState, e *Entry, op Move) string {
+	switch {
+	case g.Retired:
+		return "the group is retired"
+	case op.Epoch != g.Epoch || g.Owner == "":
+		return fmt.Sprintf("the move is of epoch %d, but the group is in epoch %d, owner %q", op.Epoch, g.Epoch, g.Owner)
+	case g.Owner == op.To:
+		return fmt.Sprintf("%s owns the group already", op.To)
+	case g.Paused:
+		return "the group is paused: resume it first"
+	}
+	if why := l.mayOwn(op.To); why != "" {
+		return why
+	}
+	e.Kind, e.Epoch, e.Node, e.From, e.Reason = KindMove, g.Epoch, op.To, g.Owner, op.Reason
+	g.Move = &op
+	return ""
+}
+
+func pause(g *GroupState, e *Entry, op Pause) string {
+	e.Kind, e.Epoch, e.Node, e.Reason = KindResume, g.Epoch, g.Owner, op.Reason
+	if op.On {
+		e.Kind = KindPause
+	}
+	g.Paused = op.On
+	return ""
+}
+
+func (l *Ledger) recover(index Index, c Command) {
+	for name, g := range l.view.Groups {
+		g.Index, g.Epoch, g.Owner, g.Move, g.Since = index, g.Epoch+recoverStep, "", nil, c.At
+		g.Reason = "recovered"
+		l.view.Groups[name] = g
+	}
+}
+
+// configure adopts a configuration. What an owner has bound stays as it is until the owner has released it.
+func (l *Ledger) configure(index Index, c Config) string {
+	if c.Version <= l.view.Config.Version {
+		return fmt.Sprintf("configuration version %d is not newer than %d", c.Version, l.view.Config.Version)
+	}
+	if why := c.check(); why != "" {
+		return why
+	}
+	for name, g := range l.view.Groups {
+		if !slices.ContainsFunc(c.Groups, func(s GroupSpec) bool { return s.Name == name }) && !g.Retired {
+			g.Index, g.Retired, g.Next, g.Move = index, true, nil, nil
+			if g.Owner == "" {
+				g.Spec.Addresses = nil
+			}
+			l.view.Groups[name] = g
+		}
+	}
+	for _, spec := range c.Groups {
+		g := l.view.Groups[spec.Name]
+		g.Index, g.Retired, g.Next = index, false, nil
+		switch {
+		case g.Owner == "":
+			g.Proved = g.Proved && sameBinding(g.Spec, spec)
+			g.Spec = spec
+		case sameBinding(g.Spec, spec):
+			g.Spec = spec
+		default:
+			g.Next = &spec
+		}
+		l.view.Groups[spec.Name] = g
+	}
+	l.view.Config = c
+	l.view.Longest = max(l.view.Longest, c.TTL)
+	return ""
+}
+
+func (l *Ledger) settle(op Settle) string {
+	if op.Version != l.view.Config.Version {
+		return fmt.Sprintf("the configuration has version %d by now", l.view.Config.Version)
+	}
+	l.view.Longest = l.view.Config.TTL
+	return ""
+}
+
+// check returns the first thing that makes c unfit for the ledger. Files are checked more thoroughly before.
+func (c Config) check() string {
+	if c.TTL <= 0 {
+		return fmt.Sprintf("a lease of %d ms is no lease", c.TTL)
+	}
+	owner := map[netip.Addr]GroupName{}
+	for _, g := range c.Groups {
+		for _, p := range g.Addresses {
+			if other, taken := owner[p.Addr()]; taken {
+				return fmt.Sprintf("address %s is in group %s and in group %s", p.Addr(), other, g.Name)
+			}
+			owner[p.Addr()] = g.Name
+		}
+	}
+	return ""
+}
+
+// sameBinding reports whether two specs put the same addresses on the same interface.
+func sameBinding(a, b GroupSpec) bool {
+	return a.Interface == b.Interface && slices.Equal(a.Addresses, b.Addresses)
+}
+
+func sharedAddress(a, b GroupSpec) (netip.Addr, bool) {
+	for _, p := range a.Addresses {
+		for _, q := range b.Addresses {
+			if p.Addr() == q.Addr() {
+				return p.Addr(), true
+			}
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// snapshotVersion is the version of the encoding that Snapshot writes.
+const snapshotVersion = 1
+
+type snapshot struct {
+	Version int     `json:"version"`
+	View    View    `json:"view"`
+	History []Entry `json:"history"`
+}
+
+// Snapshot encodes the whole ledger.
+func (l *Ledger) Snapshot() ([]byte, error) {
+	b, err := json.Marshal(snapshot{Version: snapshotVersion, View: l.view, History: l.history})
+	if err != nil {
+		return nil, fmt.Errorf("encode ledger snapshot at index %d: %w", l.view.Index, err)
+	}
+	return b, nil
+}
+
+// Restore replaces the ledger by a snapshot. On an error the ledger stays as it was.
+func (l *Ledger) Restore(b []byte) error {
+	var s snapshot
+	if err := json.Unmarshal(b, &s); err != nil {
+		return fmt.Errorf("decode ledger snapshot of %d bytes: %w", len(b), err)
+	}
+	if s.Version != snapshotVersion {
+		return fmt.Errorf("ledger snapshot has version %d, this remora knows version %d: use the newer binary", s.Version, snapshotVersion)
+	}
+	if s.View.Groups == nil {
+		s.View.Groups = map[GroupName]GroupState{}
+	}
+	l.view, l.history = s.View, s.History
+	return nil
+}
+
+// panicf stops the process on a state that must be impossible.
+func panicf(format string, args ...any) { panic(fmt.Sprintf(format, args...)) }

@@ -1,0 +1,354 @@
+package core
+
+import (
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Options are what a machine is made from.
+type Options struct {
+	Self        NodeName
+	Incarnation Incarnation
+	Timing      Timing
+	// Release is the version of the binary, for reports.
+	Release string
+	// Interfaces names the interface of a group where this node's differs from the group's.
+	Interfaces map[GroupName]string
+	// DryRun marks a node that carries nothing out in its kernel.
+	DryRun bool
+	// Seed feeds the only chance in the machine: the numbers of commands and confirm rounds.
+	Seed uint64
+	// Start is the present instant. Until Ready this node takes no part: it may report, but not own.
+	Start, Ready Instant
+}
+
+// Machine is Remora's decision maker on one node: the holder of what the ledger gives this node and, while this node is
+// the Raft leader, the arbiter. It is pure: what it knows came in through Step, what it wants done goes out of it. It is
+// not safe for concurrent use.
+type Machine struct {
+	opt   Options
+	rng   *rand.Rand
+	now   Instant
+	out   []Action
+	view  View
+	fresh map[GroupName]GroupState // the newest known state of each group, from the ledger or from a notice
+
+	health   Health
+	links    map[string]link
+	seen     map[netip.Addr]AddressSeen
+	leader   NodeName
+	voters   []NodeName
+	peers    map[NodeName]*peer
+	offered  *Config
+	stopping Instant // when shutdown was asked, 0 otherwise
+	stopped  bool
+
+	seq        Seq
+	sent       [sentRing]sentReport
+	nextReport Instant
+	dirty      bool // something changed that the others should know now
+
+	held    map[GroupName]*holding
+	gaveUp  map[GroupName]Epoch // up to which epoch this process will not claim any more
+	barred  map[GroupName]bar
+	foreign map[GroupName]int // foreign claims counted
+
+	arb arbiter
+}
+
+type link struct{ up, missing bool }
+
+// peer is what the last reports of a node say, own ones included.
+type peer struct {
+	report       Report
+	at           Instant // arrival of the last report
+	heard        bool
+	healthySince Instant
+	failedAt     Instant
+	failed       bool // it has failed at failedAt
+}
+
+// sentRing is how many of its own reports a node remembers. An ack for an older one renews nothing.
+const sentRing = 128
+
+type sentReport struct {
+	seq Seq
+	at  Instant
+}
+
+// bar keeps this node from claiming a group for a while.
+type bar struct {
+	reason string
+	until  Instant
+}
+
+// New returns a machine that knows nothing yet.
+func New(opt Options) *Machine {
+	return &Machine{
+		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, uint64(opt.Incarnation))), now: opt.Start,
+		fresh: map[GroupName]GroupState{}, links: map[string]link{}, seen: map[netip.Addr]AddressSeen{},
+		peers: map[NodeName]*peer{}, held: map[GroupName]*holding{}, gaveUp: map[GroupName]Epoch{},
+		barred: map[GroupName]bar{}, foreign: map[GroupName]int{}, nextReport: opt.Start,
+		arb: newArbiter(),
+	}
+}
+
+// Step tells the machine that ev has happened at now and returns what is to be done, in this order. The slice is valid
+// until the next call. Time never goes back: an earlier now counts as the latest one.
+//
+// Before it looks at the event, the machine gives up what has run out. So whatever a process that was frozen finds in
+// its mailbox after waking, giving up comes first.
+func (m *Machine) Step(now Instant, ev Event) []Action {
+	m.now = max(m.now, now)
+	m.out = m.out[:0]
+	m.lapse()
+	m.handle(ev)
+	m.tend()
+	if !m.opt.Ready.After(m.now) {
+		m.arbitrate()
+	}
+	m.report()
+	m.finish()
+	if !m.stopped {
+		m.do(SetTimer{At: m.wake()})
+	}
+	return m.out
+}
+
+// After reports whether i is later than j.
+func (i Instant) After(j Instant) bool { return i > j }
+
+func (m *Machine) do(a Action) { m.out = append(m.out, a) }
+
+func (m *Machine) handle(ev Event) {
+	switch ev := ev.(type) {
+	case Tick:
+	case Received:
+		m.received(ev)
+	case Committed:
+		m.committed(ev)
+	case Restored:
+		m.adopt(ev.View)
+	case ProposalFailed:
+		m.proposalFailed(ev)
+	case Elected:
+		m.elected(ev)
+	case Deposed:
+		m.leaveOffice()
+		m.arb.elected = 0
+	case LeaderSeen:
+		m.leader = ev.Leader
+	case VotersChanged:
+		m.voters = slices.Clone(ev.Voters)
+	case HealthChanged:
+		m.dirty = m.dirty || ev.Health.State != m.health.State || ev.Health.Writable != m.health.Writable
+		m.health = ev.Health
+	case LinkChanged:
+		m.linkChanged(ev)
+	case AddressSeen:
+		m.addressSeen(ev)
+	case ForeignClaim:
+		m.foreignClaim(ev)
+	case BindDone:
+		m.bindDone(ev)
+	case ExtendDone:
+		m.extendDone(ev)
+	case UnbindDone:
+		m.unbindDone(ev)
+	case ProbeDone:
+		m.probeDone(ev)
+	case ClockJumped:
+		m.giveUpAll("the clock jumped: " + ev.Reason)
+	case ShutdownAsked:
+		m.shutdownAsked()
+	case MoveAsked:
+		m.moveAsked(ev)
+	case PauseAsked:
+		m.pauseAsked(ev)
+	case ConfigOffered:
+		if m.offered == nil || ev.Config.Version >= m.offered.Version {
+			m.offered = &ev.Config
+		}
+	}
+}
+
+func (m *Machine) received(ev Received) {
+	switch msg := ev.Msg.(type) {
+	case Report:
+		m.reportReceived(ev.From, msg)
+	case Confirm:
+		if ev.Term != 0 && ev.Term == msg.Term && !m.opt.Ready.After(m.now) {
+			m.do(Send{To: ev.From, Msg: Echo(msg)})
+		}
+	case Echo:
+		m.echoed(ev.From, msg)
+	case Ack:
+		m.acked(msg)
+	case Notice:
+		m.noticed(msg)
+	case ReleaseRequest:
+		m.releaseRequested(ev.From, msg)
+	}
+}
+
+func (m *Machine) reportReceived(from NodeName, r Report) {
+	p := m.peers[from]
+	if p == nil {
+		p = &peer{}
+		m.peers[from] = p
+	}
+	if p.heard && p.report.Incarnation == r.Incarnation && r.Seq <= p.report.Seq {
+		return // overtaken on the way
+	}
+	switch {
+	case r.Health.State == Failed && (!p.heard || p.report.Health.State != Failed):
+		p.failed, p.failedAt = true, m.now
+	case r.Health.State == Healthy && (!p.heard || p.report.Health.State != Healthy):
+		p.healthySince = m.now
+	}
+	p.report, p.at, p.heard = r, m.now, true
+	m.renewalAsked(from, r)
+	m.watchMoves(from, r)
+}
+
+// committed adopts the new state of the ledger.
+func (m *Machine) committed(ev Committed) {
+	m.adopt(ev.View)
+	m.arbiterCommitted(ev)
+}
+
+func (m *Machine) adopt(v View) {
+	m.view = v
+	for name, g := range v.Groups {
+		if g.Index >= m.fresh[name].Index {
+			m.fresh[name] = g
+		}
+	}
+}
+
+// noticed takes the leader's word that a state is committed. A state that is older than what is known changes nothing.
+func (m *Machine) noticed(n Notice) {
+	if n.State.Index > m.fresh[n.Group].Index {
+		m.fresh[n.Group] = n.State
+	}
+}
+
+// groups returns the names of all groups, sorted, so that a run can be repeated exactly.
+func (m *Machine) groups() []GroupName { return slices.Sorted(maps.Keys(m.fresh)) }
+
+// heldGroups returns the names of the groups that this node holds in some phase, sorted.
+func (m *Machine) heldGroups() []GroupName { return slices.Sorted(maps.Keys(m.held)) }
+
+// report tells the others what this node is and holds: at each heartbeat, and at once when it has changed.
+func (m *Machine) report() {
+	if m.now.Before(m.nextReport) && !m.dirty {
+		return
+	}
+	m.dirty = false
+	m.seq++
+	m.sent[m.seq%sentRing] = sentReport{seq: m.seq, at: m.now}
+	m.nextReport = m.now.Add(m.opt.Timing.Heartbeat)
+	r := Report{
+		Incarnation: m.opt.Incarnation, Seq: m.seq, Health: m.health, Leaving: m.stopping != 0,
+		Starting: m.opt.Ready.After(m.now), DryRun: m.opt.DryRun, Release: m.opt.Release,
+	}
+	if m.offered != nil {
+		r.Config = m.offered.Version
+	}
+	for _, name := range m.heldGroups() {
+		h := m.held[name]
+		r.Holds = append(r.Holds, Holding{Group: name, Epoch: h.epoch, Phase: h.reported()})
+	}
+	for _, name := range m.groups() {
+		spec := m.fresh[name].Spec
+		if why := m.blocked(spec); why != "" {
+			r.Blocked = append(r.Blocked, Blocked{Group: name, Reason: why})
+		}
+		if m.foreignHere(name, spec) {
+			r.Foreign = append(r.Foreign, name)
+		}
+	}
+	for _, to := range m.everyone() {
+		m.do(Send{To: to, Msg: r})
+	}
+}
+
+// sentAt returns when the report seq was sent.
+func (m *Machine) sentAt(seq Seq) (Instant, bool) {
+	s := m.sent[seq%sentRing]
+	return s.at, s.seq == seq && seq != 0
+}
+
+// everyone returns all nodes of the cluster, this one too: what a node tells the others it tells itself in the same way.
+// Before the ledger is known, the configuration file says who they are.
+func (m *Machine) everyone() []NodeName {
+	nodes := m.view.Config.Nodes
+	if len(nodes) == 0 && m.offered != nil {
+		nodes = m.offered.Nodes
+	}
+	names := make([]NodeName, 0, len(nodes))
+	for _, n := range nodes {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
+// recent reports whether a peer was heard so lately that its word counts: three heartbeats.
+func (m *Machine) recent(p *peer) bool {
+	return p != nil && p.heard && m.now.Sub(p.at) <= 3*m.opt.Timing.Heartbeat
+}
+
+// wake returns when the machine next has something to do by itself.
+func (m *Machine) wake() Instant {
+	at := m.nextReport
+	earlier := func(i Instant) {
+		if i != 0 && i.Before(at) {
+			at = i
+		}
+	}
+	if m.opt.Ready.After(m.now) {
+		earlier(m.opt.Ready)
+	}
+	for _, h := range m.held {
+		earlier(h.wake(m.opt.Timing))
+	}
+	m.arbiterWake(earlier)
+	if !at.After(m.now) {
+		at = m.now.Add(time.Millisecond)
+	}
+	return at
+}
+
+func (m *Machine) shutdownAsked() {
+	if m.stopping != 0 {
+		return
+	}
+	m.stopping, m.dirty = max(m.now, 1), true
+	m.giveUpAll("the daemon is stopping")
+}
+
+// shutdownLimit bounds an orderly end: two leases, which are over by then on everybody's clock, and a second.
+func (m *Machine) shutdownLimit() time.Duration { return 2*m.opt.Timing.TTL + time.Second }
+
+// finish ends the machine once nothing is held and leadership is handed on, or when that takes too long. Addresses that
+// can not be removed keep the process alive.
+func (m *Machine) finish() {
+	if m.stopping == 0 || m.stopped {
+		return
+	}
+	late := m.now.Sub(m.stopping) > m.shutdownLimit()
+	for _, h := range m.held {
+		if h.phase != releasing || !late {
+			return
+		}
+	}
+	if m.arb.elected != 0 && !late {
+		m.handOver()
+		return
+	}
+	m.stopped = true
+	m.do(Stopped{})
+}

@@ -1,0 +1,203 @@
+package core
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Status is what a node knows of the cluster, for people.
+type Status struct {
+	View     View
+	Leader   NodeName
+	InOffice bool
+	Voters   []NodeName
+	Self     Report
+	Groups   []GroupStatus
+	Nodes    []NodeStatus
+	Problems []Finding
+}
+
+// GroupStatus is a group as this node sees it.
+type GroupStatus struct {
+	Name  GroupName
+	State GroupState
+	// Phase is this node's own holding, empty if it has none. Held is its epoch.
+	Phase string
+	Held  Epoch
+	// LeaseLeft is how long this node may still answer; zero if it does not hold the group.
+	LeaseLeft time.Duration
+	// BoundHere lists the group's addresses that are bound on this node, by whomever.
+	BoundHere []netip.Addr
+	// Conflicts counts the claims of others to the group's addresses that were seen while this node served it.
+	Conflicts int
+}
+
+// NodeStatus is a node as its last report shows it.
+type NodeStatus struct {
+	Spec NodeSpec
+	// Heard is false as long as no report has come.
+	Heard     bool
+	Reachable bool
+	Age       time.Duration // since the last report
+	Voter     bool
+	Report    Report
+	// Unfit says for each group that the node could not serve now why.
+	Unfit map[GroupName]string
+}
+
+// Finding is a thing that is not as it should be.
+type Finding struct {
+	Subject string
+	Text    string
+}
+
+// Status returns a picture of the present state. It changes nothing.
+func (m *Machine) Status(now Instant) Status {
+	m.now = max(m.now, now)
+	s := Status{View: m.view.clone(), Leader: m.leader, InOffice: m.arb.term != 0, Voters: slices.Clone(m.voters)}
+	if p := m.peers[m.opt.Self]; p != nil {
+		s.Self = p.report
+	}
+	nodes := m.view.Config.Nodes
+	if len(nodes) == 0 && m.offered != nil {
+		nodes = m.offered.Nodes
+	}
+	for _, n := range nodes {
+		s.Nodes = append(s.Nodes, m.nodeStatus(n))
+	}
+	for _, name := range m.groups() {
+		if g := m.fresh[name]; !g.Retired || g.Owner != "" {
+			s.Groups = append(s.Groups, m.groupStatus(name, g))
+		}
+	}
+	s.Problems = m.findings(s)
+	return s
+}
+
+func (m *Machine) nodeStatus(n NodeSpec) NodeStatus {
+	s := NodeStatus{Spec: n, Voter: slices.Contains(m.voters, n.Name), Unfit: map[GroupName]string{}}
+	if p := m.peers[n.Name]; p != nil && p.heard {
+		s.Heard, s.Reachable, s.Age, s.Report = true, m.recent(p), m.now.Sub(p.at), p.report
+	}
+	for _, name := range m.groups() {
+		if g := m.fresh[name]; !n.Witness && !g.Retired {
+			if why := m.unqualified(n, name, g); why != "" {
+				s.Unfit[name] = why
+			}
+		}
+	}
+	return s
+}
+
+func (m *Machine) groupStatus(name GroupName, g GroupState) GroupStatus {
+	s := GroupStatus{Name: name, State: g, Conflicts: m.foreign[name]}
+	if h := m.held[name]; h != nil {
+		s.Phase, s.Held = h.reported().String(), h.epoch
+		s.LeaseLeft = max(0, h.lease.Sub(m.now))
+	}
+	for _, p := range g.Spec.Addresses {
+		if m.seen[p.Addr()].Present {
+			s.BoundHere = append(s.BoundHere, p.Addr())
+		}
+	}
+	return s
+}
+
+// findings says in sentences what is not as it should be.
+func (m *Machine) findings(s Status) []Finding {
+	var fs []Finding
+	add := func(subject, format string, args ...any) {
+		fs = append(fs, Finding{Subject: subject, Text: fmt.Sprintf(format, args...)})
+	}
+	reachable := 0
+	for _, n := range s.Nodes {
+		if n.Voter && n.Reachable {
+			reachable++
+		}
+	}
+	switch {
+	case m.opt.Ready.After(m.now):
+		add("node "+string(m.opt.Self), "The daemon is starting: it takes part in %v.", m.opt.Ready.Sub(m.now).Round(time.Millisecond))
+	case len(s.Voters) == 0:
+		add("cluster", "This node is not part of a cluster yet: a new cluster begins when every node of the file answers.")
+	case 2*reachable <= len(s.Voters):
+		add("cluster", "No majority: only %d of %d voters are heard, so no address is served from here.", reachable, len(s.Voters))
+	case s.Leader == "":
+		add("cluster", "There is no leader at the moment.")
+	case len(s.Voters)%2 == 0:
+		add("cluster", "%d nodes vote. An even number survives no more failures than one node less: add a witness.", len(s.Voters))
+	}
+	for _, g := range s.Groups {
+		m.groupFindings(s, g, add)
+	}
+	for _, n := range s.Nodes {
+		m.nodeFindings(n, add)
+	}
+	return fs
+}
+
+func (m *Machine) groupFindings(s Status, g GroupStatus, add func(string, string, ...any)) {
+	subject := "group " + string(g.Name)
+	st := g.State
+	if st.Owner == "" {
+		add(subject, "Nobody owns it: %s.", st.Reason)
+		for _, n := range s.Nodes {
+			if why := n.Unfit[g.Name]; why != "" {
+				add(subject, "%s can not take it: %s.", n.Spec.Name, why)
+			}
+		}
+	} else if i := slices.IndexFunc(s.Nodes, func(n NodeStatus) bool { return n.Spec.Name == st.Owner }); i >= 0 && !s.Nodes[i].Reachable {
+		add(subject, "Its owner %s is not heard, so its lease runs out.", st.Owner)
+	}
+	if st.Paused {
+		add(subject, "It is paused: it stays where it is until `remora resume %s`.", g.Name)
+	}
+	if st.Move != nil {
+		add(subject, "It is on its way from %s to %s: %s.", st.Owner, st.Move.To, st.Move.Reason)
+	}
+	if at := m.foreignAt(g.Name); at != "" {
+		add(subject, "An address of it is bound on %s, but not by Remora: as long as it is, no other node gets the group.", at)
+	}
+	if g.Conflicts > 0 {
+		add(subject, "Somebody else on the link claimed its address %d times while this node served it.", g.Conflicts)
+	}
+}
+
+func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
+	subject := "node " + string(n.Spec.Name)
+	switch {
+	case !n.Heard:
+		add(subject, "Never heard since this daemon started: is remora running there, and does UDP and TCP to %s get through?", n.Spec.Address)
+		return
+	case !n.Reachable:
+		add(subject, "Not heard for %v.", n.Age.Round(time.Millisecond))
+		return
+	case !n.Voter && len(m.voters) > 0:
+		add(subject, "It does not vote yet.")
+	}
+	r := n.Report
+	if !n.Spec.Witness && r.Health.State != Healthy {
+		add(subject, "MySQL is %s: %s.", r.Health.State, r.Health.Reason)
+	}
+	for _, a := range r.Health.Alarms {
+		add(subject, "%s", a)
+	}
+	for _, b := range r.Blocked {
+		add(subject, "It can not serve group %s: %s.", b.Group, b.Reason)
+	}
+	if !n.Spec.Witness && r.Health.State == Healthy {
+		for name, why := range n.Unfit {
+			if g := m.fresh[name]; g.Owner != "" && g.Spec.Policy != Follow && !slices.ContainsFunc(r.Blocked, func(b Blocked) bool { return b.Group == name }) {
+				add(subject, "It could not take group %s: %s.", name, why)
+			}
+		}
+	}
+	if r.DryRun {
+		add(subject, "It runs with --dry-run and carries nothing out.")
+	}
+	if v := m.view.Config.Version; v != 0 && r.Config != v {
+		add(subject, "Its configuration file has version %d, the cluster uses version %d.", r.Config, v)
+	}
+}
