@@ -52,6 +52,8 @@ type Announce struct {
 	Epoch    Epoch
 	Spec     GroupSpec
 	NotAfter Instant
+	// Round counts the rounds of this epoch from 1; 0 is a defence against a foreign claim.
+	Round int
 }
 
 // Send sends a datagram to a peer.

@@ -279,7 +279,7 @@ func (m *Machine) announce(h *holding) {
 	if h.announces < len(plan) {
 		h.nextRound = m.now.Add(plan[h.announces] - plan[h.announces-1])
 	}
-	m.do(Announce{Group: h.group, Epoch: h.epoch, Spec: h.spec, NotAfter: h.last(m.opt.Timing)})
+	m.do(Announce{Group: h.group, Epoch: h.epoch, Spec: h.spec, NotAfter: h.last(m.opt.Timing), Round: h.announces})
 }
 
 // giveUp begins the end of a holding. From here on it is neither renewed nor claimed again in this epoch.

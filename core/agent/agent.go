@@ -1,0 +1,273 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// mailboxSize bounds the events that wait. Datagrams that do not fit are dropped, as the network might have done;
+// everything else makes its sender wait.
+const mailboxSize = 1024
+
+// unbindTimeout ends one attempt to unbind; the machine tries again.
+const unbindTimeout = 500 * time.Millisecond
+
+// Config is what an agent is made from.
+type Config struct {
+	Self    core.NodeName
+	Machine *core.Machine
+	// Clock reads the lease clock. Claims are checked against it just before they are carried out.
+	Clock func() core.Instant
+	// Asleep tells how long the machine has been suspended since it was booted; a change means a jump. Nil if unknown.
+	Asleep    func() time.Duration
+	Binder    Binder
+	Announcer Announcer
+	Consensus Consensus
+	// Observe, if set, sees each event and the actions that followed, on the loop's goroutine. It must not block.
+	Observe func(now core.Instant, ev core.Event, actions []core.Action)
+	// Alive is called at least once in each AliveEvery while the loop runs: the hook of a watchdog.
+	Alive      func()
+	AliveEvery time.Duration
+	Logger     *slog.Logger
+}
+
+// Agent runs a machine. Deliver, TryDeliver, Ask and Status may be called from any goroutine.
+type Agent struct {
+	cfg     Config
+	mail    chan core.Event
+	asks    chan query
+	done    chan struct{}
+	ended   context.CancelFunc
+	workers map[core.GroupName]*worker
+	waiting map[uint64]chan string
+	ticket  uint64
+	asleep  time.Duration
+	timer   *time.Timer
+	stopped bool
+}
+
+// query is a question to the loop.
+type query struct {
+	event  func(ticket uint64) core.Event
+	answer chan string
+	status chan core.Status
+}
+
+// ErrStopped is returned to those who ask an agent that has ended.
+var ErrStopped = errors.New("the agent has stopped")
+
+// New returns an agent that does nothing until Run.
+func New(cfg Config) *Agent {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.AliveEvery == 0 {
+		cfg.AliveEvery = time.Second
+	}
+	return &Agent{
+		cfg: cfg, mail: make(chan core.Event, mailboxSize), asks: make(chan query), done: make(chan struct{}),
+		workers: map[core.GroupName]*worker{}, waiting: map[uint64]chan string{},
+	}
+}
+
+// Deliver puts an event into the mailbox. It waits for room, but not for an agent that has ended.
+func (a *Agent) Deliver(ev core.Event) {
+	select {
+	case a.mail <- ev:
+	case <-a.done:
+	}
+}
+
+// TryDeliver puts an event into the mailbox if there is room.
+func (a *Agent) TryDeliver(ev core.Event) bool {
+	select {
+	case a.mail <- ev:
+		return true
+	default:
+		return false
+	}
+}
+
+// Move asks the arbiter on this node to move a group, and waits until the group is served there or the move has failed.
+// The reason of a refusal is returned as an error.
+func (a *Agent) Move(ctx context.Context, group core.GroupName, to core.NodeName, reason string) error {
+	return a.ask(ctx, func(t uint64) core.Event { return core.MoveAsked{Ticket: t, Group: group, To: to, Reason: reason} })
+}
+
+// Pause asks the arbiter on this node to freeze a group, or thaw it. No name means all groups.
+func (a *Agent) Pause(ctx context.Context, group core.GroupName, on bool, reason string) error {
+	return a.ask(ctx, func(t uint64) core.Event { return core.PauseAsked{Ticket: t, Group: group, On: on, Reason: reason} })
+}
+
+// Refusal is an answer that says no; its text is why.
+type Refusal string
+
+func (r Refusal) Error() string { return string(r) }
+
+func (a *Agent) ask(ctx context.Context, event func(uint64) core.Event) error {
+	q := query{event: event, answer: make(chan string, 1)}
+	select {
+	case a.asks <- q:
+	case <-a.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case refused := <-q.answer:
+		if refused != "" {
+			return Refusal(refused)
+		}
+		return nil
+	case <-a.done:
+		return ErrStopped
+	case <-ctx.Done():
+		return fmt.Errorf("no answer yet, the request may still be carried out: %w", ctx.Err())
+	}
+}
+
+// Status returns the machine's picture of the present state.
+func (a *Agent) Status(ctx context.Context) (core.Status, error) {
+	q := query{status: make(chan core.Status, 1)}
+	select {
+	case a.asks <- q:
+		return <-q.status, nil
+	case <-a.done:
+		return core.Status{}, ErrStopped
+	case <-ctx.Done():
+		return core.Status{}, ctx.Err()
+	}
+}
+
+// Run is the loop. It returns nil when the machine has stopped after a ShutdownAsked, and ctx's error when ctx ends: then
+// nothing is given up in order, so a daemon asks for the shutdown first.
+func (a *Agent) Run(ctx context.Context) error {
+	ctx, a.ended = context.WithCancel(ctx)
+	defer a.ended()
+	defer close(a.done)
+	a.timer = time.NewTimer(0)
+	defer a.timer.Stop()
+	alive := time.NewTicker(a.cfg.AliveEvery)
+	defer alive.Stop()
+	if a.cfg.Asleep != nil {
+		a.asleep = a.cfg.Asleep()
+	}
+	for !a.stopped {
+		select {
+		case ev := <-a.mail:
+			a.step(ctx, ev)
+		case <-a.timer.C:
+			a.step(ctx, core.Tick{})
+		case q := <-a.asks:
+			a.serve(ctx, q)
+		case <-alive.C:
+			if a.cfg.Alive != nil {
+				a.cfg.Alive()
+			}
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
+
+func (a *Agent) serve(ctx context.Context, q query) {
+	if q.status != nil {
+		q.status <- a.cfg.Machine.Status(a.cfg.Clock())
+		return
+	}
+	a.ticket++
+	a.waiting[a.ticket] = q.answer
+	a.step(ctx, q.event(a.ticket))
+}
+
+// step tells the machine what has happened and carries out what it wants done.
+func (a *Agent) step(ctx context.Context, ev core.Event) {
+	if a.cfg.Asleep != nil {
+		if slept := a.cfg.Asleep(); slept-a.asleep > time.Millisecond {
+			ev0 := core.ClockJumped{Reason: fmt.Sprintf("the machine slept for %v", slept-a.asleep)}
+			a.asleep = slept
+			a.carryOut(ctx, a.cfg.Clock(), ev0)
+		}
+	}
+	a.carryOut(ctx, a.cfg.Clock(), ev)
+}
+
+func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
+	if r, ok := ev.(core.Received); ok && r.From == a.cfg.Self {
+		r.Term = a.cfg.Consensus.Term()
+		ev = r
+	}
+	actions := a.cfg.Machine.Step(now, ev)
+	if a.cfg.Observe != nil {
+		a.cfg.Observe(now, ev, actions)
+	}
+	for _, act := range actions {
+		a.do(ctx, now, act)
+	}
+}
+
+func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
+	switch act := act.(type) {
+	case core.Unbind:
+		go a.unbind(ctx, act)
+	case core.Bind:
+		a.worker(ctx, act.Group).claim(func() core.Event { return a.bind(ctx, act) })
+	case core.Extend:
+		a.worker(ctx, act.Group).claim(func() core.Event { return a.extend(ctx, act) })
+	case core.Probe:
+		a.worker(ctx, act.Group).claim(func() core.Event { return a.probe(ctx, act) })
+	case core.Announce:
+		a.worker(ctx, act.Group).claim(func() core.Event { return a.announce(ctx, act) })
+	case core.Send:
+		a.send(act)
+	case core.Propose:
+		act.Command.At = time.Now().UnixMilli()
+		a.cfg.Consensus.Propose(act.Command, func() bool { return act.NotAfter != 0 && a.cfg.Clock() > act.NotAfter })
+	case core.TransferLeadership:
+		a.cfg.Consensus.TransferLeadership(act.To)
+	case core.SetTimer:
+		a.timer.Reset(max(0, act.At.Sub(now)))
+	case core.Answer:
+		if c := a.waiting[act.Ticket]; c != nil {
+			delete(a.waiting, act.Ticket)
+			c <- act.Refused
+		}
+	case core.Note:
+		a.log(act)
+	case core.Stopped:
+		a.stopped = true
+	}
+}
+
+// send hands a message to the network; what the node tells itself goes through its own mailbox, so that every node is
+// treated alike.
+func (a *Agent) send(s core.Send) {
+	if s.To != a.cfg.Self {
+		a.cfg.Consensus.Send(s.To, s.Msg)
+		return
+	}
+	if !a.TryDeliver(core.Received{From: s.To, Msg: s.Msg}) {
+		a.cfg.Logger.Warn("mailbox is full, a message to ourselves is dropped", "size", mailboxSize)
+	}
+}
+
+func (a *Agent) log(n core.Note) {
+	level := slog.LevelInfo
+	if n.Alarm {
+		level = slog.LevelWarn
+	}
+	attrs := []any{}
+	if n.Group != "" {
+		attrs = append(attrs, "group", n.Group, "epoch", n.Epoch)
+	}
+	if n.Reason != "" {
+		attrs = append(attrs, "reason", n.Reason)
+	}
+	a.cfg.Logger.Log(context.Background(), level, n.Text, attrs...)
+}

@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// queueSize bounds the claims of one group that wait. The machine has at most a handful in flight, so a full queue is a
+// programming error.
+const queueSize = 64
+
+// worker carries out the claims of one group, one after the other.
+type worker struct{ queue chan func() core.Event }
+
+// worker returns the worker of a group. The first call for a group starts it; it ends with ctx.
+func (a *Agent) worker(ctx context.Context, name core.GroupName) *worker {
+	w := a.workers[name]
+	if w != nil {
+		return w
+	}
+	w = &worker{queue: make(chan func() core.Event, queueSize)}
+	a.workers[name] = w
+	go func() {
+		for {
+			select {
+			case f := <-w.queue:
+				if ev := f(); ev != nil {
+					a.Deliver(ev)
+				}
+			case <-ctx.Done():
+				return
+			}
+		}
+	}()
+	return w
+}
+
+func (w *worker) claim(f func() core.Event) {
+	select {
+	case w.queue <- f:
+	default:
+		panic(fmt.Sprintf("agent: more than %d claims of one group wait", queueSize))
+	}
+}
+
+func text(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func (a *Agent) bind(ctx context.Context, b core.Bind) core.Event {
+	err := a.cfg.Binder.Bind(ctx, b)
+	return core.BindDone{Group: b.Group, Epoch: b.Epoch, Err: text(err), Late: a.cfg.Binder.Late(err)}
+}
+
+func (a *Agent) extend(ctx context.Context, e core.Extend) core.Event {
+	err := a.cfg.Binder.Extend(ctx, e)
+	return core.ExtendDone{Group: e.Group, Epoch: e.Epoch, Err: text(err), Absent: a.cfg.Binder.Absent(err)}
+}
+
+func (a *Agent) probe(ctx context.Context, p core.Probe) core.Event {
+	mac, err := a.cfg.Binder.Probe(ctx, p)
+	return core.ProbeDone{Group: p.Group, Epoch: p.Epoch, Conflict: mac, Err: text(err)}
+}
+
+func (a *Agent) announce(ctx context.Context, n core.Announce) core.Event {
+	if err := a.cfg.Announcer.Announce(ctx, n); err != nil {
+		a.cfg.Logger.Warn("announcing failed", "group", n.Group, "epoch", n.Epoch, "reason", err)
+		return nil
+	}
+	level := slog.LevelDebug
+	if n.Round == 1 {
+		level = slog.LevelInfo
+	}
+	a.cfg.Logger.Log(ctx, level, "announced", "group", n.Group, "epoch", n.Epoch, "round", n.Round)
+	return nil
+}
+
+// unbind runs on a goroutine of its own: giving up waits for nothing but the kernel.
+func (a *Agent) unbind(ctx context.Context, u core.Unbind) {
+	ctx, cancel := context.WithTimeout(ctx, unbindTimeout)
+	defer cancel()
+	err := a.cfg.Binder.Unbind(ctx, u)
+	a.Deliver(core.UnbindDone{Group: u.Group, Epoch: u.Epoch, Gone: err == nil, Err: text(err)})
+}
