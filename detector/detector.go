@@ -1,0 +1,261 @@
+package detector
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// Detector watches one server. Make it with New.
+type Detector struct {
+	cfg              Config
+	network, address string
+}
+
+// New checks the configuration and returns a Detector that does nothing until Run.
+func New(cfg Config) (*Detector, error) {
+	network, address, err := cfg.check()
+	if err != nil {
+		return nil, err
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	return &Detector{cfg: cfg, network: network, address: address}, nil
+}
+
+// Run watches the server until ctx ends, and then returns nil. It delivers a HealthChanged whenever the verdict or one of
+// the facts has changed. All that it has started has ended when it returns.
+func (d *Detector) Run(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	hints := make(chan hint, 8)
+	tell := func(h hint) {
+		select {
+		case hints <- h:
+		case <-ctx.Done():
+		}
+	}
+	ps := newProcesses(d.cfg.Timing.Probe, d.cfg.Logger, tell)
+	wg.Go(func() { ps.run(ctx) })
+	srv := newServer(ctx, d, ps, tell)
+	newLoop(d.cfg, srv, hints).run(ctx)
+	srv.close()
+	return nil
+}
+
+// server is the loop's view of the server.
+type server interface {
+	// probe asks the server once and connects before if it must. It returns within about twice timeout.
+	probe(timeout time.Duration) report
+	// abort ends a probe that is under way and drops the connection.
+	abort()
+}
+
+// hint says that something happened beside the probes.
+type hint struct {
+	// exit says that the server's process ends, and how. Empty means that the connection was lost.
+	exit string
+}
+
+// Limits on how often the facts alone make an event, and how often an account that is refused tries again: each refusal
+// costs the server a line in its log.
+const (
+	gtidEvery  = time.Second
+	refusedMax = time.Second
+)
+
+// loop owns the judge and the timing. It runs in one goroutine; a probe runs in another, one at a time.
+type loop struct {
+	cfg   Config
+	srv   server
+	hints <-chan hint
+
+	judge   *judge
+	health  core.Health
+	sent    core.Health
+	sentAt  core.Instant
+	timer   *time.Timer
+	due     core.Instant // when the next probe should start
+	started core.Instant // when the present probe did
+	late    time.Duration
+	busy    bool
+	stale   bool // the present probe's report must not count
+	again   bool // a probe must follow the present one at once
+	reports chan report
+}
+
+func newLoop(cfg Config, srv server, hints <-chan hint) *loop {
+	return &loop{cfg: cfg, srv: srv, hints: hints, judge: newJudge(cfg.Timing), health: core.Health{Lag: unknownLag},
+		reports: make(chan report, 1)}
+}
+
+func (l *loop) run(ctx context.Context) {
+	l.timer = time.NewTimer(0)
+	defer l.timer.Stop()
+	l.due = l.cfg.Clock()
+	for {
+		select {
+		case <-ctx.Done():
+			if l.busy {
+				l.srv.abort()
+				<-l.reports
+			}
+			return
+		case <-l.timer.C:
+			l.start()
+		case r := <-l.reports:
+			l.busy = false
+			l.take(r)
+		case h := <-l.hints:
+			l.heed(h)
+		}
+	}
+}
+
+// start begins a probe, unless one is under way.
+func (l *loop) start() {
+	if l.busy {
+		l.again = true
+		return
+	}
+	l.busy, l.again = true, false
+	l.started = l.cfg.Clock()
+	l.late = max(0, l.started.Sub(l.due))
+	go func() { l.reports <- l.srv.probe(l.cfg.Timing.ProbeTimeout) }()
+}
+
+// next asks for a probe d after the start of the last one, at once if that is over.
+func (l *loop) next(d time.Duration) {
+	now := l.cfg.Clock()
+	l.due = max(l.started.Add(d), now)
+	l.timer.Reset(l.due.Sub(now))
+}
+
+// heed takes a hint. The end of the process is proof; the loss of the connection is a reason to ask at once.
+func (l *loop) heed(h hint) {
+	if h.exit == "" {
+		l.due = l.cfg.Clock()
+		l.start()
+		return
+	}
+	l.stale = l.busy
+	l.srv.abort()
+	l.conclude(l.judge.Observe(l.cfg.Clock(), dead, 0), h.exit)
+}
+
+// take works on the report of a probe and asks for the next one.
+func (l *loop) take(r report) {
+	if l.stale {
+		l.stale = false
+		l.next(l.cfg.Timing.Probe)
+		return
+	}
+	if r.lost {
+		l.next(0)
+		return
+	}
+	now := l.cfg.Clock()
+	late := max(l.late, now.Sub(l.started.Add(r.allowed)))
+	v := l.judge.Observe(now, r.finding, late)
+	if v.state == core.Healthy && r.finding == answered {
+		l.learn(r)
+		l.health.Reason = r.reason
+	}
+	l.conclude(v, l.reason(v, r, late))
+	if l.again {
+		l.next(0)
+		return
+	}
+	l.next(l.interval(r))
+}
+
+func (l *loop) interval(r report) time.Duration {
+	probe := l.cfg.Timing.Probe
+	switch {
+	case r.refused:
+		return max(probe, min(5*probe, refusedMax))
+	case r.broken:
+		return probe / 4
+	}
+	return probe
+}
+
+// learn takes over what the server has said of itself.
+func (l *loop) learn(r report) {
+	f := r.facts
+	l.health.Alarms = r.alarms
+	l.health.Writable, l.health.Replicating, l.health.Lag = f.writable, f.replicating, f.lag
+	if r.refused {
+		return // what was known of source, position and version may well still hold
+	}
+	l.health.Source, l.health.GTID, l.health.Version, l.health.Listens = f.source, f.gtid, f.version, f.listens
+}
+
+// forget drops what a dead server cannot be: writable, replicating, listening. Its last source, position and version are
+// kept for people.
+func (l *loop) forget() {
+	l.health.Writable, l.health.Replicating, l.health.Lag = core.Unknown, core.Unknown, unknownLag
+	l.health.Listens, l.health.Alarms = nil, nil
+}
+
+func (l *loop) reason(v verdict, r report, late time.Duration) string {
+	if r.finding != silent {
+		return r.reason
+	}
+	s := fmt.Sprintf("%s (%d probes in a row, %v since the first)", r.reason, v.silences, v.quiet.Round(time.Millisecond))
+	if late > l.judge.tolerance {
+		s += fmt.Sprintf("; our own loop was %v late", late.Round(time.Millisecond))
+	}
+	return s
+}
+
+// conclude takes over a verdict and tells it, if anything is new. The reason is that of the change: what a dead server
+// does later explains nothing.
+func (l *loop) conclude(v verdict, reason string) {
+	if v.changed {
+		level := slog.LevelInfo
+		if v.state == core.Failed {
+			level = slog.LevelWarn
+			l.forget()
+		}
+		l.health.State, l.health.Reason = v.state, reason
+		l.cfg.Logger.Log(context.Background(), level, "server is "+v.state.String(), "address", l.cfg.Address, "reason", reason)
+	}
+	l.deliver()
+}
+
+func (l *loop) deliver() {
+	now := l.cfg.Clock()
+	h, s := l.health, l.sent
+	if same(h, s) && (h.GTID == s.GTID || now.Sub(l.sentAt) < gtidEvery) {
+		return
+	}
+	l.logAlarms(s.Alarms, h.Alarms)
+	l.sent, l.sentAt = h, now
+	h.Listens, h.Alarms = slices.Clone(h.Listens), slices.Clone(h.Alarms)
+	l.cfg.Deliver(core.HealthChanged{Health: h})
+}
+
+func (l *loop) logAlarms(before, now []string) {
+	for _, a := range now {
+		if !slices.Contains(before, a) {
+			l.cfg.Logger.Warn("alarm", "address", l.cfg.Address, "alarm", a)
+		}
+	}
+}
+
+// same compares all but the position, which changes with each write.
+func same(a, b core.Health) bool {
+	return a.State == b.State && a.Reason == b.Reason && a.Writable == b.Writable && a.Source == b.Source &&
+		a.Replicating == b.Replicating && a.Lag == b.Lag && a.Version == b.Version && (a.Listens == nil) == (b.Listens == nil) &&
+		slices.Equal(a.Listens, b.Listens) &&
+		slices.Equal(a.Alarms, b.Alarms)
+}

@@ -1,0 +1,3 @@
+package detector
+
+func helper(mode string) {}

@@ -1,0 +1,197 @@
+package detector
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// Why the server's process was not found.
+var (
+	errNotVisible = errors.New("it is not visible in our process namespace")
+	errNotLocal   = errors.New("nobody listens at its address in our network namespace")
+	errPermission = errors.New("the open files of other users' processes are not readable: run as root or with CAP_SYS_PTRACE")
+	errNotFound   = errors.New("no visible process holds its listening socket")
+)
+
+// listenersAt returns the listening TCP sockets that the tables of dir show, /proc/PID/net. The kernel lists them before
+// all others, so the many connections of a busy server are not read.
+func listenersAt(dir string) (found []tcpSocket, err error) {
+	for _, name := range []string{"tcp", "tcp6"} {
+		f, err := os.Open(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) && name == "tcp6" {
+			continue // no IPv6 here
+		}
+		if err != nil {
+			return nil, err
+		}
+		for scan := bufio.NewScanner(f); scan.Scan(); {
+			s, ok := parseSocket(scan.Text())
+			if ok && s.state != tcpListen {
+				break
+			}
+			if ok {
+				found = append(found, s)
+			}
+		}
+		f.Close()
+	}
+	return found, nil
+}
+
+// ownTables is where the kernel shows the sockets of the calling thread's network namespace.
+const ownTables = "/proc/thread-self/net"
+
+// listeners returns the addresses at which somebody in our network namespace listens on a port.
+func listeners(port uint16) (as []netip.Addr) {
+	sockets, err := listenersAt(ownTables)
+	if err != nil {
+		return nil
+	}
+	for _, s := range sockets {
+		if s.local.Port() == port {
+			as = append(as, s.local.Addr())
+		}
+	}
+	return as
+}
+
+// owner is the process that serves an endpoint, and the listening sockets by which it was found.
+type owner struct {
+	pid    int
+	inodes []uint64
+}
+
+// findOwner looks for the process behind e. socket is the path of the server's unix socket, if it is known.
+func findOwner(ctx context.Context, e endpoint, socket string) (owner, error) {
+	if !e.server.IsValid() {
+		return owner{pid: e.pid}, plausible(e.pid)
+	}
+	sockets, err := listenersAt(ownTables)
+	if err != nil {
+		return owner{}, err
+	}
+	o := owner{inodes: listeningInodes(sockets, e.server)}
+	if len(o.inodes) == 0 {
+		return o, errNotLocal
+	}
+	if o.pid, err = holder(o.inodes); err == nil || !errors.Is(err, errPermission) || socket == "" {
+		return o, err
+	}
+	if pid, serr := askSocket(ctx, socket, o.inodes); serr == nil {
+		o.pid = pid
+		return o, nil
+	}
+	return o, err
+}
+
+// plausible refuses what cannot be the server: nobody, ourselves, and the init process that may hold the listening
+// socket for it (systemd's socket activation).
+func plausible(pid int) error {
+	if pid <= 1 || pid == os.Getpid() {
+		return errNotVisible
+	}
+	return nil
+}
+
+// holder returns the process that has one of the sockets open. Processes with a server's name come first, then the rest
+// in the order of their numbers, so that a parent goes before a child that inherited the socket.
+func holder(inodes []uint64) (int, error) {
+	names, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0, err
+	}
+	var likely, others []int
+	for _, n := range names {
+		pid, err := strconv.Atoi(n.Name())
+		if err != nil || plausible(pid) != nil {
+			continue
+		}
+		comm, _ := os.ReadFile(filepath.Join("/proc", n.Name(), "comm"))
+		if s := string(comm); strings.Contains(s, "mysqld") || strings.Contains(s, "mariadbd") {
+			likely = append(likely, pid)
+		} else {
+			others = append(others, pid)
+		}
+	}
+	slices.Sort(likely)
+	slices.Sort(others)
+	denied := false
+	for _, pid := range slices.Concat(likely, others) {
+		ok, err := holds(pid, inodes)
+		if ok {
+			return pid, nil
+		}
+		denied = denied || errors.Is(err, fs.ErrPermission)
+	}
+	if denied {
+		return 0, errPermission
+	}
+	return 0, errNotFound
+}
+
+// holds reports whether a process has one of the sockets open.
+func holds(pid int, inodes []uint64) (bool, error) {
+	dir := fmt.Sprintf("/proc/%d/fd", pid)
+	f, err := os.Open(dir)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	names, err := f.Readdirnames(-1)
+	if err != nil {
+		return false, err
+	}
+	for _, n := range names {
+		target, err := os.Readlink(filepath.Join(dir, n))
+		if errors.Is(err, fs.ErrPermission) {
+			return false, err
+		}
+		if s, ok := strings.CutPrefix(target, "socket:["); ok {
+			inode, err := strconv.ParseUint(strings.TrimSuffix(s, "]"), 10, 64)
+			if err == nil && slices.Contains(inodes, inode) {
+				return true, nil
+			}
+		}
+	}
+	return false, nil
+}
+
+// askSocket returns the process that listens on the server's unix socket, if it lives where the TCP sockets are seen.
+func askSocket(ctx context.Context, path string, inodes []uint64) (int, error) {
+	dialer := net.Dialer{Timeout: 100 * time.Millisecond}
+	c, err := dialer.DialContext(ctx, "unix", path)
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	pid := peerPID(raw)
+	if err := plausible(pid); err != nil {
+		return 0, err
+	}
+	sockets, err := listenersAt(fmt.Sprintf("/proc/%d/net", pid))
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range sockets {
+		if slices.Contains(inodes, s.inode) {
+			return pid, nil
+		}
+	}
+	return 0, errNotFound
+}

@@ -1,0 +1,311 @@
+package detector
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// statusEvery is how often a probe also asks for what changes slowly or costs more: position and replica status.
+const statusEvery = time.Second
+
+// quitWait is how long the goodbye to the server may take.
+const quitWait = 20 * time.Millisecond
+
+// facts is what a server says of itself.
+type facts struct {
+	writable    core.Tri
+	source      string
+	replicating core.Tri
+	lag         time.Duration
+	gtid        string
+	version     string
+	listens     []netip.Addr
+}
+
+// mysqlServer is the server at the other end of the MySQL protocol. Only abort may be called from other goroutines.
+type mysqlServer struct {
+	ctx   context.Context
+	d     *Detector
+	procs *processes
+	tell  func(hint)
+	sess  *session
+	wg    sync.WaitGroup // the watches of the links
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // of the dial and login under way
+	link   *link              // of the connection that exists or is being made
+}
+
+// session is a connection that has logged in.
+type session struct {
+	conn     driver.Conn
+	link     *link
+	dialect  dialect
+	proven   bool // has answered a probe
+	facts    facts
+	alarms   []string
+	statusAt time.Time
+}
+
+func newServer(ctx context.Context, d *Detector, procs *processes, tell func(hint)) *mysqlServer {
+	return &mysqlServer{ctx: ctx, d: d, procs: procs, tell: tell}
+}
+
+// close says goodbye to the server, for which it waits but shortly. No probe may be under way.
+func (s *mysqlServer) close() {
+	if s.sess != nil {
+		s.sess.link.SetDeadline(time.Now().Add(quitWait))
+		s.sess.conn.Close()
+		s.drop()
+	}
+	s.wg.Wait()
+}
+
+func (s *mysqlServer) abort() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cancel != nil {
+		s.cancel()
+	}
+	if s.link != nil {
+		s.link.Close()
+	}
+}
+
+// probe asks the server once. If the connection was lost it makes a new one, so a call after a loss is the dial that
+// decides.
+func (s *mysqlServer) probe(timeout time.Duration) report {
+	if s.sess != nil && s.sess.link.ended() {
+		s.drop()
+	}
+	allowed := timeout
+	if s.sess == nil {
+		if r, ok := s.open(timeout); !ok {
+			r.allowed = timeout
+			return r
+		}
+		allowed = 2 * timeout
+	}
+	r := s.ask(timeout)
+	r.allowed = allowed
+	return r
+}
+
+// open dials and logs in within timeout.
+func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	defer cancel()
+	s.mu.Lock()
+	s.cancel, s.link = cancel, nil
+	s.mu.Unlock()
+	conn, secretErr, err := s.login(ctx)
+	link := s.link
+	if link != nil && link.greeted() {
+		s.procs.follow(link.peer())
+	}
+	if err != nil {
+		var below error
+		if link != nil {
+			below = link.failure()
+			link.Close()
+		}
+		r = classify(err, below, timeout)
+		if r.refused && secretErr != nil {
+			r.alarms = []string{fmt.Sprintf("cannot read the password: %v", secretErr)}
+		}
+		return r, false
+	}
+	s.sess = &session{conn: conn, link: link}
+	return report{}, true
+}
+
+// login makes a connection through the driver. Without a password it tries all the same: the refusal tells a living
+// server from a dead one.
+func (s *mysqlServer) login(ctx context.Context) (conn driver.Conn, secretErr, err error) {
+	password := ""
+	if s.d.cfg.Password != nil {
+		password, secretErr = s.d.cfg.Password()
+	}
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Passwd = s.d.cfg.User, password
+	cfg.Net, cfg.Addr = s.d.network, s.d.address
+	cfg.TLS, cfg.AllowFallbackToPlaintext = s.d.cfg.TLS, false
+	cfg.CheckConnLiveness = false // the link is watched instead
+	cfg.Logger = &mysql.NopLogger{}
+	cfg.ConnectionAttributes = "program_name:remora"
+	cfg.DialFunc = s.dial
+	c, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, secretErr, err
+	}
+	conn, err = c.Connect(ctx)
+	return conn, secretErr, err
+}
+
+func (s *mysqlServer) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	var dialer net.Dialer
+	c, err := dialer.DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	l, err := newLink(c, &s.wg, func() { s.tell(hint{}) })
+	if err != nil {
+		c.Close()
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if ctx.Err() != nil {
+		l.Close()
+		return nil, ctx.Err()
+	}
+	s.link = l
+	return l, nil
+}
+
+// ask sends the probe on the open connection.
+func (s *mysqlServer) ask(timeout time.Duration) report {
+	sess := s.sess
+	sess.link.SetDeadline(time.Now().Add(timeout))
+	err := sess.refresh(s)
+	if err == nil {
+		sess.proven = true
+		return report{finding: answered, reason: "answers queries", facts: sess.facts, alarms: sess.alarms}
+	}
+	r := classify(err, sess.link.failure(), timeout)
+	r.lost = sess.proven && r.broken
+	s.drop()
+	return r
+}
+
+// drop ends the connection without waiting for anything.
+func (s *mysqlServer) drop() {
+	s.sess.link.Close()
+	s.sess.conn.Close()
+	s.sess = nil
+}
+
+// refresh asks for the facts: the dialect first if it is not known, the slow ones when they are due.
+func (x *session) refresh(s *mysqlServer) error {
+	if x.dialect.vars == nil {
+		if err := x.recognise(); err != nil {
+			return err
+		}
+		x.facts.version = x.dialect.vars["version"]
+		x.facts.listens = listens(x.dialect.vars, listeners)
+		s.procs.socket(x.dialect.vars["socket"])
+	}
+	status := time.Since(x.statusAt) >= statusEvery
+	rows, err := x.query(x.dialect.askFacts(status))
+	if err != nil {
+		return err
+	}
+	if len(rows) == 1 {
+		x.facts.writable = writable(rows[0])
+	}
+	if !status {
+		return nil
+	}
+	x.statusAt = time.Now()
+	if len(rows) == 1 {
+		x.facts.gtid = strings.ReplaceAll(rows[0]["gtid"], "\n", "")
+	}
+	return x.replica()
+}
+
+// replica reads the replica status. A missing privilege is an alarm and leaves it unknown.
+func (x *session) replica() error {
+	rows, err := x.query(x.dialect.askReplica())
+	var answer *mysql.MySQLError
+	if errors.As(err, &answer) && answer.Number == errPrivilege {
+		p := x.dialect.replicaPrivilege()
+		x.alarms = []string{fmt.Sprintf("the replica status is not to be seen: GRANT %s ON *.* to the account", p)}
+		x.facts.replicating, x.facts.lag = core.Unknown, unknownLag
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	x.alarms = nil
+	x.facts.source, x.facts.replicating, x.facts.lag = replication(rows)
+	return nil
+}
+
+// recognise finds the dialect.
+func (x *session) recognise() error {
+	_, err := x.query(askMariaDB)
+	var answer *mysql.MySQLError
+	if err != nil && !(errors.As(err, &answer) && answer.Number == errUnknownVariable) {
+		return err
+	}
+	d := dialect{mariadb: err == nil, vars: map[string]string{}}
+	rows, err := x.query(askVariables)
+	if err != nil {
+		return err
+	}
+	for _, r := range rows {
+		if v, ok := r["value"]; ok {
+			d.vars[strings.ToLower(r["variable_name"])] = v
+		}
+	}
+	d.version = parseVersion(d.vars["version"])
+	x.dialect = d
+	return nil
+}
+
+// query runs a statement in one round trip and reads the whole result. The deadline is that of the link: a context would
+// wake another goroutine with every probe.
+func (x *session) query(statement string) ([]row, error) {
+	rs, err := x.conn.(driver.QueryerContext).QueryContext(context.Background(), statement, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer rs.Close()
+	names := rs.Columns()
+	for i := range names {
+		names[i] = replicaName(names[i])
+	}
+	var rows []row
+	values := make([]driver.Value, len(names))
+	for {
+		switch err := rs.Next(values); {
+		case errors.Is(err, io.EOF):
+			return rows, nil
+		case err != nil:
+			return nil, err
+		}
+		r := make(row, len(names))
+		for i, v := range values {
+			if v != nil {
+				r[names[i]] = text(v)
+			}
+		}
+		rows = append(rows, r)
+	}
+}
+
+// text returns a value of the text protocol as the server wrote it.
+func text(v driver.Value) string {
+	switch v := v.(type) {
+	case []byte:
+		return string(v)
+	case string:
+		return v
+	case int64:
+		return strconv.FormatInt(v, 10)
+	}
+	return fmt.Sprint(v)
+}
