@@ -1,0 +1,181 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// Bounds on what one cluster carries: reports list all groups of an owner in one datagram.
+const (
+	maxGroups    = 64
+	maxAddresses = 32
+)
+
+const groupTable = "[[group]]"
+
+func (c *checker) groups() {
+	switch n := len(c.raw.Groups); {
+	case n == 0:
+		c.missingTable("group", "there are no groups: add a [[group]] table with the addresses that should follow the writer")
+	case n > maxGroups:
+		c.bad(c.raw.Groups[maxGroups].Header.At, groupTable, "there are %d groups: use at most %d", n, maxGroups)
+	}
+	names, addrs := map[string]pos{}, map[netip.Addr]place{}
+	for i := range c.raw.Groups {
+		raw := &c.raw.Groups[i]
+		g := c.group(raw)
+		if first, twice := names[raw.Name.val]; twice && raw.Name.val != "" {
+			c.bad(raw.Name.at, groupTable+" name", "%q is the name of the group in line %d too: give each group its own", raw.Name.val, first.line)
+		} else {
+			names[raw.Name.val] = raw.Name.at
+		}
+		g.Addresses = c.vips(raw, addrs)
+		c.cfg.Groups = append(c.cfg.Groups, g)
+	}
+}
+
+func (c *checker) group(raw *rawGroup) Group {
+	name := c.name(raw.Name, raw.Header, groupTable, "name", "a name for the group, like \"writer\"")
+	c.interfaceName(raw.Interface, groupTable+" interface")
+	c.cfg.at["group.interface."+name] = raw.Interface.at
+	c.label(raw.Label)
+	return Group{
+		GroupSpec: core.GroupSpec{
+			Name: core.GroupName(name), Role: c.role(raw), Policy: c.policy(raw),
+			Interface: raw.Interface.val, Preempt: raw.Preempt.val,
+		},
+		Label: raw.Label.val,
+	}
+}
+
+func (c *checker) role(raw *rawGroup) core.Role {
+	const key = groupTable + " role"
+	if !c.required(raw.Role, raw.Header, groupTable, "role", "\"writer\"") {
+		return core.Writer
+	}
+	switch role := core.Role(raw.Role.val); role {
+	case core.Writer:
+	case core.Reader:
+		c.bad(raw.Role.at, key, "\"reader\" is not in this release: only role \"writer\" is")
+	default:
+		c.bad(raw.Role.at, key, "there is no role %q: use \"writer\"", shorten(raw.Role.val))
+	}
+	return core.Writer
+}
+
+// policies explains the choice that a user has to make: there is no default, because each is wrong for somebody.
+const policies = `choose who may serve the group:
+    policy = "any"      any healthy server: all are primaries, the address decides which one is written to
+    policy = "follow"   only a server with read_only=OFF: MHA, orchestrator, Group Replication or you promote
+    policy = "promote"  Remora promotes the successor itself (not in this release)`
+
+func (c *checker) policy(raw *rawGroup) core.Policy {
+	const key = groupTable + " policy"
+	policy := core.Policy(raw.Policy.val)
+	switch {
+	case raw.Policy.val == "":
+		if !raw.Policy.set() {
+			c.bad(raw.Header.At, key, "is missing and has no default; %s", policies)
+		} else if c.isWellFormed(raw.Policy.at, key) {
+			c.bad(raw.Policy.at, key, "is empty; %s", policies)
+		}
+	case policy == core.Promote:
+		c.bad(raw.Policy.at, key, "\"promote\" is not in this release: use \"follow\" and let MHA, orchestrator or a person promote")
+	case policy != core.AnyHealthy && policy != core.Follow:
+		c.bad(raw.Policy.at, key, "there is no policy %q; %s", shorten(raw.Policy.val), policies)
+	}
+	return policy
+}
+
+// label checks an address label. The kernel stores at most IFNAMSIZ-1 bytes (IFA_LABEL, net/ipv4/devinet.c).
+func (c *checker) label(t text) {
+	const longest = 15
+	if len(t.val) > longest || strings.ContainsAny(t.val, "/ \t\r\n\v\f\x00") {
+		c.bad(t.at, groupTable+" label", "%q is no address label: those have at most %d letters, without '/' and blanks, like \"eth0:vip\"",
+			shorten(t.val), longest)
+	}
+}
+
+// place is where an address was seen first.
+type place struct {
+	at    pos
+	group string
+}
+
+func (c *checker) vips(raw *rawGroup, seen map[netip.Addr]place) []netip.Prefix {
+	const key = groupTable + " addresses"
+	switch n := len(raw.Addresses.items); {
+	case raw.Addresses.at.line == 0:
+		c.bad(raw.Header.At, key, "is missing: list the addresses that move together, like [\"10.77.0.100/32\"]")
+	case n == 0 && c.isWellFormed(raw.Addresses.at, key):
+		c.bad(raw.Addresses.at, key, "is empty: list the addresses that move together, like [\"10.77.0.100/32\"]")
+	case n > maxAddresses:
+		c.bad(raw.Addresses.at, key, "has %d addresses: use at most %d in one group", n, maxAddresses)
+	}
+	var out []netip.Prefix
+	for _, t := range raw.Addresses.items {
+		p, ok := c.vip(t, key)
+		if !ok {
+			continue
+		}
+		if first, twice := seen[p.Addr()]; twice {
+			c.bad(t.at, key, "%s is in group %q already, line %d: an address belongs to one group only", p.Addr(), shorten(first.group), first.at.line)
+			continue
+		}
+		seen[p.Addr()] = place{t.at, raw.Name.val}
+		out = append(out, p)
+	}
+	return out
+}
+
+// parsePrefix reads an address with or without a prefix length; without one it is a host's.
+func parsePrefix(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return netip.PrefixFrom(a.WithZone(""), a.BitLen()), nil
+	}
+	return netip.ParsePrefix(s)
+}
+
+func (c *checker) vip(t text, key string) (netip.Prefix, bool) {
+	p, err := parsePrefix(t.val)
+	if err != nil {
+		c.bad(t.at, key, "%q is not an IP address: write it like \"10.77.0.100/32\"", shorten(t.val))
+		return p, false
+	}
+	a := p.Addr()
+	wrong := ""
+	switch {
+	case a.Is4In6():
+		wrong = "is an IPv4 address in IPv6 clothes: write it as IPv4"
+	case strings.Contains(t.val, "%"):
+		wrong = "has a zone: write the address without it and name the interface under interface"
+	case a.IsUnspecified():
+		wrong = "is the unspecified address, which nobody can own"
+	case a.IsLoopback():
+		wrong = "is a loopback address, which no client on the network can reach"
+	case a.IsMulticast():
+		wrong = "is a multicast address, which nobody can own alone"
+	case a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		wrong = "is the broadcast address"
+	case a.Is6() && a.IsLinkLocalUnicast():
+		wrong = "is a link-local address, which clients reach only with a zone: use a global or unique local one"
+	case isNetworkAddress(p):
+		wrong = "is the address of the whole network: write the address of one host in it"
+	}
+	if wrong != "" {
+		c.bad(t.at, key, "%s %s", t.val, wrong)
+		return p, false
+	}
+	if !p.IsSingleIP() {
+		c.warn(t.at, key, "%s adds a route to its whole network on the owner, and as a second address of that network it goes when the first is deleted: write %s/%d unless you need that",
+			p, a, a.BitLen())
+	}
+	return p, true
+}
+
+// isNetworkAddress reports whether all host bits are zero, where that means the network itself (not in RFC 3021 pairs).
+func isNetworkAddress(p netip.Prefix) bool {
+	return p.Bits() < p.Addr().BitLen()-1 && p.Masked().Addr() == p.Addr()
+}

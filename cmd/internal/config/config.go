@@ -1,0 +1,189 @@
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// Defaults of settings that a file may leave out.
+const (
+	DefaultStateDir = "/var/lib/remora"
+	DefaultSocket   = "/run/remora/remora.sock"
+	DefaultUser     = "remora"
+)
+
+// Config is a file that was read and found free of contradictions.
+type Config struct {
+	// Path is the name of the file, for messages.
+	Path string
+	// Version orders the configurations of a cluster. What all nodes must agree on lives in the ledger: a file only
+	// proposes it, and takes effect when its version is higher than the ledger's.
+	Version  uint64
+	Cluster  string
+	Profile  string
+	StateDir string
+	Socket   string
+	MySQL    MySQL
+	TLS      TLS
+	Nodes    []Node
+	Groups   []Group
+	// Warnings are problems that do not keep the daemon from starting.
+	Warnings Problems
+
+	timing core.Timing
+	at     map[string]pos // where keys stand, for CheckHost
+}
+
+// MySQL says how a node reaches its own server.
+type MySQL struct {
+	// Network is "tcp" or "unix", Address an IP address with port or the path of a socket.
+	Network, Address string
+	User             string
+	// PasswordFile is empty for a user without a password.
+	PasswordFile string
+}
+
+// TLS names the PEM files that a node shows and trusts.
+type TLS struct{ CA, Cert, Key string }
+
+// Node is a [[node]] table.
+type Node struct {
+	core.NodeSpec
+	// Interface replaces the interface of every group on this node, unless Interfaces names another for the group.
+	Interface  string
+	Interfaces map[core.GroupName]string
+	// MySQL is the server of this node; it has no meaning on a witness.
+	MySQL MySQL
+}
+
+// Group is a [[group]] table.
+type Group struct {
+	core.GroupSpec
+	// Label is the address label (IFA_LABEL, IPv4 only) that the addresses are bound with; it may be empty.
+	Label string
+}
+
+// Core returns the part of the configuration that all nodes must agree on.
+func (c *Config) Core() core.Config {
+	out := core.Config{Version: c.Version, Cluster: c.Cluster, TTL: core.Millis(c.timing.TTL.Milliseconds())}
+	for _, n := range c.Nodes {
+		out.Nodes = append(out.Nodes, n.NodeSpec)
+	}
+	for _, g := range c.Groups {
+		spec := g.GroupSpec
+		spec.Addresses = slices.Clone(g.Addresses)
+		out.Groups = append(out.Groups, spec)
+	}
+	return out
+}
+
+// Timing returns the profile's durations with the changes of the [timing] table.
+func (c *Config) Timing() core.Timing { return c.timing }
+
+// Node returns the table of a node.
+func (c *Config) Node(name core.NodeName) (Node, bool) {
+	i := slices.IndexFunc(c.Nodes, func(n Node) bool { return n.Name == name })
+	if i < 0 {
+		return Node{}, false
+	}
+	return c.Nodes[i], true
+}
+
+// Group returns the table of a group.
+func (c *Config) Group(name core.GroupName) (Group, bool) {
+	i := slices.IndexFunc(c.Groups, func(g Group) bool { return g.Name == name })
+	if i < 0 {
+		return Group{}, false
+	}
+	return c.Groups[i], true
+}
+
+// InterfaceFor returns the interface that carries a group's addresses on a node: the node's own choice for the group,
+// else the node's choice for all groups, else the group's. It is empty when none of them names one.
+func (c *Config) InterfaceFor(node core.NodeName, group core.GroupName) string {
+	n, _ := c.Node(node)
+	if name := n.Interfaces[group]; name != "" {
+		return name
+	}
+	if n.Interface != "" {
+		return n.Interface
+	}
+	g, _ := c.Group(group)
+	return g.Interface
+}
+
+// Self finds the node that this process is: by its name or, when the name is empty, by the addresses of the machine.
+func (c *Config) Self(name string, localAddrs []netip.Addr) (core.NodeSpec, error) {
+	if name != "" {
+		return c.selfByName(name)
+	}
+	var found []core.NodeSpec
+	for _, n := range c.Nodes {
+		if slices.Contains(localAddrs, n.Address.Addr()) {
+			found = append(found, n.NodeSpec)
+		}
+	}
+	switch len(found) {
+	case 1:
+		return found[0], nil
+	case 0:
+		return core.NodeSpec{}, Problems{{File: c.Path, Line: c.at["nodes"].line, Key: "[[node]] address", Text: fmt.Sprintf(
+			"none of the nodes has an address of this machine (%s): correct an address, or name the node with --node NAME",
+			joinAddrs(localAddrs))}}
+	default:
+		var names []string
+		for _, n := range found {
+			names = append(names, string(n.Name))
+		}
+		return core.NodeSpec{}, Problems{{File: c.Path, Line: c.at["nodes"].line, Key: "[[node]] address", Text: fmt.Sprintf(
+			"the nodes %s all have an address of this machine: name the one to run with --node NAME", strings.Join(names, " and "))}}
+	}
+}
+
+func (c *Config) selfByName(name string) (core.NodeSpec, error) {
+	var names []string
+	for _, n := range c.Nodes {
+		if string(n.Name) == name {
+			return n.NodeSpec, nil
+		}
+		names = append(names, string(n.Name))
+	}
+	text := fmt.Sprintf("there is no node %q: the file has %s", name, strings.Join(names, ", "))
+	if near := nearest(name, names); near != "" {
+		text += fmt.Sprintf("; did you mean %q?", near)
+	}
+	return core.NodeSpec{}, Problems{{File: c.Path, Line: c.at["nodes"].line, Key: "[[node]] name", Text: text}}
+}
+
+func joinAddrs(addrs []netip.Addr) string {
+	if len(addrs) == 0 {
+		return "it has none"
+	}
+	var out []string
+	for _, a := range addrs {
+		if !a.IsLoopback() && !a.IsLinkLocalUnicast() {
+			out = append(out, a.String())
+		}
+	}
+	if len(out) == 0 {
+		return "it has only loopback and link-local ones"
+	}
+	return strings.Join(out, ", ")
+}
+
+// Password reads the password file. One line end at the end of the file is not part of the password.
+func (m MySQL) Password() (string, error) {
+	if m.PasswordFile == "" {
+		return "", nil
+	}
+	data, err := os.ReadFile(m.PasswordFile)
+	if err != nil {
+		return "", fmt.Errorf("read the password of MySQL user %s: %w", m.User, err)
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(string(data), "\n"), "\r"), nil
+}

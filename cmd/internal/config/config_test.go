@@ -1,0 +1,288 @@
+package config
+
+import (
+	"net/netip"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/remora-ha/remora/core"
+)
+
+func mustParse(t *testing.T, text string) *Config {
+	t.Helper()
+	cfg, err := Parse(strings.NewReader(text), "remora.toml")
+	if err != nil {
+		t.Fatalf("parse: %v", err)
+	}
+	return cfg
+}
+
+func okFile(t *testing.T) string {
+	t.Helper()
+	data, err := os.ReadFile("testdata/ok.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestCoreConfig(t *testing.T) {
+	cfg := mustParse(t, okFile(t))
+	want := core.Config{
+		Version: 1, Cluster: "orders", TTL: 300,
+		Nodes: []core.NodeSpec{
+			{Name: "db1", Address: netip.MustParseAddrPort("10.77.0.11:7400"), Priority: 10},
+			{Name: "db2", Address: netip.MustParseAddrPort("[fd00:77::12]:7400")},
+			{Name: "mgr", Address: netip.MustParseAddrPort("10.77.0.20:7400"), Witness: true},
+		},
+		Groups: []core.GroupSpec{
+			{Name: "writer", Role: core.Writer, Policy: core.Follow, Interface: "eth0", Addresses: []netip.Prefix{
+				netip.MustParsePrefix("10.77.0.100/32"), netip.MustParsePrefix("fd00:77::100/128")}},
+			{Name: "other", Role: core.Writer, Policy: core.AnyHealthy, Interface: "eth0", Preempt: true, Addresses: []netip.Prefix{
+				netip.MustParsePrefix("10.77.0.101/32")}},
+		},
+	}
+	if diff := cmp.Diff(want, cfg.Core(), cmpopts.EquateComparable(netip.AddrPort{}, netip.Prefix{})); diff != "" {
+		t.Errorf("core config (-want +got):\n%s", diff)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	cfg := mustParse(t, okFile(t))
+	if cfg.StateDir != DefaultStateDir || cfg.Socket != DefaultSocket || cfg.Profile != "lan" {
+		t.Errorf("got state_dir %s, socket %s, profile %s", cfg.StateDir, cfg.Socket, cfg.Profile)
+	}
+	lan, err := core.ProfileTiming("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Timing() != lan {
+		t.Errorf("timing is %+v, want that of lan", cfg.Timing())
+	}
+}
+
+func TestEveryTimingKeyOverrides(t *testing.T) {
+	cfg := mustParse(t, okFile(t)+`
+[timing]
+heartbeat = "1s"
+ttl = "10s"
+unbind = "70ms"
+raft_heartbeat = "600ms"
+raft_election = "700ms"
+probe = "800ms"
+probe_timeout = "900ms"
+fall = 0x4
+rise = 5
+cool_down = "1m"
+`)
+	const ms = time.Millisecond
+	want := core.Timing{Heartbeat: 1000 * ms, TTL: 10 * time.Second, Unbind: 70 * ms, RaftHeartbeat: 600 * ms,
+		RaftElection: 700 * ms, Probe: 800 * ms, ProbeTimeout: 900 * ms, Fall: 4, Rise: 5, CoolDown: time.Minute}
+	if diff := cmp.Diff(want, cfg.Timing()); diff != "" {
+		t.Errorf("timing (-want +got):\n%s", diff)
+	}
+}
+
+func TestNodeOverrides(t *testing.T) {
+	cfg := mustParse(t, okFile(t))
+	for _, c := range []struct {
+		node  core.NodeName
+		group core.GroupName
+		want  string
+	}{{"db1", "writer", "eth0"}, {"db2", "writer", "bond0"}, {"db2", "other", "bond1"}} {
+		if got := cfg.InterfaceFor(c.node, c.group); got != c.want {
+			t.Errorf("%s on %s uses %s, want %s", c.group, c.node, got, c.want)
+		}
+	}
+	db1, _ := cfg.Node("db1")
+	db2, _ := cfg.Node("db2")
+	if got := db1.MySQL.Network + ":" + db1.MySQL.Address; got != "tcp:127.0.0.1:3306" {
+		t.Errorf("db1's server is %s", got)
+	}
+	if got := db2.MySQL.Network + ":" + db2.MySQL.Address; got != "unix:/run/mysqld/mysqld.sock" {
+		t.Errorf("db2's server is %s", got)
+	}
+	if db2.MySQL.PasswordFile == "" || db2.MySQL.User != "remora" {
+		t.Errorf("db2 lost the account: %+v", db2.MySQL)
+	}
+}
+
+func TestSelf(t *testing.T) {
+	cfg := mustParse(t, okFile(t))
+	addrs := func(list ...string) (out []netip.Addr) {
+		for _, a := range list {
+			out = append(out, netip.MustParseAddr(a))
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name  string
+		local []netip.Addr
+		want  core.NodeName
+		err   string
+	}{
+		{name: "db2", want: "db2"},
+		{local: addrs("127.0.0.1", "10.77.0.20"), want: "mgr"},
+		{local: addrs("fd00:77::12"), want: "db2"},
+		{name: "db3", err: `remora.toml:14: [[node]] name: there is no node "db3": the file has db1, db2, mgr; did you mean "db1"?`},
+		{local: addrs("127.0.0.1", "192.0.2.1", "fe80::1"), err: `remora.toml:14: [[node]] address: none of the nodes has an address of this machine (192.0.2.1): correct an address, or name the node with --node NAME`},
+		{local: addrs("127.0.0.1"), err: `remora.toml:14: [[node]] address: none of the nodes has an address of this machine (it has only loopback and link-local ones): correct an address, or name the node with --node NAME`},
+		{local: addrs("10.77.0.11", "10.77.0.20"), err: `remora.toml:14: [[node]] address: the nodes db1 and mgr all have an address of this machine: name the one to run with --node NAME`},
+	} {
+		got, err := cfg.Self(c.name, c.local)
+		if got.Name != c.want || (err == nil) != (c.err == "") || err != nil && err.Error() != c.err {
+			t.Errorf("Self(%q, %v) = %q, %v; want %q, %s", c.name, c.local, got.Name, err, c.want, c.err)
+		}
+	}
+}
+
+// TestExampleIsComplete sees to it that the reference file names every key that the code knows, and no other.
+func TestExampleIsComplete(t *testing.T) {
+	var got []string
+	where := ""
+	line := regexp.MustCompile(`^#?(?:(\[+\w+\]+)|(\w+) *= .*)$`)
+	for text := range strings.Lines(Example()) {
+		m := line.FindStringSubmatch(strings.TrimRight(text, "\n"))
+		switch {
+		case m == nil:
+		case m[1] != "":
+			where = m[1]
+		default:
+			if key := keyIn(where, m[2]); !slices.Contains(got, key) {
+				got = append(got, key)
+			}
+		}
+	}
+	want := Keys()
+	slices.Sort(want)
+	slices.Sort(got)
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("keys of the example (-in the code +in the example):\n%s", diff)
+	}
+}
+
+func TestExampleParses(t *testing.T) {
+	if w := mustParse(t, Example()).Warnings; len(w) > 0 {
+		t.Errorf("the example has warnings:\n%v", w)
+	}
+	// With all defaults and examples switched on it must parse too, and mean the same where it shows defaults.
+	all := regexp.MustCompile(`(?m)^#(\w+ *= )`).ReplaceAllString(Example(), "$1")
+	cfg := mustParse(t, all)
+	lan, _ := core.ProfileTiming("lan")
+	if diff := cmp.Diff(lan, cfg.Timing()); diff != "" {
+		t.Errorf("the example shows other durations than lan's (-lan +example):\n%s", diff)
+	}
+	if cfg.StateDir != DefaultStateDir || cfg.Socket != DefaultSocket || cfg.MySQL.User != DefaultUser {
+		t.Error("the example shows other defaults than the code's")
+	}
+}
+
+// TestExampleIsDeployed keeps the file that packages install the same as the one the binary prints.
+func TestExampleIsDeployed(t *testing.T) {
+	data, err := os.ReadFile("../../../deploy/remora.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(data) != Example() {
+		t.Error("deploy/remora.toml differs: run 'remora config example > deploy/remora.toml'")
+	}
+}
+
+func TestLoadOfAMissingFile(t *testing.T) {
+	_, err := Load("/nonexistent/remora.toml")
+	want := "/nonexistent/remora.toml: can not be read (no such file or directory): name the configuration with --config, or write one with 'remora config example'"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v\nwant %s", err, want)
+	}
+}
+
+func TestPassword(t *testing.T) {
+	file := t.TempDir() + "/password"
+	for content, want := range map[string]string{"geheim\n": "geheim", "geheim": "geheim", "a b\r\n": "a b", "x\n\n": "x\n"} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		got, err := MySQL{User: "remora", PasswordFile: file}.Password()
+		if err != nil || got != want {
+			t.Errorf("the file %q gives %q, %v; want %q", content, got, err, want)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	words := []string{"heartbeat", "ttl", "tls", "policy", "interface", "interfaces"}
+	for word, want := range map[string]string{
+		"hartbeat": "heartbeat", "tlt": "ttl", "policies": "policy", "interace": "interface", "x": "", "raft": "", "Policy": "policy",
+	} {
+		if got := nearest(word, words); got != want {
+			t.Errorf("nearest(%q) = %q, want %q", word, got, want)
+		}
+	}
+}
+
+// FuzzParse holds that no file makes Parse panic, that what is refused names a reason, and that what is accepted keeps
+// the rules that everything else relies on.
+func FuzzParse(f *testing.F) {
+	f.Add(Example())
+	for _, dir := range []string{"testdata", "testdata/bad", "testdata/warn"} {
+		files, err := os.ReadDir(dir)
+		if err != nil {
+			f.Fatal(err)
+		}
+		for _, file := range files {
+			if strings.HasSuffix(file.Name(), ".toml") {
+				data, err := os.ReadFile(dir + "/" + file.Name())
+				if err != nil {
+					f.Fatal(err)
+				}
+				f.Add(string(data))
+			}
+		}
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg, err := Parse(strings.NewReader(text), "f")
+		if err != nil {
+			if strings.TrimSpace(err.Error()) == "" {
+				t.Error("refused without a reason")
+			}
+			return
+		}
+		checkAccepted(t, cfg)
+	})
+}
+
+func checkAccepted(t *testing.T, cfg *Config) {
+	t.Helper()
+	if p := cfg.Timing().Check(); len(p) > 0 {
+		t.Errorf("accepted timing with %v", p)
+	}
+	seen := map[netip.Addr]bool{}
+	for _, g := range cfg.Core().Groups {
+		for _, a := range g.Addresses {
+			if seen[a.Addr()] {
+				t.Errorf("accepted %s twice", a)
+			}
+			seen[a.Addr()] = true
+		}
+		for _, n := range cfg.Nodes {
+			if !n.Witness && cfg.InterfaceFor(n.Name, g.Name) == "" {
+				t.Errorf("accepted group %s without an interface on %s", g.Name, n.Name)
+			}
+		}
+		if g.Policy == "" || len(g.Addresses) == 0 {
+			t.Errorf("accepted group %+v", g)
+		}
+	}
+	for _, n := range cfg.Nodes {
+		if seen[n.Address.Addr()] || !n.Address.IsValid() {
+			t.Errorf("accepted node %+v", n)
+		}
+	}
+}

@@ -1,0 +1,71 @@
+package config
+
+// The raw structs mirror the file. They are the only place where keys are named: the decoder refuses every key that
+// has no field here.
+
+type rawFile struct {
+	Header   header
+	Cluster  text       `toml:"cluster"`
+	Version  integer    `toml:"version"`
+	Profile  text       `toml:"profile"`
+	StateDir text       `toml:"state_dir"`
+	Socket   text       `toml:"socket"`
+	Timing   rawTiming  `toml:"timing"`
+	MySQL    rawMySQL   `toml:"mysql"`
+	TLS      rawTLS     `toml:"tls"`
+	Nodes    []rawNode  `toml:"node"`
+	Groups   []rawGroup `toml:"group"`
+}
+
+type rawTiming struct {
+	Header        header
+	Heartbeat     span    `toml:"heartbeat"`
+	TTL           span    `toml:"ttl"`
+	Unbind        span    `toml:"unbind"`
+	RaftHeartbeat span    `toml:"raft_heartbeat"`
+	RaftElection  span    `toml:"raft_election"`
+	Probe         span    `toml:"probe"`
+	ProbeTimeout  span    `toml:"probe_timeout"`
+	Fall          integer `toml:"fall"`
+	Rise          integer `toml:"rise"`
+	CoolDown      span    `toml:"cool_down"`
+}
+
+type rawMySQL struct {
+	Header       header
+	Address      text `toml:"address"`
+	User         text `toml:"user"`
+	PasswordFile text `toml:"password_file"`
+}
+
+type rawTLS struct {
+	Header header
+	CA     text `toml:"ca"`
+	Cert   text `toml:"cert"`
+	Key    text `toml:"key"`
+}
+
+type rawNode struct {
+	Header       header
+	Name         text    `toml:"name"`
+	Address      text    `toml:"address"`
+	Witness      boolean `toml:"witness"`
+	Priority     integer `toml:"priority"`
+	Interface    text    `toml:"interface"`
+	Interfaces   dict    `toml:"interfaces"`
+	MySQLAddress text    `toml:"mysql_address"`
+}
+
+type rawGroup struct {
+	Header    header
+	Name      text    `toml:"name"`
+	Role      text    `toml:"role"`
+	Policy    text    `toml:"policy"`
+	Addresses list    `toml:"addresses"`
+	Interface text    `toml:"interface"`
+	Preempt   boolean `toml:"preempt"`
+	Label     text    `toml:"label"`
+}
+
+// header is where a table begins: the line to blame for a key that is missing.
+type header struct{ At pos }
