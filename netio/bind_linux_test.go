@@ -1,0 +1,439 @@
+package netio
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-ha/remora/core"
+)
+
+var (
+	vip4 = netip.MustParsePrefix("10.77.0.100/32")
+	vip6 = netip.MustParsePrefix("fd77::100/128")
+)
+
+func newBinder(tb testing.TB, cfg Config) *Binder {
+	tb.Helper()
+	b, err := NewBinder(cfg)
+	must(tb, err)
+	tb.Cleanup(func() { must(tb, b.Close()) })
+	return b
+}
+
+func spec(interfaceName string, ps ...netip.Prefix) core.GroupSpec {
+	return core.GroupSpec{Name: "writer", Interface: interfaceName, Addresses: ps}
+}
+
+func soon() core.Instant { return Boottime().Add(time.Minute) }
+
+func bindOf(s core.GroupSpec, e core.Epoch) core.Bind {
+	return core.Bind{Group: s.Name, Epoch: e, Spec: s, Lifetime: 30 * time.Second, NotAfter: soon()}
+}
+
+func extendOf(s core.GroupSpec, e core.Epoch, life time.Duration) core.Extend {
+	return core.Extend{Group: s.Name, Epoch: e, Spec: s, Lifetime: life, NotAfter: soon()}
+}
+
+func unbindOf(s core.GroupSpec, e core.Epoch) core.Unbind {
+	return core.Unbind{Group: s.Name, Epoch: e, Spec: s}
+}
+
+// scripted is a clock that runs a step of the test at its nth reading, from 1.
+type scripted struct {
+	reads atomic.Int32
+	at    map[int32]func()
+	ahead atomic.Int64
+}
+
+func (c *scripted) now() core.Instant {
+	if f := c.at[c.reads.Add(1)]; f != nil {
+		f()
+	}
+	return Boottime().Add(time.Duration(c.ahead.Load()))
+}
+
+// leap makes the clock of every later reading, and of the one that is under way, an hour late.
+func (c *scripted) leap() { c.ahead.Store(int64(time.Hour)) }
+
+func wantErr(tb testing.TB, err, want error) {
+	tb.Helper()
+	if !errors.Is(err, want) {
+		tb.Fatalf("got error %v, want one that is %q", err, want)
+	}
+}
+
+func wantBound(tb testing.TB, p netip.Prefix, n int) {
+	tb.Helper()
+	if found := bound(tb, p); len(found) != n {
+		tb.Fatalf("%v has %d copies, want %d: %+v", p, len(found), n, found)
+	}
+}
+
+func TestBindAddsMarkAndLifetime(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{Label: "vip"})
+	must(t, b.Bind(t.Context(), bindOf(spec(w.name, vip4, vip6), 1)))
+	for _, p := range []netip.Prefix{vip4, vip6} {
+		found := bound(t, p)
+		if len(found) != 1 {
+			t.Fatalf("%v: %+v", p, found)
+		}
+		a := found[0]
+		if a.Index != w.link().Index || a.Bits != p.Bits() || a.Proto != MarkProtocol {
+			t.Errorf("bound as %+v", a)
+		}
+		if a.Expiry.Valid < 28 || a.Expiry.Valid > 30 || a.Expiry.Preferred > a.Expiry.Valid {
+			t.Errorf("%v lives for %+v, want 30 s", p, a.Expiry)
+		}
+		if a.Flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) != 0 {
+			t.Errorf("%v is not usable yet: flags %#x", p, a.Flags)
+		}
+		if p == vip4 && a.Label != w.name+":vip" {
+			t.Errorf("label %q", a.Label)
+		}
+		if present, ours, err := b.Present(t.Context(), p.Addr()); !present || !ours || err != nil {
+			t.Errorf("Present(%v) = %v, %v, %v", p, present, ours, err)
+		}
+	}
+}
+
+func TestBindAgainIsNoError(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	a := bindOf(spec(w.name, vip4, vip6), 1)
+	a.Lifetime = 5 * time.Second
+	must(t, b.Bind(t.Context(), a))
+	a.Lifetime = 50 * time.Second
+	must(t, b.Bind(t.Context(), a))
+	for _, p := range a.Spec.Addresses {
+		wantBound(t, p, 1)
+		if left := bound(t, p)[0].Expiry.Valid; left < 40 {
+			t.Errorf("%v lives for %d s after the second bind", p, left)
+		}
+	}
+}
+
+func TestInterfaceOverride(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{Interface: func(core.GroupSpec) string { return w.name }})
+	must(t, b.Bind(t.Context(), bindOf(spec("elsewhere", vip4), 1)))
+	wantBound(t, vip4, 1)
+}
+
+func TestKernelEndsTheLease(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	a := bindOf(spec(w.name, vip4, vip6), 1)
+	a.Lifetime = 1900 * time.Millisecond // rounded down
+	start := time.Now()
+	must(t, b.Bind(t.Context(), a))
+	for _, p := range a.Spec.Addresses {
+		poll(t, p.String()+" removed by the kernel", func() bool { return len(bound(t, p)) == 0 })
+		if d := time.Since(start); d < 900*time.Millisecond {
+			t.Errorf("%v went after %v", p, d)
+		}
+	}
+}
+
+func TestBindTooLateAddsNothing(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	a := bindOf(spec(w.name, vip4), 1)
+	a.NotAfter = Boottime()
+	wantErr(t, b.Bind(t.Context(), a), ErrLate)
+	wantBound(t, vip4, 0)
+}
+
+// The readings of a Bind of two addresses: one at its beginning, one before each system call, one at its end.
+func TestBindFoundLateTakesBack(t *testing.T) {
+	for name, reading := range map[string]int32{"before the second address": 3, "after the last": 4} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t)
+			c := &scripted{}
+			c.at = map[int32]func(){reading: c.leap}
+			b := newBinder(t, Config{Clock: c.now})
+			wantErr(t, b.Bind(t.Context(), bindOf(spec(w.name, vip4, vip6), 1)), ErrLate)
+			wantBound(t, vip4, 0)
+			wantBound(t, vip6, 0)
+		})
+	}
+}
+
+func TestBindStopsWithItsContext(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	wantErr(t, b.Bind(ctx, bindOf(spec(w.name, vip4), 1)), context.Canceled)
+	wantBound(t, vip4, 0)
+}
+
+func TestBindTakesOverWhatWasBoundByHand(t *testing.T) {
+	w, other := newWire(t), newWire(t)
+	b := newBinder(t, Config{})
+	wide := netip.PrefixFrom(vip4.Addr(), 24)
+	must(t, addByHand(w.name, vip4))
+	must(t, addByHand(w.name, wide))
+	must(t, addByHand(other.name, vip4))
+	must(t, addByHand(w.name, netip.PrefixFrom(vip6.Addr(), 64)))
+	if present, ours, err := b.Present(t.Context(), vip4.Addr()); !present || ours || err != nil {
+		t.Fatalf("Present = %v, %v, %v", present, ours, err)
+	}
+	s := spec(w.name, vip4, vip6)
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	wantBound(t, vip4, 3)
+	wantBound(t, vip6, 1)
+	must(t, b.Extend(t.Context(), extendOf(s, 1, 40*time.Second)))
+	for _, a := range append(bound(t, vip4), bound(t, vip6)...) {
+		if a.Proto != MarkProtocol || a.permanent() || a.Expiry.Valid < 35 {
+			t.Errorf("not taken over: %+v", a)
+		}
+	}
+	must(t, b.Unbind(t.Context(), unbindOf(s, 1)))
+	wantBound(t, vip4, 0)
+	wantBound(t, vip6, 0)
+}
+
+func TestExtendRenews(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{Label: "vip"})
+	s := spec(w.name, vip4, vip6)
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	must(t, b.Extend(t.Context(), extendOf(s, 1, 90*time.Second)))
+	for _, p := range s.Addresses {
+		wantBound(t, p, 1)
+		if a := bound(t, p)[0]; a.Expiry.Valid < 80 || a.Proto != MarkProtocol {
+			t.Errorf("after Extend: %+v", a)
+		}
+	}
+}
+
+func TestExtendNeverBringsBack(t *testing.T) {
+	w := newWire(t)
+	s := spec(w.name, vip4, vip6)
+	t.Run("absent from the start", func(t *testing.T) {
+		b := newBinder(t, Config{})
+		wantErr(t, b.Extend(t.Context(), extendOf(s, 1, 9*time.Second)), ErrAbsent)
+		wantBound(t, vip4, 0)
+		wantBound(t, vip6, 0)
+	})
+	t.Run("only one absent", func(t *testing.T) {
+		b := newBinder(t, Config{})
+		must(t, b.Bind(t.Context(), bindOf(s, 1)))
+		must(t, removeByHand(w.name, vip4))
+		wantErr(t, b.Extend(t.Context(), extendOf(s, 1, 90*time.Second)), ErrAbsent)
+		wantBound(t, vip4, 0)
+		wantBound(t, vip6, 1)
+		if a := bound(t, vip6)[0]; a.Expiry.Valid < 80 {
+			t.Errorf("the other was not renewed: %+v", a)
+		}
+		must(t, b.Unbind(t.Context(), unbindOf(s, 1)))
+	})
+	for name, p := range map[string]netip.Prefix{"IPv4": vip4, "IPv6": vip6} {
+		t.Run("deleted right before the system call, "+name, func(t *testing.T) {
+			c := &scripted{}
+			b := newBinder(t, Config{Clock: c.now})
+			s := spec(w.name, p)
+			must(t, b.Bind(t.Context(), bindOf(s, 1)))
+			born := bound(t, p)[0].Expiry.Created
+			time.Sleep(30 * time.Millisecond) // creation stamps count hundredths of a second
+			c.reads.Store(0)
+			c.at = map[int32]func(){2: func() { must(t, removeByHand(w.name, p)) }}
+			wantErr(t, b.Extend(t.Context(), extendOf(s, 1, 9*time.Second)), ErrAbsent)
+			if found := bound(t, p); len(found) != 0 {
+				t.Errorf("brought back: %+v, bound first at %d", found, born)
+			}
+		})
+	}
+}
+
+func TestExtendDoesNotTouchWhatIsNotOurs(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	must(t, addByHand(w.name, vip4))
+	wantErr(t, b.Extend(t.Context(), extendOf(spec(w.name, vip4), 1, 9*time.Second)), ErrAbsent)
+	if a := bound(t, vip4)[0]; !a.permanent() || a.Proto != 0 {
+		t.Errorf("changed to %+v", a)
+	}
+}
+
+func TestExtendFoundLateRemoves(t *testing.T) {
+	w := newWire(t)
+	c := &scripted{}
+	b := newBinder(t, Config{Clock: c.now})
+	s := spec(w.name, vip4)
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	c.reads.Store(0)
+	c.at = map[int32]func(){3: c.leap} // beginning, before the system call, end
+	wantErr(t, b.Extend(t.Context(), extendOf(s, 1, 9*time.Second)), ErrLate)
+	wantBound(t, vip4, 0)
+}
+
+func TestUnbindShutsOutItsEpoch(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	s := spec(w.name, vip4)
+	must(t, b.Bind(t.Context(), bindOf(s, 7)))
+	must(t, b.Unbind(t.Context(), unbindOf(s, 7)))
+	wantBound(t, vip4, 0)
+	wantErr(t, b.Bind(t.Context(), bindOf(s, 6)), ErrLate)
+	wantErr(t, b.Bind(t.Context(), bindOf(s, 7)), ErrLate)
+	wantErr(t, b.Extend(t.Context(), extendOf(s, 7, 9*time.Second)), ErrLate)
+	wantErr(t, b.Announce(t.Context(), core.Announce{Group: s.Name, Epoch: 7, Spec: s, NotAfter: soon()}), ErrLate)
+	wantBound(t, vip4, 0)
+	must(t, b.Bind(t.Context(), bindOf(s, 8)))
+	wantBound(t, vip4, 1)
+}
+
+func TestUnbindFindsEveryCopy(t *testing.T) {
+	w, other := newWire(t), newWire(t)
+	b := newBinder(t, Config{})
+	must(t, addByHand(other.name, vip4))
+	must(t, addByHand("lo", netip.PrefixFrom(vip4.Addr(), 24)))
+	must(t, addByHand(other.name, vip6))
+	bystander := netip.MustParsePrefix("10.77.0.101/32")
+	must(t, addByHand(other.name, bystander))
+	s := spec(w.name, vip4, vip6)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel() // giving up is not called off
+	must(t, b.Unbind(ctx, unbindOf(s, 1)))
+	wantBound(t, vip4, 0)
+	wantBound(t, vip6, 0)
+	wantBound(t, bystander, 1)
+	must(t, b.Unbind(t.Context(), unbindOf(s, 1)))
+	must(t, b.Unbind(t.Context(), unbindOf(spec("nosuch", vip4), 1)))
+}
+
+// A bind that hangs delays no unbind, and what it does when it runs on does not last.
+func TestUnbindWhileBindIsStuck(t *testing.T) {
+	for name, reading := range map[string]int32{"before its system call": 2, "after its system call": 3} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t)
+			stuck, free := make(chan struct{}), make(chan struct{})
+			c := &scripted{at: map[int32]func(){reading: func() { close(stuck); <-free }}}
+			b := newBinder(t, Config{Clock: c.now})
+			s := spec(w.name, vip4)
+			result := make(chan error, 1)
+			go func() { result <- b.Bind(t.Context(), bindOf(s, 3)) }()
+			<-stuck
+			must(t, b.Unbind(t.Context(), unbindOf(s, 3)))
+			wantBound(t, vip4, 0)
+			close(free)
+			wantErr(t, <-result, ErrLate)
+			wantBound(t, vip4, 0)
+		})
+	}
+}
+
+func TestManyStuckBindsLeaveAnUnbindItsSocket(t *testing.T) {
+	w := newWire(t)
+	free := make(chan struct{})
+	var waiting atomic.Int32
+	b := newBinder(t, Config{Clock: func() core.Instant { waiting.Add(1); <-free; return Boottime() }})
+	s := spec(w.name, vip4)
+	const n = 20
+	result := make(chan error, n)
+	for range n {
+		go func() { result <- b.Bind(t.Context(), bindOf(s, 1)) }()
+	}
+	poll(t, "all binds stuck", func() bool { return waiting.Load() == n })
+	must(t, b.Unbind(t.Context(), unbindOf(s, 1)))
+	close(free)
+	for range n {
+		wantErr(t, <-result, ErrLate)
+	}
+	wantBound(t, vip4, 0)
+}
+
+func TestRemoveLeftovers(t *testing.T) {
+	w, other := newWire(t), newWire(t)
+	former := newBinder(t, Config{})
+	must(t, former.Bind(t.Context(), bindOf(spec(w.name, vip4), 1)))
+	must(t, former.Bind(t.Context(), bindOf(spec(other.name, vip6), 1)))
+	bystander := netip.MustParsePrefix("10.77.0.101/32")
+	must(t, addByHand(w.name, bystander))
+	b := newBinder(t, Config{})
+	removed, err := b.RemoveLeftovers(t.Context())
+	must(t, err)
+	if len(removed) != 2 {
+		t.Errorf("removed %v", removed)
+	}
+	wantBound(t, vip4, 0)
+	wantBound(t, vip6, 0)
+	wantBound(t, bystander, 1)
+	if removed, err := b.RemoveLeftovers(t.Context()); err != nil || len(removed) != 0 {
+		t.Errorf("the second time: %v, %v", removed, err)
+	}
+}
+
+// withoutRights runs f on a thread that may do nothing special.
+func withoutRights(f func() error) error {
+	return onThread(func() error {
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+func TestErrorsAreClassified(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	s := spec(w.name, vip4)
+	wantErr(t, b.Bind(t.Context(), bindOf(spec("nosuch", vip4), 1)), ErrNoInterface)
+	wantErr(t, b.Bind(t.Context(), bindOf(spec("", vip4), 1)), ErrNoInterface)
+	wantErr(t, withoutRights(func() error { return b.Bind(t.Context(), bindOf(s, 1)) }), ErrPermission)
+	wantBound(t, vip4, 0)
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	err := withoutRights(func() error { return b.Unbind(t.Context(), unbindOf(s, 1)) })
+	wantErr(t, err, ErrPermission)
+	wantErr(t, err, ErrStillBound)
+	wantBound(t, vip4, 1)
+	must(t, b.Unbind(t.Context(), unbindOf(s, 1)))
+}
+
+func TestHost(t *testing.T) {
+	w := newWire(t)
+	missing, err := Capabilities()
+	if err != nil || len(missing) != 0 {
+		t.Errorf("Capabilities = %v, %v", missing, err)
+	}
+	must(t, withoutRights(func() error {
+		missing, err = Capabilities()
+		return err
+	}))
+	if len(missing) != 2 {
+		t.Errorf("without rights, Capabilities = %v", missing)
+	}
+	must(t, addByHand(w.name, vip4))
+	ips, err := LocalAddrs()
+	must(t, err)
+	found := false
+	for _, ip := range ips {
+		found = found || ip == vip4.Addr()
+	}
+	if !found {
+		t.Errorf("LocalAddrs = %v", ips)
+	}
+	for name, want := range map[string]bool{w.name: true, "nosuch": false, "a-name-that-is-too-long": false} {
+		if ok, err := InterfaceExists(name); ok != want || err != nil {
+			t.Errorf("InterfaceExists(%q) = %v, %v", name, ok, err)
+		}
+	}
+}
+
+func TestClosedBinder(t *testing.T) {
+	b, err := NewBinder(Config{})
+	must(t, err)
+	must(t, b.Close())
+	wantErr(t, b.Unbind(t.Context(), unbindOf(spec("lo", vip4), 1)), errClosed)
+	wantErr(t, b.Bind(t.Context(), bindOf(spec("lo", vip4), 2)), errClosed)
+}

@@ -1,0 +1,322 @@
+package netio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// settleRounds bounds how often Bind takes over copies that turn up while it reads back.
+const settleRounds = 3
+
+// Bind adds every address of the group to its interface, marked as ours and with a.Lifetime rounded down to whole
+// seconds, at least one, as its valid and preferred lifetime. IPv6 addresses skip duplicate address detection; Probe is
+// there for that. Copies that are bound already, by hand or on another interface, are taken over: they get mark and
+// lifetime too. Bind returns nil only if it has read back that all of them are bound.
+//
+// A Bind that finds itself late after a system call removes every copy that it has added, renewed or taken over, and
+// returns ErrLate.
+func (b *Binder) Bind(ctx context.Context, a core.Bind) error {
+	err := b.claims.use(func(s *session) error {
+		c, err := b.newClaim(s, b.permit(a.Group, a.Epoch, a.NotAfter), a.Spec, a.Lifetime)
+		if err != nil {
+			return err
+		}
+		return c.unlessLate(c.bind(ctx))
+	})
+	if err != nil {
+		return fmt.Errorf("netio: bind group %s epoch %d: %w", a.Group, a.Epoch, err)
+	}
+	return nil
+}
+
+// Extend renews the lifetime of the group's addresses that are bound and ours. It returns ErrAbsent if one of them is
+// not bound on its interface, after it has renewed the others.
+//
+// Extend does not bring back an address that is gone, although the kernel adds what it is asked to replace and does not
+// have. It first lists what is bound and replaces only that. An address that goes in between, because its lifetime is
+// over or because somebody deletes it, is added by the replacement; then the kernel gives it a new creation stamp,
+// which a mere renewal leaves alone. So Extend lists again, and removes what has another stamp than before. Stamps
+// count hundredths of a second: only an address that was added, deleted and added again within one of these goes
+// unnoticed. It does no harm, for the replacement was made within the lease and the epoch, or else it falls under the
+// last rule: whatever Extend has touched is removed if the clock or the gate says, after the system call, that it was
+// late. Killed between the two, it leaves an address that the kernel removes when its lifetime ends.
+func (b *Binder) Extend(ctx context.Context, a core.Extend) error {
+	err := b.claims.use(func(s *session) error {
+		c, err := b.newClaim(s, b.permit(a.Group, a.Epoch, a.NotAfter), a.Spec, a.Lifetime)
+		if err != nil {
+			return err
+		}
+		return c.unlessLate(c.extend(ctx))
+	})
+	if err != nil {
+		return fmt.Errorf("netio: extend group %s epoch %d: %w", a.Group, a.Epoch, err)
+	}
+	return nil
+}
+
+// claim is one Bind or Extend on its way.
+type claim struct {
+	s       *session
+	b       *Binder
+	permit  permit
+	link    link
+	targets []netip.Prefix
+	seconds uint32
+	// touched are the copies that this claim has added, renewed or taken over.
+	touched map[place]address
+}
+
+func (b *Binder) newClaim(s *session, p permit, spec core.GroupSpec, life time.Duration) (*claim, error) {
+	if err := p.check(); err != nil {
+		return nil, err
+	}
+	l, err := s.link(b.cfg.Interface(spec))
+	if err != nil {
+		return nil, err
+	}
+	return &claim{s: s, b: b, permit: p, link: l, targets: spec.Addresses, seconds: wholeSeconds(life),
+		touched: make(map[place]address)}, nil
+}
+
+// wholeSeconds rounds down, because an address must rather go too early than too late, but not below the one second
+// that is the shortest lifetime the kernel knows.
+func wholeSeconds(d time.Duration) uint32 {
+	return uint32(min(max(d/time.Second, 1), math.MaxUint32-1))
+}
+
+// unlessLate passes err on, except when the claim's time is over: then it takes back whatever the claim has done. The
+// look at the clock comes after the last system call that claims.
+func (c *claim) unlessLate(err error) error {
+	late := c.permit.check()
+	if late == nil {
+		return err
+	}
+	if len(c.touched) > 0 {
+		c.b.cfg.Logger.Warn("a late claim is taken back", "group", c.permit.group, "epoch", uint64(c.permit.epoch))
+	}
+	if undo := c.undo(func(address) bool { return true }); undo != nil {
+		return fmt.Errorf("%w; and taking it back failed: %w", late, undo)
+	}
+	return late
+}
+
+// undo removes the touched copies that which picks, and reads back that they are gone.
+func (c *claim) undo(which func(address) bool) error {
+	if len(c.touched) == 0 {
+		return nil
+	}
+	_, err := removeAll(c.s, func(a address) bool {
+		_, ok := c.touched[a.place()]
+		return ok && which(a)
+	})
+	return err
+}
+
+// bind adds what is missing, then takes over and reads back until nothing is left to do.
+func (c *claim) bind(ctx context.Context) error {
+	existed := make(map[netip.Addr]bool)
+	for _, p := range c.targets {
+		was, err := c.addOne(ctx, p)
+		if err != nil {
+			return err
+		}
+		existed[p.Addr()] = was
+	}
+	for range settleRounds {
+		found, err := c.s.copies(c.targets)
+		if err != nil {
+			return err
+		}
+		todo := c.foreign(found, existed)
+		if len(todo) == 0 {
+			return c.confirm(found)
+		}
+		for _, a := range todo {
+			if err := c.renew(ctx, a); err != nil {
+				return err
+			}
+		}
+	}
+	return errors.New("addresses keep changing while they are bound: somebody else manages them too")
+}
+
+// addOne adds p to the claim's interface. That it is there already is no error.
+func (c *claim) addOne(ctx context.Context, p netip.Prefix) (existed bool, err error) {
+	a := c.wanted(p)
+	if err := c.allowed(ctx); err != nil {
+		return false, err
+	}
+	err = c.s.add(a)
+	if errors.Is(err, unix.EEXIST) {
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("add %v to %s: %w", p, c.link.Name, err)
+	}
+	c.touched[a.place()] = a
+	return false, nil
+}
+
+// wanted is the address that the claim adds for p.
+func (c *claim) wanted(p netip.Prefix) address {
+	a := address{Index: c.link.Index, Local: p.Addr(), Peer: p.Addr(), Bits: p.Bits(), Scope: scopeUniverse,
+		Proto: MarkProtocol, Expiry: lifetime{Preferred: c.seconds, Valid: c.seconds}}
+	if p.Addr().Is6() {
+		a.Flags = ifaFlagNoDAD
+		return a
+	}
+	if l := c.link.Name + ":" + c.b.cfg.Label; c.b.cfg.Label != "" && len(l) <= labelMax {
+		a.Label = l
+	}
+	return a
+}
+
+// allowed is the last look before a system call that claims.
+func (c *claim) allowed(ctx context.Context) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return c.permit.check()
+}
+
+// foreign picks the copies that still need mark and lifetime: those that are not ours, and ours from an earlier bind.
+func (c *claim) foreign(found []address, existed map[netip.Addr]bool) []address {
+	var todo []address
+	for _, a := range found {
+		_, done := c.touched[a.place()]
+		if !done && (existed[a.Local] || !a.ours(c.b.cfg.Label)) {
+			todo = append(todo, a)
+		}
+	}
+	return todo
+}
+
+// renew gives a copy that is bound our mark and the claim's lifetime, and leaves all else about it as it is.
+func (c *claim) renew(ctx context.Context, a address) error {
+	if err := c.allowed(ctx); err != nil {
+		return err
+	}
+	if !a.ours(c.b.cfg.Label) {
+		c.b.cfg.Logger.Info("an address that was bound by somebody else is taken over", "group", c.permit.group,
+			"epoch", uint64(c.permit.epoch), "address", a.prefix(), "interface_index", a.Index)
+	}
+	was := a.place()
+	a.Proto, a.Flags = MarkProtocol, a.Flags&ifaFlagsKept
+	a.Expiry = lifetime{Preferred: c.seconds, Valid: c.seconds}
+	if err := c.s.replace(a); err != nil {
+		return fmt.Errorf("renew %s: %w", where([]address{a}), err)
+	}
+	c.touched[was] = a
+	return nil
+}
+
+// confirm reports what of the targets was not read back on the claim's interface.
+func (c *claim) confirm(found []address) error {
+	for _, p := range c.targets {
+		a, ok := findOn(found, c.link.Index, p)
+		if !ok {
+			return fmt.Errorf("add %v to %s: it was gone when it was read back", p, c.link.Name)
+		}
+		if !a.ours(c.b.cfg.Label) {
+			c.b.unmarked.Do(func() {
+				c.b.cfg.Logger.Warn("this kernel does not mark addresses (Linux 5.18 does): what a killed process leaves "+
+					"behind goes only when its lifetime ends", slog.Any("address", p))
+			})
+		}
+	}
+	return nil
+}
+
+// findOn returns the copy that stands where p would be added.
+func findOn(found []address, index uint32, p netip.Prefix) (address, bool) {
+	for _, a := range found {
+		if a.sameOn(index, p) {
+			return a, true
+		}
+	}
+	return address{}, false
+}
+
+// extend renews what is bound and ours, and removes again what came back from the dead by that.
+func (c *claim) extend(ctx context.Context) error {
+	before, err := c.s.copies(c.targets)
+	if err != nil {
+		return err
+	}
+	missing := c.missing(before)
+	for _, a := range before {
+		if !c.renewable(a) {
+			continue
+		}
+		if err := c.renew(ctx, a); err != nil {
+			return err
+		}
+	}
+	after, err := c.s.copies(c.targets)
+	if err != nil {
+		return err
+	}
+	if err := c.buryRisen(before, after); err != nil {
+		return err
+	}
+	if missing == nil {
+		missing = c.missing(after)
+	}
+	return missing
+}
+
+// renewable reports whether Extend may renew a copy: it is ours, or it stands where ours must be on a kernel that does
+// not mark, where a lifetime is all that tells it from an address that somebody bound by hand.
+func (c *claim) renewable(a address) bool {
+	if a.ours(c.b.cfg.Label) {
+		return true
+	}
+	if a.Proto != 0 || a.permanent() {
+		return false
+	}
+	for _, p := range c.targets {
+		if a.sameOn(c.link.Index, p) {
+			return true
+		}
+	}
+	return false
+}
+
+// missing returns an ErrAbsent if a target does not stand on the claim's interface as something that Extend renews.
+func (c *claim) missing(found []address) error {
+	for _, p := range c.targets {
+		if a, ok := findOn(found, c.link.Index, p); !ok || !c.renewable(a) {
+			return fmt.Errorf("extend %v on %s: %w", p, c.link.Name, ErrAbsent)
+		}
+	}
+	return nil
+}
+
+// buryRisen removes the copies whose creation stamp differs from before: the renewal has added them.
+func (c *claim) buryRisen(before, after []address) error {
+	stamps := make(map[place]uint32, len(before))
+	for _, a := range before {
+		stamps[a.place()] = a.Expiry.Created
+	}
+	risen := func(a address) bool { return a.Expiry.Created != stamps[a.place()] }
+	for _, a := range after {
+		if _, ours := c.touched[a.place()]; !ours || !risen(a) {
+			continue
+		}
+		gone := fmt.Errorf("extend %s: %w any more", where([]address{a}), ErrAbsent)
+		if err := c.undo(risen); err != nil {
+			return errors.Join(gone, err)
+		}
+		return gone
+	}
+	return nil
+}

@@ -1,0 +1,336 @@
+package netio
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// replyTimeout bounds the wait for the kernel's answer. The kernel handles a request inside the call that sends it,
+	// so the answer is there already, unless it was lost for want of memory.
+	replyTimeout = time.Second
+	// dumpTries bounds how often a dump that was overtaken by a change is begun again.
+	dumpTries = 8
+	// dumpBuffer holds the largest datagram of a dump (NLMSG_GOODSIZE is at most 8 KiB, a dump's at most 32 KiB).
+	dumpBuffer = 32 << 10
+)
+
+// session is a netlink socket for requests. It is used by one goroutine at a time.
+type session struct {
+	conn *netlink.Conn
+	raw  syscall.RawConn
+	buf  []byte
+	// broken is set when a request's answer is not known, so that a late one can not be taken for that of the next.
+	broken bool
+}
+
+func newSession() (*session, error) {
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", classify(err))
+	}
+	// Better error texts, where the kernel has them (4.12).
+	_ = conn.SetOption(netlink.ExtendedAcknowledge, true)
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	}
+	return &session{conn: conn, raw: raw, buf: make([]byte, dumpBuffer)}, nil
+}
+
+func (s *session) close() error { return s.conn.Close() }
+
+// request sends one message and returns the kernel's answer.
+func (s *session) request(typ netlink.HeaderType, flags netlink.HeaderFlags, body []byte) ([]netlink.Message, error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(replyTimeout)); err != nil {
+		return nil, s.fail(err)
+	}
+	m := netlink.Message{Header: netlink.Header{Type: typ, Flags: flags | netlink.Request}, Data: body}
+	msgs, err := s.conn.Execute(m)
+	if err != nil {
+		return nil, s.fail(err)
+	}
+	return msgs, nil
+}
+
+// fail classifies err and notes whether the session can still be used: after a refusal by the kernel it can.
+func (s *session) fail(err error) error {
+	var op *netlink.OpError
+	refused := errors.As(err, &op)
+	if refused {
+		_, refused = op.Err.(syscall.Errno)
+	}
+	s.broken = s.broken || !refused
+	return classify(err)
+}
+
+// dump asks for all objects of a kind and hands each to visit. It succeeds only if the kernel says that the list is
+// complete and that nothing has changed while it was made: what is missing from it is known to be absent. reset is
+// called before each try.
+func (s *session) dump(typ netlink.HeaderType, body []byte, reset func(), visit func(syscall.NetlinkMessage) error) error {
+	for range dumpTries {
+		reset()
+		whole, err := s.dumpOnce(typ, body, visit)
+		if err != nil {
+			return err
+		}
+		if whole {
+			return nil
+		}
+	}
+	return fmt.Errorf("the kernel's list changed %d times while it was read", dumpTries)
+}
+
+func (s *session) dumpOnce(typ netlink.HeaderType, body []byte, visit func(syscall.NetlinkMessage) error) (whole bool, err error) {
+	if err := s.conn.SetReadDeadline(time.Now().Add(replyTimeout)); err != nil {
+		return false, s.fail(err)
+	}
+	req, err := s.conn.Send(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Dump}, Data: body})
+	if err != nil {
+		return false, s.fail(err)
+	}
+	whole = true
+	for done := false; !done; {
+		msgs, err := s.receive()
+		if err != nil {
+			s.broken = true
+			return false, err
+		}
+		for _, m := range msgs {
+			if m.Header.Seq != req.Header.Sequence {
+				continue
+			}
+			whole = whole && m.Header.Flags&unix.NLM_F_DUMP_INTR == 0
+			end, err := endOfDump(m)
+			if err == nil && !end {
+				err = visit(m)
+			}
+			if err != nil {
+				s.broken = true // the rest of the dump is still in the socket
+				return false, err
+			}
+			done = done || end
+		}
+	}
+	return whole, nil
+}
+
+// receive reads one datagram. It does so below package netlink, which drops the header of a dump's last message and
+// with it the kernel's word that the dump was interrupted.
+func (s *session) receive() (msgs []syscall.NetlinkMessage, err error) {
+	var n int
+	waitErr := s.raw.Read(func(fd uintptr) bool {
+		n, _, err = unix.Recvfrom(int(fd), s.buf, unix.MSG_TRUNC)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if err = errors.Join(waitErr, err); err != nil {
+		return nil, fmt.Errorf("read the kernel's answer: %w", classify(err))
+	}
+	if n > len(s.buf) {
+		return nil, fmt.Errorf("the kernel's answer of %d bytes does not fit", n)
+	}
+	msgs, err = syscall.ParseNetlinkMessage(s.buf[:n])
+	if err != nil {
+		return nil, fmt.Errorf("parse the kernel's answer: %w", err)
+	}
+	return msgs, nil
+}
+
+// endOfDump reports whether m ends a dump, and the kernel's error if it ends it badly.
+func endOfDump(m syscall.NetlinkMessage) (bool, error) {
+	if m.Header.Type != unix.NLMSG_DONE && m.Header.Type != unix.NLMSG_ERROR {
+		return false, nil
+	}
+	if len(m.Data) < 4 {
+		return true, fmt.Errorf("%w: end of a dump of %d bytes", errShortMessage, len(m.Data))
+	}
+	if errno := -int32(nativeUint32(m.Data)); errno > 0 {
+		return true, classify(syscall.Errno(errno))
+	}
+	return true, nil
+}
+
+// addresses lists the IPv4 and IPv6 addresses of all interfaces.
+func (s *session) addresses() ([]address, error) {
+	var all []address
+	err := s.dump(unix.RTM_GETADDR, make([]byte, ifAddrMsgLen), func() { all = all[:0] }, func(m syscall.NetlinkMessage) error {
+		if m.Header.Type != unix.RTM_NEWADDR || len(m.Data) == 0 || m.Data[0] != familyIPv4 && m.Data[0] != familyIPv6 {
+			return nil
+		}
+		a, err := parseAddress(m.Data)
+		if err == nil {
+			all = append(all, a)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the addresses: %w", err)
+	}
+	return all, nil
+}
+
+// copies lists where the given addresses are bound, on any interface and with any prefix length.
+func (s *session) copies(of []netip.Prefix) ([]address, error) {
+	all, err := s.addresses()
+	if err != nil {
+		return nil, err
+	}
+	var found []address
+	for _, a := range all {
+		if contains(of, a.Local) {
+			found = append(found, a)
+		}
+	}
+	return found, nil
+}
+
+func contains(ps []netip.Prefix, ip netip.Addr) bool {
+	for _, p := range ps {
+		if p.Addr() == ip {
+			return true
+		}
+	}
+	return false
+}
+
+// links lists all interfaces.
+func (s *session) links() ([]link, error) {
+	body, err := encodeLinkRequest("")
+	if err != nil {
+		return nil, err
+	}
+	var all []link
+	err = s.dump(unix.RTM_GETLINK, body, func() { all = all[:0] }, func(m syscall.NetlinkMessage) error {
+		if m.Header.Type != unix.RTM_NEWLINK {
+			return nil
+		}
+		l, err := parseLink(m.Data)
+		if err == nil {
+			all = append(all, l)
+		}
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list the interfaces: %w", err)
+	}
+	return all, nil
+}
+
+// link returns the interface of the given name, or ErrNoInterface.
+func (s *session) link(name string) (link, error) {
+	if name == "" || len(name) >= unix.IFNAMSIZ {
+		return link{}, fmt.Errorf("interface %q: %w", name, ErrNoInterface)
+	}
+	body, err := encodeLinkRequest(name)
+	if err != nil {
+		return link{}, err
+	}
+	msgs, err := s.request(unix.RTM_GETLINK, 0, body)
+	if err != nil {
+		return link{}, fmt.Errorf("interface %q: %w", name, err)
+	}
+	if len(msgs) != 1 {
+		return link{}, fmt.Errorf("interface %q: %d answers from the kernel", name, len(msgs))
+	}
+	l, err := parseLink(msgs[0].Data)
+	if err != nil {
+		return link{}, fmt.Errorf("interface %q: %w", name, err)
+	}
+	return l, nil
+}
+
+// change sends an RTM_NEWADDR or RTM_DELADDR message and waits for the kernel's verdict.
+func (s *session) change(typ netlink.HeaderType, flags netlink.HeaderFlags, a address) error {
+	body, err := a.encode()
+	if err != nil {
+		return err
+	}
+	_, err = s.request(typ, flags|netlink.Acknowledge, body)
+	return err
+}
+
+func (s *session) add(a address) error {
+	return s.change(unix.RTM_NEWADDR, netlink.Create|netlink.Excl, a)
+}
+
+func (s *session) replace(a address) error { return s.change(unix.RTM_NEWADDR, netlink.Replace, a) }
+
+// remove removes an address. That it or its interface is gone already is no error.
+func (s *session) remove(a address) error {
+	a.Flags, a.Proto, a.Expiry = 0, 0, lifetime{} // not part of an address's identity
+	err := s.change(unix.RTM_DELADDR, 0, a)
+	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
+
+// pool keeps netlink sockets that nobody uses. Its lock is not held while one is in use.
+type pool struct {
+	mu     sync.Mutex
+	idle   []*session
+	closed bool
+}
+
+const poolMax = 8
+
+var errClosed = errors.New("the binder is closed")
+
+// use runs f with a session of its own.
+func (p *pool) use(f func(*session) error) error {
+	s, err := p.get()
+	if err != nil {
+		return err
+	}
+	defer p.put(s)
+	return f(s)
+}
+
+func (p *pool) get() (*session, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, errClosed
+	}
+	if n := len(p.idle); n > 0 {
+		s := p.idle[n-1]
+		p.idle = p.idle[:n-1]
+		p.mu.Unlock()
+		return s, nil
+	}
+	p.mu.Unlock()
+	return newSession()
+}
+
+func (p *pool) put(s *session) {
+	p.mu.Lock()
+	keep := !p.closed && !s.broken && len(p.idle) < poolMax
+	if keep {
+		p.idle = append(p.idle, s)
+	}
+	p.mu.Unlock()
+	if !keep {
+		_ = s.close() // nothing was written that could be lost
+	}
+}
+
+// close closes the idle sockets; those in use are closed when they come back.
+func (p *pool) close() error {
+	p.mu.Lock()
+	idle := p.idle
+	p.idle, p.closed = nil, true
+	p.mu.Unlock()
+	var errs []error
+	for _, s := range idle {
+		errs = append(errs, s.close())
+	}
+	return errors.Join(errs...)
+}

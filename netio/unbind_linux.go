@@ -1,0 +1,80 @@
+package netio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// removeRounds bounds how often Unbind removes and reads back before it leaves it to the caller to try again.
+const removeRounds = 3
+
+// Unbind removes every copy of the group's addresses, on whatever interface it is found and whoever bound it, and
+// returns nil only if they were read back and are absent. It first shuts out all claims of this and earlier epochs of
+// the group, for good; see the package documentation. The context carries values alone: giving up is not called off.
+func (b *Binder) Unbind(_ context.Context, a core.Unbind) error {
+	b.gate.close(a.Group, a.Epoch)
+	err := b.yields.use(func(s *session) error {
+		_, err := removeAll(s, func(c address) bool { return contains(a.Spec.Addresses, c.Local) })
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("netio: unbind group %s epoch %d: %w", a.Group, a.Epoch, err)
+	}
+	return nil
+}
+
+// RemoveLeftovers removes the addresses that carry our mark, on any interface, and returns them when they were read
+// back and are absent. It is for the start of a process, before the first Bind.
+func (b *Binder) RemoveLeftovers(_ context.Context) (removed []netip.Prefix, err error) {
+	err = b.yields.use(func(s *session) error {
+		removed, err = removeAll(s, func(c address) bool { return c.ours(b.cfg.Label) })
+		return err
+	})
+	if err != nil {
+		return removed, fmt.Errorf("netio: remove leftover addresses: %w", err)
+	}
+	return removed, nil
+}
+
+// removeAll removes every address that which picks until it reads back that there is none, and returns what it removed.
+func removeAll(s *session, which func(address) bool) (removed []netip.Prefix, err error) {
+	var failed error
+	for round := 0; ; round++ {
+		all, err := s.addresses()
+		if err != nil {
+			return removed, errors.Join(err, failed)
+		}
+		left := slices.DeleteFunc(all, func(a address) bool { return !which(a) })
+		if len(left) == 0 {
+			return removed, nil
+		}
+		if round == removeRounds {
+			return removed, errors.Join(fmt.Errorf("%w: %s", ErrStillBound, where(left)), failed)
+		}
+		failed = nil
+		for _, a := range left {
+			if err := s.remove(a); err != nil {
+				failed = errors.Join(failed, fmt.Errorf("remove %s: %w", where([]address{a}), err))
+				continue
+			}
+			removed = append(removed, a.prefix())
+		}
+	}
+}
+
+// where says which addresses are bound on which interface indexes.
+func where(as []address) string {
+	var text []byte
+	for i, a := range as {
+		if i > 0 {
+			text = append(text, ", "...)
+		}
+		text = fmt.Appendf(text, "%v on interface number %d", a.prefix(), a.Index)
+	}
+	return string(text)
+}
