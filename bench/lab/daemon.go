@@ -1,0 +1,302 @@
+package lab
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+var errNoDaemon = errors.New("no daemon was started")
+
+// paths returns the places of the files of the node's daemon.
+func (n *Node) paths() nodePaths {
+	at := func(name string) string { return filepath.Join(n.dir, name) }
+	return nodePaths{ConfigFile: at("remora.toml"), StateDir: at("state"), Socket: at("remora.sock"), Log: at("remora.log"),
+		Password: at("mysql.password"), CA: at("ca.pem"), Cert: at("node.pem"), Key: at("node.key")}
+}
+
+// ConfigPath returns the path of the configuration file of the node's daemon.
+func (n *Node) ConfigPath() string { return n.paths().ConfigFile }
+
+// SocketPath returns the path of the unix socket of the node's daemon.
+func (n *Node) SocketPath() string { return n.paths().Socket }
+
+// LogPath returns the path of the log of the node's daemon, one JSON object per line.
+func (n *Node) LogPath() string { return n.paths().Log }
+
+// StateDir returns the directory in which the node's daemon keeps its state.
+func (n *Node) StateDir() string { return n.paths().StateDir }
+
+// PrepareDaemons writes certificates, password and configuration of all nodes.
+func (l *Lab) PrepareDaemons() error {
+	ca, err := newAuthority(l.opts.Name)
+	if err != nil {
+		return err
+	}
+	for _, n := range l.nodes {
+		p := n.paths()
+		err := errors.Join(
+			ca.issue(n.Name, n.dir),
+			os.MkdirAll(p.StateDir, 0o700),
+			os.WriteFile(p.Password, []byte(MonitorPassword+"\n"), 0o600),
+			os.WriteFile(p.ConfigFile, []byte(l.opts.config(l.nodes, p)), 0o644))
+		if err != nil {
+			return fmt.Errorf("prepare the daemon of %s: %w", n.Name, err)
+		}
+	}
+	return nil
+}
+
+// StartDaemons prepares and starts the daemons of all nodes at once. It does not wait for anything.
+func (l *Lab) StartDaemons() error {
+	if err := l.PrepareDaemons(); err != nil {
+		return err
+	}
+	return each(l.nodes, func(n *Node) error { return n.StartDaemon() })
+}
+
+// StartDaemon starts the node's daemon. Further arguments go to "remora run".
+func (n *Node) StartDaemon(args ...string) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.daemon != nil && n.daemon.Running() {
+		return fmt.Errorf("start the daemon of %s: it runs already", n.Name)
+	}
+	args = append([]string{"run", "--config", n.ConfigPath(), "--node", n.Name, "--log-format", "json"}, args...)
+	p, err := startProcess(n.NS, "remora on "+n.Name, n.LogPath(), exec.Command(n.lab.opts.Remora, args...))
+	if err != nil {
+		return err
+	}
+	n.daemon = p
+	n.lab.note(Event{Source: SourceLab, Node: n.Name, What: "daemon started"})
+	return n.lab.record.addProcess(p)
+}
+
+// Daemon returns the process of the node's daemon, nil if none was started.
+func (n *Node) Daemon() *Process {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.daemon
+}
+
+// SignalDaemon sends a signal to the node's daemon: SIGKILL, SIGSTOP, SIGCONT, SIGHUP.
+func (n *Node) SignalDaemon(sig syscall.Signal) error {
+	p := n.Daemon()
+	if p == nil {
+		return fmt.Errorf("%s: %w", n.Name, errNoDaemon)
+	}
+	n.lab.note(Event{Source: SourceLab, Node: n.Name, What: "daemon: " + signalName(sig)})
+	return p.Signal(sig)
+}
+
+// KillDaemon kills the node's daemon and waits for its end.
+func (n *Node) KillDaemon() error {
+	if err := n.SignalDaemon(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-n.Daemon().Done()
+	return nil
+}
+
+// StopDaemon sends SIGTERM to the node's daemon and waits for an orderly end with status 0.
+func (n *Node) StopDaemon() error {
+	p := n.Daemon()
+	if p == nil {
+		return nil
+	}
+	n.lab.note(Event{Source: SourceLab, Node: n.Name, What: "daemon: " + signalName(syscall.SIGTERM)})
+	const grace = 15 * time.Second
+	if err := p.Stop(grace); err != nil {
+		return err
+	}
+	if code := p.ExitCode(); code != 0 {
+		return fmt.Errorf("the daemon of %s ended with status %d; see %s", n.Name, code, n.LogPath())
+	}
+	return nil
+}
+
+// Remora runs the daemon's binary as a client of the node's daemon inside the node's namespace and returns what it
+// printed on standard output.
+func (n *Node) Remora(ctx context.Context, args ...string) ([]byte, error) {
+	cmd := exec.CommandContext(ctx, n.lab.opts.Remora, args...)
+	cmd.Env = append(os.Environ(), "REMORA_SOCKET="+n.SocketPath())
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	var out []byte
+	err := n.NS.Do(func() (err error) {
+		out, err = cmd.Output()
+		return err
+	})
+	if err != nil {
+		return out, fmt.Errorf("remora %v on %s: %w: %s", args, n.Name, err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return out, nil
+}
+
+// Status is what the laboratory reads of "remora status --json"; there is more in Raw.
+type Status struct {
+	Groups   []GroupStatus   `json:"groups"`
+	Nodes    []NodeStatus    `json:"nodes"`
+	Problems []string        `json:"problems"`
+	Raw      json.RawMessage `json:"-"`
+}
+
+// GroupStatus is the state of one group.
+type GroupStatus struct {
+	Name      string `json:"name"`
+	Owner     string `json:"owner"`
+	Epoch     uint64 `json:"epoch"`
+	BoundHere bool   `json:"bound_here"`
+}
+
+// NodeStatus is the state of one node.
+type NodeStatus struct {
+	Name      string      `json:"name"`
+	Reachable bool        `json:"reachable"`
+	Leader    bool        `json:"leader"`
+	MySQL     MySQLStatus `json:"mysql"`
+}
+
+// MySQLStatus is the state of a node's server.
+type MySQLStatus struct {
+	Health string `json:"health"`
+	Reason string `json:"reason"`
+}
+
+// Status asks the node's daemon.
+func (n *Node) Status(ctx context.Context) (Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	out, err := n.Remora(ctx, "status", "--json")
+	if err != nil && len(out) == 0 {
+		return Status{}, err
+	}
+	// A status that tells of problems may end with another exit status than 0.
+	s := Status{Raw: out}
+	if err := json.Unmarshal(out, &s); err != nil {
+		return s, fmt.Errorf("read the status of %s: %w", n.Name, err)
+	}
+	return s, nil
+}
+
+// Owner returns the owner of the laboratory's group, empty if there is none.
+func (s Status) Owner() string {
+	for _, g := range s.Groups {
+		if g.Name == Group {
+			return g.Owner
+		}
+	}
+	return ""
+}
+
+// Leader returns the Raft leader's name, empty if the daemon knows none.
+func (s Status) Leader() string {
+	for _, n := range s.Nodes {
+		if n.Leader {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+// Up starts the servers, the daemons and the client stream, and waits until the VIP answers. Parts that the options do
+// not name are left out.
+func (l *Lab) Up(ctx context.Context, stream StreamOptions) error {
+	if l.opts.Server != nil {
+		if err := l.StartServers(ctx); err != nil {
+			return err
+		}
+	}
+	if l.opts.Remora == "" {
+		return nil
+	}
+	s, err := l.StartStream(stream)
+	if err != nil {
+		return err
+	}
+	if err := l.StartDaemons(); err != nil {
+		return err
+	}
+	return l.WaitServed(ctx, s)
+}
+
+// WaitServed waits until the client gets answers at the VIP. It fails early when a daemon ends.
+func (l *Lab) WaitServed(ctx context.Context, s *Stream) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	for _, n := range l.nodes {
+		p := n.Daemon()
+		if p == nil {
+			continue
+		}
+		go func() {
+			select {
+			case <-ctx.Done():
+			case <-p.Done():
+				cancel(fmt.Errorf("%s ended with status %d; see %s", p.What, p.ExitCode(), n.LogPath()))
+			}
+		}()
+	}
+	if err := s.WaitAnswered(ctx, 20); err != nil {
+		return fmt.Errorf("wait for answers at %v: %w", l.VIP(), errors.Join(err, context.Cause(ctx)))
+	}
+	return nil
+}
+
+// WaitOwner waits until node, or any node if it is empty, holds the VIP by the kernel's events, and returns the holder.
+func (l *Lab) WaitOwner(ctx context.Context, node string) (string, error) {
+	var holder string
+	err := poll(ctx, 2*time.Millisecond, func() (bool, error) {
+		holder = l.Holder(l.VIP())
+		return holder != "" && (node == "" || holder == node), nil
+	})
+	if err != nil {
+		return holder, fmt.Errorf("wait until %q holds %v (now: %q): %w", node, l.VIP(), holder, err)
+	}
+	return holder, nil
+}
+
+// PowerOff takes a node's power away: first its cable, then its processes, then what its kernel knew.
+func (n *Node) PowerOff(ctx context.Context) error {
+	n.lab.note(Event{Source: SourceLab, Node: n.Name, What: "power off: cable, processes, addresses"})
+	errs := []error{n.SetCable(false)}
+	for _, p := range []*Process{n.Daemon(), n.Server()} {
+		if p != nil {
+			errs = append(errs, p.Signal(syscall.SIGKILL))
+		}
+	}
+	errs = append(errs, n.forget(ctx))
+	for _, p := range []*Process{n.Daemon(), n.Server()} {
+		if p != nil {
+			<-p.Done()
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("take the power of %s away: %w", n.Name, err)
+	}
+	return nil
+}
+
+// PowerOn brings a node back: cable, server, daemon. It waits for the server only.
+func (n *Node) PowerOn(ctx context.Context) error {
+	n.lab.note(Event{Source: SourceLab, Node: n.Name, What: "power on"})
+	if err := n.SetCable(true); err != nil {
+		return err
+	}
+	if n.lab.opts.Server != nil && !n.Witness {
+		if err := n.StartServer(ctx); err != nil {
+			return err
+		}
+	}
+	if n.lab.opts.Remora == "" {
+		return nil
+	}
+	return n.StartDaemon()
+}

@@ -1,0 +1,243 @@
+package lab
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/template"
+)
+
+// MariaDB runs the machine's own mariadbd, Debian's package mariadb-server-core. Each server says its node's name at the
+// end of its version, so that its greeting alone tells who answered.
+type MariaDB struct {
+	// User is the system user that the servers run as; empty means nobody.
+	User string
+	// BufferPool is innodb_buffer_pool_size; empty means 16M.
+	BufferPool string
+	// Extra holds more lines for the [mysqld] section.
+	Extra string
+}
+
+// versionMark stands between a server's real version and its node's name.
+const versionMark = "-lab-"
+
+// Identify returns the node's name from the version that the server greets with.
+func (m MariaDB) Identify(version string) string {
+	_, node, _ := strings.Cut(version, versionMark)
+	return node
+}
+
+// The size of the redo log must be the same when the template is made and when it runs.
+const mariaRedoLog = "8M"
+
+const mariaAccounts = `FLUSH PRIVILEGES;
+DELETE FROM mysql.global_priv WHERE User = '' OR (User = 'root' AND Host <> 'localhost');
+CREATE DATABASE ` + Schema + `;
+CREATE USER ` + MonitorUser + `@'%' IDENTIFIED BY '` + MonitorPassword + `';
+GRANT SLAVE MONITOR, BINLOG MONITOR ON *.* TO ` + MonitorUser + `@'%';
+CREATE USER ` + ClientUser + `@'%' IDENTIFIED BY '` + ClientPassword + `';
+GRANT ALL ON ` + Schema + `.* TO ` + ClientUser + `@'%';
+CREATE USER ` + replicaUser + `@'%' IDENTIFIED BY '` + replicaPassword + `';
+GRANT REPLICATION SLAVE ON *.* TO ` + replicaUser + `@'%';
+`
+
+// The configuration of a server that shares two cores with everything else: small buffers, no statistics. Connections
+// that break off during the handshake are what the client stream makes; they must neither fill the log nor have the
+// client's host blocked.
+const mariaConfig = `[mysqld]
+user = {{.User}}
+datadir = {{.Dir}}/data
+tmpdir = {{.Dir}}
+socket = {{.Socket}}
+pid_file = {{.Dir}}/mysql.pid
+version = {{.Version}}{{.Mark}}{{.Node}}
+port = {{.Port}}
+bind_address = 0.0.0.0
+skip_name_resolve
+server_id = {{.ID}}
+gtid_domain_id = {{.ID}}
+log_bin = binlog
+log_slave_updates
+binlog_format = ROW
+sync_binlog = 0
+auto_increment_increment = {{.Servers}}
+auto_increment_offset = {{.ID}}
+slave_net_timeout = 4
+max_connections = 3000
+max_connect_errors = 4294967295
+back_log = 1500
+thread_cache_size = 100
+log_warnings = 1
+performance_schema = OFF
+innodb_buffer_pool_size = {{.BufferPool}}
+innodb_log_file_size = {{.RedoLog}}
+innodb_flush_log_at_trx_commit = 2
+innodb_buffer_pool_dump_at_shutdown = OFF
+innodb_buffer_pool_load_at_startup = OFF
+key_buffer_size = 1M
+aria_pagecache_buffer_size = 1M
+{{.Extra}}
+`
+
+// Prepare copies a data directory, which is made once per server version, and writes the configuration.
+func (m MariaDB) Prepare(ctx context.Context, root string, s ServerSpec) error {
+	binary, version, err := m.find(ctx)
+	if err != nil {
+		return err
+	}
+	tmpl, err := m.template(ctx, root, binary+version)
+	if err != nil {
+		return fmt.Errorf("make a data directory: %w", err)
+	}
+	if err := m.ownDir(s.Dir); err != nil {
+		return err
+	}
+	if err := run(ctx, "", "cp", "-a", "--sparse=always", tmpl, filepath.Join(s.Dir, "data")); err != nil {
+		return fmt.Errorf("copy the data directory: %w", err)
+	}
+	return m.writeConfig(version, s)
+}
+
+func (m MariaDB) writeConfig(version string, s ServerSpec) error {
+	var b strings.Builder
+	err := template.Must(template.New("").Parse(mariaConfig)).Execute(&b, map[string]any{
+		"User": m.user(), "Dir": s.Dir, "Socket": s.Socket(), "Version": version, "Mark": versionMark, "Node": s.Node,
+		"Port": ServerPort, "ID": s.ID(), "Servers": s.Servers, "BufferPool": orDefault(m.BufferPool, "16M"),
+		"RedoLog": mariaRedoLog, "Extra": m.Extra})
+	if err != nil {
+		return fmt.Errorf("write the server's configuration: %w", err)
+	}
+	return os.WriteFile(m.configPath(s), []byte(b.String()), 0o644)
+}
+
+func (m MariaDB) configPath(s ServerSpec) string { return filepath.Join(s.Dir, "my.cnf") }
+
+// Command returns the command that runs the server.
+func (m MariaDB) Command(s ServerSpec) *exec.Cmd {
+	path, err := exec.LookPath("mariadbd")
+	if err != nil {
+		path = "mariadbd" // Prepare has found it a moment ago; starting it says what is wrong
+	}
+	return exec.Command(path, "--defaults-file="+m.configPath(s))
+}
+
+// Follow returns the statements that make a server a replica of source.
+func (m MariaDB) Follow(source ServerSpec) []string {
+	return []string{
+		fmt.Sprintf("CHANGE MASTER TO MASTER_HOST='%s', MASTER_PORT=%d, MASTER_USER='%s', MASTER_PASSWORD='%s', "+
+			"MASTER_USE_GTID=slave_pos, MASTER_CONNECT_RETRY=1, MASTER_HEARTBEAT_PERIOD=1",
+			source.Addr, ServerPort, replicaUser, replicaPassword),
+		"START SLAVE",
+	}
+}
+
+// Replicating reports whether both replication threads run.
+func (m MariaDB) Replicating(ctx context.Context, db *sql.DB) (bool, error) {
+	row, err := queryRow(ctx, db, "SHOW SLAVE STATUS")
+	if err != nil {
+		return false, err
+	}
+	if row["Slave_IO_Running"] == "Yes" && row["Slave_SQL_Running"] == "Yes" {
+		return true, nil
+	}
+	return false, fmt.Errorf("replication: receiver %s, applier %s: %s%s", row["Slave_IO_Running"],
+		row["Slave_SQL_Running"], row["Last_IO_Error"], row["Last_SQL_Error"])
+}
+
+func (m MariaDB) user() string { return orDefault(m.User, "nobody") }
+
+// find returns the server's path and its version.
+func (m MariaDB) find(ctx context.Context) (path, version string, err error) {
+	path, err = exec.LookPath("mariadbd")
+	if err != nil {
+		return "", "", fmt.Errorf("find the server: %w: install mariadb-server-core (deploy/deps.sh does)", err)
+	}
+	out, err := exec.CommandContext(ctx, path, "--no-defaults", "--version").Output()
+	if err != nil {
+		return "", "", fmt.Errorf("ask %s for its version: %w", path, err)
+	}
+	_, rest, _ := strings.Cut(string(out), "Ver ")
+	version, _, _ = strings.Cut(rest, "-MariaDB")
+	return path, version + "-MariaDB", nil
+}
+
+// template returns a data directory with the accounts in it, making it when there is none for this version yet.
+func (m MariaDB) template(ctx context.Context, root, version string) (string, error) {
+	sum := sha256.Sum256([]byte(version + m.user() + mariaAccounts + mariaRedoLog))
+	dir := filepath.Join(root, ".mariadb-"+hex.EncodeToString(sum[:6]))
+	data := filepath.Join(dir, "data")
+	if exists(data) {
+		return data, nil
+	}
+	tmp, err := os.MkdirTemp(root, ".new-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(tmp)
+	if err := m.ownDir(tmp); err != nil {
+		return "", err
+	}
+	if err := m.install(ctx, filepath.Join(tmp, "data")); err != nil {
+		return "", err
+	}
+	// Somebody else may have made it meanwhile: theirs is as good.
+	if err := os.Rename(tmp, dir); err != nil && !exists(data) {
+		return "", err
+	}
+	return data, nil
+}
+
+func (m MariaDB) install(ctx context.Context, data string) error {
+	common := []string{"--no-defaults", "--user=" + m.user(), "--datadir=" + data, "--innodb-log-file-size=" + mariaRedoLog}
+	install := append(common, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
+	if err := run(ctx, "", "mariadb-install-db", install...); err != nil {
+		return err
+	}
+	return run(ctx, mariaAccounts, "mariadbd", append(common[:len(common):len(common)], "--bootstrap")...)
+}
+
+// ownDir makes a directory that belongs to the server's user.
+func (m MariaDB) ownDir(dir string) error {
+	u, err := user.Lookup(m.user())
+	if err != nil {
+		return fmt.Errorf("find the servers' user: %w", err)
+	}
+	uid, err1 := strconv.Atoi(u.Uid)
+	gid, err2 := strconv.Atoi(u.Gid)
+	return errors.Join(err1, err2, os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755), os.Chown(dir, uid, gid))
+}
+
+// queryRow returns the only row of a query by column name.
+func queryRow(ctx context.Context, db *sql.DB, query string) (map[string]string, error) {
+	rows, err := db.QueryContext(ctx, query)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", query, err)
+	}
+	defer rows.Close()
+	names, err := rows.Columns()
+	if err != nil || !rows.Next() {
+		return nil, fmt.Errorf("%s: no row: %w", query, errors.Join(err, rows.Err(), sql.ErrNoRows))
+	}
+	values := make([]sql.NullString, len(names))
+	targets := make([]any, len(names))
+	for i := range values {
+		targets[i] = &values[i]
+	}
+	if err := rows.Scan(targets...); err != nil {
+		return nil, fmt.Errorf("%s: %w", query, err)
+	}
+	row := map[string]string{}
+	for i, n := range names {
+		row[n] = values[i].String
+	}
+	return row, nil
+}

@@ -1,0 +1,197 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// userHZ is the unit of process times in /proc: 1/100 s on every architecture that Go runs Linux on.
+const userHZ = 100
+
+// Process is a program that the laboratory started in a namespace.
+type Process struct {
+	// What names the program for people: "mariadbd on db1".
+	What string
+	cmd  *exec.Cmd
+	done chan struct{}
+	err  error // the result of Wait, to be read after done is closed
+}
+
+// startProcess starts cmd in ns with both outputs appended to the file logPath. It gets a session of its own so that
+// Ctrl-C in a terminal reaches the laboratory alone, which then ends everything in order.
+func startProcess(ns *Namespace, what, logPath string, cmd *exec.Cmd) (*Process, error) {
+	out, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", what, err)
+	}
+	defer out.Close()
+	cmd.Stdout, cmd.Stderr = out, out
+	if cmd.SysProcAttr == nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{}
+	}
+	cmd.SysProcAttr.Setsid = true
+	if err := ns.start(cmd); err != nil {
+		return nil, fmt.Errorf("start %s: %w", what, err)
+	}
+	p := &Process{What: what, cmd: cmd, done: make(chan struct{})}
+	go func() {
+		p.err = cmd.Wait()
+		close(p.done)
+	}()
+	return p, nil
+}
+
+// Pid returns the process's id.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Done is closed when the process has ended.
+func (p *Process) Done() <-chan struct{} { return p.done }
+
+// Running reports whether the process has not ended yet.
+func (p *Process) Running() bool {
+	select {
+	case <-p.done:
+		return false
+	default:
+		return true
+	}
+}
+
+// ExitCode waits for the process to end and returns its exit status, -1 after a signal.
+func (p *Process) ExitCode() int {
+	<-p.done
+	return p.cmd.ProcessState.ExitCode()
+}
+
+// Signal sends a signal. A process that has ended is not an error.
+func (p *Process) Signal(sig syscall.Signal) error {
+	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("send %v to %s: %w", sig, p.What, err)
+	}
+	return nil
+}
+
+// Wait waits until the process has ended.
+func (p *Process) Wait(ctx context.Context) error {
+	select {
+	case <-p.done:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the end of %s: %w", p.What, ctx.Err())
+	}
+}
+
+// Stop sends SIGTERM and waits; after grace it kills.
+func (p *Process) Stop(grace time.Duration) error {
+	if err := p.Signal(syscall.SIGTERM); err != nil {
+		return err
+	}
+	select {
+	case <-p.done:
+		return nil
+	case <-time.After(grace):
+		return errors.Join(fmt.Errorf("%s did not end within %v of SIGTERM: killed", p.What, grace), p.Kill())
+	}
+}
+
+// Kill sends SIGKILL and waits for the end.
+func (p *Process) Kill() error {
+	if err := p.Signal(syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-p.done
+	return nil
+}
+
+// Usage is what a process has used of the machine.
+type Usage struct {
+	CPU time.Duration // user and system time since its start
+	RSS int64         // resident memory in bytes, now
+}
+
+// Usage reads the process's usage from /proc.
+func (p *Process) Usage() (Usage, error) {
+	stat, err := readStat(p.Pid())
+	if err != nil {
+		return Usage{}, err
+	}
+	return Usage{CPU: time.Duration(stat.ticks) * time.Second / userHZ, RSS: stat.pages * int64(os.Getpagesize())}, nil
+}
+
+// procStat is what the laboratory needs of /proc/PID/stat, proc(5).
+type procStat struct {
+	state byte
+	ticks uint64 // utime + stime
+	start uint64 // when the process started, in ticks since boot
+	pages int64  // resident set size
+}
+
+func readStat(pid int) (procStat, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return procStat{}, fmt.Errorf("look at process %d: %w", pid, err)
+	}
+	return parseStat(string(text))
+}
+
+// parseStat parses /proc/PID/stat. The second field, the program's name, may hold blanks and parentheses.
+func parseStat(text string) (procStat, error) {
+	f := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	const fields = 22 // up to rss, counted from the state
+	if len(f) < fields || !strings.Contains(text, ")") {
+		return procStat{}, fmt.Errorf("parse process status %q: too few fields", text)
+	}
+	num := func(i int) uint64 { n, _ := strconv.ParseUint(f[i], 10, 64); return n }
+	return procStat{state: f[0][0], ticks: num(11) + num(12), start: num(19), pages: int64(num(21))}, nil
+}
+
+// processID names one process of one boot: a pid alone may be used again.
+type processID struct {
+	Pid   int    `json:"pid"`
+	Start uint64 `json:"start"`
+	What  string `json:"what,omitempty"`
+}
+
+func identify(pid int, what string) (processID, error) {
+	stat, err := readStat(pid)
+	return processID{Pid: pid, Start: stat.start, What: what}, err
+}
+
+// alive reports whether that very process still runs.
+func (id processID) alive() bool {
+	stat, err := readStat(id.Pid)
+	return err == nil && stat.start == id.Start && stat.state != 'Z'
+}
+
+// kill ends that very process and waits until it is gone. The pidfd is opened before the check, so the pid cannot have
+// been given to another process in between.
+func (id processID) kill(wait time.Duration) error {
+	fd, err := unix.PidfdOpen(id.Pid, 0)
+	if err != nil || !id.alive() {
+		if err == nil {
+			unix.Close(fd)
+		}
+		return nil
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
+		return fmt.Errorf("kill %s (pid %d): %w", id.What, id.Pid, err)
+	}
+	deadline := time.Now().Add(wait)
+	for id.alive() {
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s (pid %d) is still there %v after SIGKILL", id.What, id.Pid, wait)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+	return nil
+}

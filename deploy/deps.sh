@@ -1,0 +1,53 @@
+#!/bin/sh
+# Installs the Debian packages that "make demo" and "make test" need and that are missing, and nothing else.
+# When nothing is missing it asks no package server and takes a few milliseconds.
+#
+# The database packages are the "core" ones: programs without a service, an account or a configuration that listens.
+# Nothing is started: servers run only in the laboratory's network namespaces.
+set -eu
+
+# Debian keeps administrators' programs where a plain user's PATH does not look.
+PATH=$PATH:/usr/sbin:/sbin
+
+# program (or file) and the package that brings it
+needs='
+ip                          iproute2
+nft                         nftables
+mariadbd                    mariadb-server-core
+mariadb-install-db          mariadb-server-core
+my_print_defaults           mariadb-client-core
+mariadb                     mariadb-client-core
+strace                      strace
+gcc                         gcc
+/usr/include/stdlib.h       libc6-dev
+'
+
+present() {
+	case $1 in
+	/*) [ -e "$1" ] ;;
+	*) command -v "$1" >/dev/null 2>&1 ;;
+	esac
+}
+
+missing=$(printf '%s\n' "$needs" | while read -r program package; do
+	[ -z "$program" ] || present "$program" || printf '%s\n' "$package"
+done | sort -u | tr '\n' ' ')
+
+[ -n "${missing% }" ] || exit 0
+
+echo "Missing packages: $missing"
+if [ "$(id -u)" -ne 0 ]; then
+	echo "Install them as root: apt-get install --no-install-recommends $missing" >&2
+	exit 1
+fi
+if ! command -v apt-get >/dev/null 2>&1; then
+	echo "This is no Debian system: install what these packages hold in your system's own way." >&2
+	exit 1
+fi
+
+export DEBIAN_FRONTEND=noninteractive
+options='-qq -o DPkg::Lock::Timeout=180 -o Acquire::Retries=3'
+# shellcheck disable=SC2086 # the lists are meant to be split
+apt-get $options update
+# shellcheck disable=SC2086
+apt-get $options install -y --no-install-recommends $missing
