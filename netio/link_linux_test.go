@@ -1,0 +1,253 @@
+package netio
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-ha/remora/core"
+)
+
+func announceOf(s core.GroupSpec) core.Announce {
+	return core.Announce{Group: s.Name, Epoch: 1, Spec: s, NotAfter: soon()}
+}
+
+func probeOf(s core.GroupSpec, d time.Duration) core.Probe {
+	return core.Probe{Group: s.Name, Epoch: 1, Spec: s, For: d, NotAfter: soon()}
+}
+
+// expect waits for a frame that is accepted.
+func expect(tb testing.TB, frames <-chan []byte, what string, accept func([]byte) bool) {
+	tb.Helper()
+	timeout := time.After(10 * time.Second)
+	for {
+		select {
+		case f := <-frames:
+			if accept(f) {
+				return
+			}
+		case <-timeout:
+			tb.Fatalf("not seen within 10 s: %s", what)
+		}
+	}
+}
+
+func isARP(want ARP) func([]byte) bool {
+	return func(f []byte) bool {
+		p, err := ParseARP(f)
+		return err == nil && p == want && MAC(f) == broadcast && MAC(f[6:]) == want.SenderMAC
+	}
+}
+
+func isNDP(want NDP) func([]byte) bool {
+	return func(f []byte) bool {
+		m, err := ParseNDP(f)
+		return err == nil && m == want
+	}
+}
+
+func TestAnnounceIsSeenInBothForms(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	arp, ipv6 := w.tap(unix.ETH_P_ARP), w.tap(unix.ETH_P_IPV6)
+	must(t, b.Announce(t.Context(), announceOf(spec(w.name, vip4, vip6))))
+	mac := w.link().MAC
+	expect(t, arp, "gratuitous request", isARP(GratuitousARP(ARPRequest, mac, vip4.Addr())))
+	expect(t, arp, "gratuitous reply", isARP(GratuitousARP(ARPReply, mac, vip4.Addr())))
+	expect(t, ipv6, "unsolicited advertisement", isNDP(UnsolicitedNA(mac, vip6.Addr())))
+}
+
+func TestAnnounceSurvivesANewInterface(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	a := announceOf(spec(w.name, vip4))
+	must(t, b.Announce(t.Context(), a))
+	for range 3 {
+		old := w.link().Index
+		w.delete()
+		wantErr(t, b.Announce(t.Context(), a), ErrNoInterface)
+		w.create()
+		if now := w.link().Index; now == old {
+			t.Fatalf("the new interface has the old index %d", now)
+		}
+		frames := w.tap(unix.ETH_P_ARP)
+		must(t, b.Announce(t.Context(), a))
+		expect(t, frames, "announcement from the new interface", isARP(GratuitousARP(ARPReply, w.link().MAC, vip4.Addr())))
+	}
+	if n := len(b.senders.open); n != 1 {
+		t.Errorf("%d sockets are open for one interface", n)
+	}
+}
+
+func TestAnnounceWithLinkDown(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	a := announceOf(spec(w.name, vip4))
+	w.setPeer(false)
+	poll(t, "carrier gone", func() bool { return !w.link().up() })
+	wantErr(t, b.Announce(t.Context(), a), ErrLinkDown)
+	w.setPeer(true)
+	poll(t, "carrier back", func() bool { return w.link().up() })
+	must(t, b.Announce(t.Context(), a))
+	w.set(false)
+	wantErr(t, b.Announce(t.Context(), a), ErrLinkDown)
+	if _, err := b.Probe(t.Context(), probeOf(a.Spec, time.Millisecond)); err == nil {
+		t.Error("a probe on a link that is down found nobody")
+	} else {
+		wantErr(t, err, ErrLinkDown)
+	}
+}
+
+func TestAnnounceStopsWhenLate(t *testing.T) {
+	w := newWire(t)
+	frames := w.tap(unix.ETH_P_ARP)
+	second := netip.MustParsePrefix("10.77.0.101/32")
+	c := &scripted{}
+	c.at = map[int32]func(){3: c.leap} // at the beginning, before the first address, before the second
+	b := newBinder(t, Config{Clock: c.now})
+	wantErr(t, b.Announce(t.Context(), announceOf(spec(w.name, vip4, second))), ErrLate)
+	marker := netip.MustParsePrefix("10.77.0.102/32")
+	must(t, newBinder(t, Config{}).Announce(t.Context(), announceOf(spec(w.name, marker))))
+	expect(t, frames, "a later announcement", func(f []byte) bool {
+		p, err := ParseARP(f)
+		if err == nil && p.SenderIP == second.Addr() {
+			t.Error("the second address was announced after its time")
+		}
+		return err == nil && p.SenderIP == marker.Addr()
+	})
+}
+
+func TestAnnounceOnLoopbackTellsNobody(t *testing.T) {
+	b := newBinder(t, Config{})
+	must(t, b.Announce(t.Context(), announceOf(spec("lo", vip4))))
+	mac, err := b.Probe(t.Context(), probeOf(spec("lo", vip4), time.Second))
+	if mac != nil || err != nil {
+		t.Errorf("Probe = %v, %v", mac, err)
+	}
+}
+
+func TestAnnounceNeedsRights(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	err := withoutRights(func() error { return b.Announce(t.Context(), announceOf(spec(w.name, vip4))) })
+	wantErr(t, err, ErrPermission)
+}
+
+func TestProbeOfAFreeAddress(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	arp, ipv6 := w.tap(unix.ETH_P_ARP), w.tap(unix.ETH_P_IPV6)
+	const d = 100 * time.Millisecond
+	start := time.Now()
+	mac, err := b.Probe(t.Context(), probeOf(spec(w.name, vip4, vip6), d))
+	if mac != nil || err != nil {
+		t.Fatalf("Probe = %v, %v", mac, err)
+	}
+	if took := time.Since(start); took < d {
+		t.Errorf("listened for %v only", took)
+	}
+	own := w.link().MAC
+	for range probeCount {
+		expect(t, arp, "ARP probe", isARP(ProbeARP(own, vip4.Addr())))
+		expect(t, ipv6, "solicitation", isNDP(ProbeNS(own, vip6.Addr())))
+	}
+}
+
+func TestProbeFindsWhoHasTheAddress(t *testing.T) {
+	for name, p := range map[string]netip.Prefix{"IPv4": vip4, "IPv6": vip6} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t)
+			w.giveToPeer(p.String())
+			b := newBinder(t, Config{})
+			mac, err := b.Probe(t.Context(), probeOf(spec(w.name, p), 10*time.Second))
+			if err != nil || mac.String() != w.peerLink().MAC.String() {
+				t.Errorf("Probe = %v, %v, want %v", mac, err, w.peerLink().MAC)
+			}
+		})
+	}
+}
+
+// Who probes for the address at the same time is about to take it.
+func TestProbeFindsWhoProbesToo(t *testing.T) {
+	for name, frame := range map[string][]byte{"IPv4": ProbeARP(mac1, vip4.Addr()).AppendFrame(nil), "IPv6": ProbeNS(mac1, vip6.Addr()).AppendFrame(nil)} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t)
+			arp, ipv6 := w.tap(unix.ETH_P_ARP), w.tap(unix.ETH_P_IPV6)
+			b := newBinder(t, Config{})
+			result := make(chan string, 1)
+			go func() {
+				mac, err := b.Probe(t.Context(), probeOf(spec(w.name, vip4, vip6), 10*time.Second))
+				if err != nil {
+					t.Error(err)
+				}
+				result <- mac.String()
+			}()
+			expect(t, arp, "ARP probe", func([]byte) bool { return true }) // so it listens
+			expect(t, ipv6, "solicitation", isNDP(ProbeNS(w.link().MAC, vip6.Addr())))
+			w.say(frame)
+			if got := <-result; got != mac1.String() {
+				t.Errorf("conflict with %v, want %v", got, mac1)
+			}
+		})
+	}
+}
+
+func TestProbeIgnoresOurOwn(t *testing.T) {
+	w, other := newWire(t), newWire(t)
+	frames := w.tap(unix.ETH_P_ARP)
+	b := newBinder(t, Config{})
+	result := make(chan string, 1)
+	go func() {
+		mac, err := b.Probe(t.Context(), probeOf(spec(w.name, vip4), 300*time.Millisecond))
+		if err != nil {
+			t.Error(err)
+		}
+		result <- mac.String()
+	}()
+	expect(t, frames, "ARP probe", func([]byte) bool { return true })
+	w.say(GratuitousARP(ARPReply, other.link().MAC, vip4.Addr()).AppendFrame(nil)) // as a loop through a switch would
+	if got := <-result; got != "" {
+		t.Errorf("conflict with our own %v", got)
+	}
+}
+
+func TestProbeIsLate(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	a := probeOf(spec(w.name, vip4), 100*time.Millisecond)
+	a.NotAfter = Boottime().Add(50 * time.Millisecond)
+	_, err := b.Probe(t.Context(), a)
+	wantErr(t, err, ErrLate)
+}
+
+func BenchmarkBindUnbind(b *testing.B) {
+	w := newWire(b)
+	binder := newBinder(b, Config{})
+	s := spec(w.name, vip4)
+	for e := core.Epoch(1); b.Loop(); e++ {
+		must(b, binder.Bind(b.Context(), bindOf(s, e)))
+		must(b, binder.Unbind(b.Context(), unbindOf(s, e)))
+	}
+}
+
+func BenchmarkExtend(b *testing.B) {
+	w := newWire(b)
+	binder := newBinder(b, Config{})
+	s := spec(w.name, vip4)
+	must(b, binder.Bind(b.Context(), bindOf(s, 1)))
+	for b.Loop() {
+		must(b, binder.Extend(b.Context(), extendOf(s, 1, time.Minute)))
+	}
+}
+
+func BenchmarkAnnounce(b *testing.B) {
+	w := newWire(b)
+	binder := newBinder(b, Config{})
+	a := announceOf(spec(w.name, vip4))
+	b.ReportAllocs()
+	for b.Loop() {
+		must(b, binder.Announce(b.Context(), a))
+	}
+}
