@@ -202,7 +202,7 @@ func (h *hostChecker) certificates() {
 	}
 	names := map[pki.Part]string{pki.CA: "ca", pki.Cert: "cert", pki.Key: "key"}
 	files := map[pki.Part]string{pki.CA: t.CA, pki.Cert: t.Cert, pki.Key: t.Key}
-	faults, ends := pki.Check(ca, cert, key, string(h.node.Name), h.host.Now())
+	faults, ends := pki.Check(ca, cert, key, string(h.node.Name), h.cfg.Cluster, h.host.Now())
 	for _, f := range faults {
 		h.bad(h.at("tls."+names[f.Part]), "[tls] "+names[f.Part], "%s %s", files[f.Part], f.Text)
 	}

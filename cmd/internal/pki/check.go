@@ -4,7 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
-	"os"
+	"slices"
 	"strings"
 	"time"
 )
@@ -26,7 +26,7 @@ type Fault struct {
 }
 
 // Check returns what keeps a node from using three PEM files, and when its certificate ends.
-func Check(ca, cert, key []byte, node string, now time.Time) ([]Fault, time.Time) {
+func Check(ca, cert, key []byte, node, cluster string, now time.Time) ([]Fault, time.Time) {
 	var faults []Fault
 	bad := func(part Part, format string, args ...any) {
 		faults = append(faults, Fault{part, fmt.Sprintf(format, args...)})
@@ -45,7 +45,7 @@ func Check(ca, cert, key []byte, node string, now time.Time) ([]Fault, time.Time
 	if _, err := tls.X509KeyPair(cert, key); err != nil {
 		bad(Key, "does not belong to the certificate (%s): take both files from the same 'remora pki issue %s'", trimTLS(err), node)
 	}
-	faults = append(faults, leafFaults(leaf, node, now)...)
+	faults = append(faults, leafFaults(leaf, node, cluster, now)...)
 	if authority == nil || !poolOK || now.After(leaf.NotAfter) || now.Before(leaf.NotBefore) {
 		return faults, leaf.NotAfter
 	}
@@ -68,7 +68,7 @@ func Check(ca, cert, key []byte, node string, now time.Time) ([]Fault, time.Time
 }
 
 // leafFaults looks at what a node's certificate says of itself.
-func leafFaults(leaf *x509.Certificate, node string, now time.Time) []Fault {
+func leafFaults(leaf *x509.Certificate, node, cluster string, now time.Time) []Fault {
 	var faults []Fault
 	bad := func(format string, args ...any) {
 		faults = append(faults, Fault{Cert, fmt.Sprintf(format, args...)})
@@ -79,17 +79,21 @@ func leafFaults(leaf *x509.Certificate, node string, now time.Time) []Fault {
 	case now.Before(leaf.NotBefore):
 		bad("is valid from %s only: set this machine's clock right, it says %s", leaf.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
-	if leaf.VerifyHostname(node) != nil {
+	if !slices.Contains(leaf.Subject.Organization, cluster) {
+		bad("is of cluster %q and not of %q: make one with 'remora pki issue %s' from that cluster's authority", leaf.Subject.Organization, cluster, node)
+	}
+	if leaf.Subject.CommonName != node || !slices.Contains(leaf.DNSNames, node) {
 		bad("is for %s and not for node %s: give each node its own, made with 'remora pki issue %s'", names(leaf), node, node)
 	}
 	return faults
 }
 
+// names shows the name that a certificate carries in its two places, which must be the same.
 func names(leaf *x509.Certificate) string {
-	if len(leaf.DNSNames) > 0 {
-		return strings.Join(leaf.DNSNames, ", ")
+	if slices.Equal(leaf.DNSNames, []string{leaf.Subject.CommonName}) {
+		return leaf.Subject.CommonName
 	}
-	return fmt.Sprintf("%q", leaf.Subject.CommonName)
+	return fmt.Sprintf("common name %q, DNS names %q,", leaf.Subject.CommonName, leaf.DNSNames)
 }
 
 // intermediates returns the certificates of a file after the first.
@@ -100,20 +104,3 @@ func intermediates(cert []byte) *x509.CertPool {
 }
 
 func trimTLS(err error) string { return strings.TrimPrefix(err.Error(), "tls: ") }
-
-// Load reads a node's certificate with its key, and the authorities that it trusts.
-func Load(caFile, certFile, keyFile string) (tls.Certificate, *x509.CertPool, error) {
-	pair, err := tls.LoadX509KeyPair(certFile, keyFile)
-	if err != nil {
-		return tls.Certificate{}, nil, fmt.Errorf("load the node's certificate %s with key %s: %w", certFile, keyFile, err)
-	}
-	data, err := os.ReadFile(caFile)
-	if err != nil {
-		return tls.Certificate{}, nil, fmt.Errorf("load the certificate authority: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(data) {
-		return tls.Certificate{}, nil, fmt.Errorf("load the certificate authority: %s holds no PEM certificate", caFile)
-	}
-	return pair, pool, nil
-}

@@ -8,6 +8,6 @@
 // that a clock that is a little slow elsewhere does not refuse them. The authority's key is needed only to issue: keep
 // it off the nodes.
 //
-// Any other authority will do as well, as long as its certificates carry the node's name as DNS name and are allowed
-// for server and client use.
+// Any other authority will do as well, as long as its certificates carry the node's name as common name and as DNS name,
+// the cluster's as organisation, and are allowed for server and client use.
 package pki

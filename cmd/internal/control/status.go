@@ -1,0 +1,118 @@
+package control
+
+import "time"
+
+// Schema is the version of Status as JSON. It grows with every change that could break a reader; new fields do not.
+const Schema = 1
+
+// Status is the cluster as one node sees it. docs/status.md explains every field.
+type Status struct {
+	Schema  int       `json:"schema"`
+	Cluster string    `json:"cluster"`
+	Node    string    `json:"node"`
+	Time    time.Time `json:"time"`
+	Version string    `json:"version"`
+	DryRun  bool      `json:"dry_run"`
+	// Quorum says whether this node is in touch with a majority under a leader.
+	Quorum bool   `json:"quorum"`
+	Leader string `json:"leader"`
+	// ConfigVersion is the ledger's.
+	ConfigVersion uint64    `json:"config_version"`
+	Timing        Timing    `json:"timing"`
+	Groups        []Group   `json:"groups"`
+	Nodes         []Node    `json:"nodes"`
+	Problems      []Problem `json:"problems"`
+}
+
+// Timing shows the durations that decide how long an address can be without an owner.
+type Timing struct {
+	Profile     string `json:"profile"`
+	HeartbeatMS int64  `json:"heartbeat_ms"`
+	TTLMS       int64  `json:"ttl_ms"`
+	MarginMS    int64  `json:"margin_ms"`
+}
+
+// Group is a group as the answering node sees it.
+type Group struct {
+	Name   string `json:"name"`
+	Role   string `json:"role"`
+	Policy string `json:"policy"`
+	// Owner is empty when nobody holds the group.
+	Owner string `json:"owner"`
+	Epoch uint64 `json:"epoch"`
+	// Since is when the ownership changed last; null if it never did.
+	Since *time.Time `json:"since"`
+	// LeaseLeftMS is known on the owner only and null elsewhere.
+	LeaseLeftMS *int64   `json:"lease_left_ms"`
+	Addresses   []string `json:"addresses"`
+	Interface   string   `json:"interface"`
+	// Bound lists those addresses that are bound on the answering node, BoundHere says whether it is all of them.
+	Bound     []string `json:"bound"`
+	BoundHere bool     `json:"bound_here"`
+	// Phase is the answering node's own holding: none, claiming, serving or yielding.
+	Phase  string `json:"phase"`
+	Paused bool   `json:"paused"`
+	// MovingTo is the target of a switchover that is under way.
+	MovingTo string `json:"moving_to"`
+	// Reason says why the ownership changed last.
+	Reason string `json:"reason"`
+	// Conflicts counts the claims of strangers to the group's addresses that this node has seen.
+	Conflicts int `json:"conflicts"`
+}
+
+// Node is a node as the answering node sees it.
+type Node struct {
+	Name      string `json:"name"`
+	Address   string `json:"address"`
+	Priority  int    `json:"priority"`
+	Witness   bool   `json:"witness"`
+	Voter     bool   `json:"voter"`
+	Leader    bool   `json:"leader"`
+	Reachable bool   `json:"reachable"`
+	// LastHeardMS is the age of the node's last report; null if there was none.
+	LastHeardMS   *int64 `json:"last_heard_ms"`
+	Starting      bool   `json:"starting"`
+	Leaving       bool   `json:"leaving"`
+	DryRun        bool   `json:"dry_run"`
+	Version       string `json:"version"`
+	ConfigVersion uint64 `json:"config_version"`
+	// MySQL is null on a witness and on a node that was never heard.
+	MySQL *MySQL `json:"mysql"`
+	// Unfit says for each group that the node could not serve now, why.
+	Unfit map[string]string `json:"unfit,omitempty"`
+}
+
+// MySQL is a node's word on its own server.
+type MySQL struct {
+	Health      string `json:"health"` // healthy, failed or unknown
+	Reason      string `json:"reason"`
+	Role        string `json:"role"`     // primary, replica, read-only or unknown
+	Writable    string `json:"writable"` // yes, no or unknown
+	Source      string `json:"source"`
+	Replicating string `json:"replicating"` // yes, no or unknown
+	GTID        string `json:"gtid"`
+	// LagMS is null when unknown.
+	LagMS   *int64   `json:"lag_ms"`
+	Version string   `json:"version"`
+	Listens []string `json:"listens"`
+	Alarms  []string `json:"alarms"`
+}
+
+// Problem is something that is not as it should be, in a sentence that says why.
+type Problem struct {
+	Subject string `json:"subject"`
+	Text    string `json:"text"`
+}
+
+// HistoryEntry is a line of the cluster's history.
+type HistoryEntry struct {
+	// Index is the entry's position in the replicated log, the same on every node.
+	Index  uint64    `json:"index"`
+	Time   time.Time `json:"time"`
+	Kind   string    `json:"kind"`
+	Group  string    `json:"group"`
+	Epoch  uint64    `json:"epoch"`
+	Node   string    `json:"node"`
+	From   string    `json:"from"`
+	Reason string    `json:"reason"`
+}
