@@ -3,7 +3,6 @@ package lab
 import (
 	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -140,72 +139,6 @@ func (n *Node) Remora(ctx context.Context, args ...string) ([]byte, error) {
 	return out, nil
 }
 
-// Status is what the laboratory reads of "remora status --json"; there is more in Raw.
-type Status struct {
-	Groups   []GroupStatus   `json:"groups"`
-	Nodes    []NodeStatus    `json:"nodes"`
-	Problems []string        `json:"problems"`
-	Raw      json.RawMessage `json:"-"`
-}
-
-// GroupStatus is the state of one group.
-type GroupStatus struct {
-	Name      string `json:"name"`
-	Owner     string `json:"owner"`
-	Epoch     uint64 `json:"epoch"`
-	BoundHere bool   `json:"bound_here"`
-}
-
-// NodeStatus is the state of one node.
-type NodeStatus struct {
-	Name      string      `json:"name"`
-	Reachable bool        `json:"reachable"`
-	Leader    bool        `json:"leader"`
-	MySQL     MySQLStatus `json:"mysql"`
-}
-
-// MySQLStatus is the state of a node's server.
-type MySQLStatus struct {
-	Health string `json:"health"`
-	Reason string `json:"reason"`
-}
-
-// Status asks the node's daemon.
-func (n *Node) Status(ctx context.Context) (Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
-	defer cancel()
-	out, err := n.Remora(ctx, "status", "--json")
-	if err != nil && len(out) == 0 {
-		return Status{}, err
-	}
-	// A status that tells of problems may end with another exit status than 0.
-	s := Status{Raw: out}
-	if err := json.Unmarshal(out, &s); err != nil {
-		return s, fmt.Errorf("read the status of %s: %w", n.Name, err)
-	}
-	return s, nil
-}
-
-// Owner returns the owner of the laboratory's group, empty if there is none.
-func (s Status) Owner() string {
-	for _, g := range s.Groups {
-		if g.Name == Group {
-			return g.Owner
-		}
-	}
-	return ""
-}
-
-// Leader returns the Raft leader's name, empty if the daemon knows none.
-func (s Status) Leader() string {
-	for _, n := range s.Nodes {
-		if n.Leader {
-			return n.Name
-		}
-	}
-	return ""
-}
-
 // Up starts the servers, the daemons and the client stream, and waits until the VIP answers. Parts that the options do
 // not name are left out.
 func (l *Lab) Up(ctx context.Context, stream StreamOptions) error {
@@ -263,40 +196,22 @@ func (l *Lab) WaitOwner(ctx context.Context, node string) (string, error) {
 	return holder, nil
 }
 
-// PowerOff takes a node's power away: first its cable, then its processes, then what its kernel knew.
-func (n *Node) PowerOff(ctx context.Context) error {
-	n.lab.note(Event{Source: SourceLab, Node: n.Name, What: "power off: cable, processes, addresses"})
-	errs := []error{n.SetCable(false)}
-	for _, p := range []*Process{n.Daemon(), n.Server()} {
-		if p != nil {
-			errs = append(errs, p.Signal(syscall.SIGKILL))
-		}
+// WaitMoved waits until another node than from holds the VIP by the kernel's events, and returns its name.
+func (l *Lab) WaitMoved(ctx context.Context, from string) (string, error) {
+	var holder string
+	err := poll(ctx, 2*time.Millisecond, func() (bool, error) {
+		holder = l.Holder(l.VIP())
+		return holder != "" && holder != from, nil
+	})
+	if err != nil {
+		return holder, fmt.Errorf("wait until another node than %s holds %v (now: %q): %w", from, l.VIP(), holder, err)
 	}
-	errs = append(errs, n.forget(ctx))
-	for _, p := range []*Process{n.Daemon(), n.Server()} {
-		if p != nil {
-			<-p.Done()
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("take the power of %s away: %w", n.Name, err)
-	}
-	return nil
+	return holder, nil
 }
 
-// PowerOn brings a node back: cable, server, daemon. It waits for the server only.
-func (n *Node) PowerOn(ctx context.Context) error {
-	n.lab.note(Event{Source: SourceLab, Node: n.Name, What: "power on"})
-	if err := n.SetCable(true); err != nil {
-		return err
-	}
-	if n.lab.opts.Server != nil && !n.Witness {
-		if err := n.StartServer(ctx); err != nil {
-			return err
-		}
-	}
-	if n.lab.opts.Remora == "" {
-		return nil
-	}
-	return n.StartDaemon()
+// Switchover moves the laboratory's group to a node as an operator would, on that node.
+func (l *Lab) Switchover(ctx context.Context, to string) error {
+	l.Note(to, "operator: switchover "+Group+" --to "+to)
+	_, err := l.Node(to).Remora(ctx, "switchover", Group, "--to", to)
+	return err
 }

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -40,6 +41,7 @@ type Lab struct {
 	eventMu sync.Mutex
 	events  []Event
 
+	keep      atomic.Bool
 	closeOnce sync.Once
 	closeErr  error
 }
@@ -172,10 +174,13 @@ func (l *Lab) openRecord(hosts []*Host) error {
 	return err
 }
 
-// Close removes the laboratory, or leaves it up if Options.Keep says so.
+// Keep lets Close leave the laboratory up; SweepAll removes it.
+func (l *Lab) Keep() { l.keep.Store(true) }
+
+// Close removes the laboratory, or leaves it up after Keep.
 func (l *Lab) Close() error {
 	l.closeOnce.Do(func() {
-		if !l.opts.Keep {
+		if !l.keep.Load() {
 			l.closeErr = l.tearDown()
 			return
 		}
@@ -246,6 +251,9 @@ func (l *Lab) Name() string { return l.opts.Name }
 
 // Dir returns the laboratory's directory, with one directory per node inside.
 func (l *Lab) Dir() string { return l.dir }
+
+// Remora returns the path of the daemon's binary.
+func (l *Lab) Remora() string { return l.opts.Remora }
 
 // VIP returns the first virtual address.
 func (l *Lab) VIP() netip.Addr { return l.opts.VIPs[0].Addr() }

@@ -68,8 +68,6 @@ type Options struct {
 	ExtraConfig string
 	// Root is the directory in which each laboratory has one of its own, by its name; empty means DefaultRoot.
 	Root string
-	// Keep leaves the laboratory up when it is closed; SweepAll removes it.
-	Keep bool
 	// NoIPv6 switches IPv6 off in all namespaces.
 	NoIPv6 bool
 	// Log receives what the laboratory does; nil discards it.
@@ -87,7 +85,11 @@ func (o Options) complete() (Options, error) {
 	o.Name = orDefault(o.Name, randomName())
 	o.Profile = orDefault(o.Profile, "lan")
 	o.Policy = orDefault(o.Policy, "any")
-	o.Root = orDefault(o.Root, DefaultRoot())
+	root, err := filepath.Abs(orDefault(o.Root, DefaultRoot()))
+	if err != nil {
+		return o, fmt.Errorf("find the directory %s: %w", o.Root, err)
+	}
+	o.Root = root
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}

@@ -250,13 +250,18 @@ func (s *Stream) Stop() {
 func (s *Stream) Attempts(from time.Time) []Attempt {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	now := time.Now()
+	// They are in the order of their ends, but for a loop's turn in which a new one failed at once.
+	first := len(s.attempts)
+	for first > 0 && s.attempts[first-1].End.After(from.Add(-time.Second)) {
+		first--
+	}
 	var out []Attempt
-	for _, a := range s.attempts {
+	for _, a := range s.attempts[first:] {
 		if !a.End.Before(from) {
 			out = append(out, a)
 		}
 	}
+	now := time.Now()
 	for f := range s.pending {
 		out = append(out, Attempt{Start: f.start, End: now})
 	}
