@@ -84,10 +84,10 @@ func (h *holding) claiming() bool { return h.phase <= bound }
 // last returns the instant after which nothing may be claimed any more: the unbind budget before the end of the lease.
 func (h *holding) last(t Timing) Instant { return h.lease.Add(-t.Unbind) }
 
-func (h *holding) wake(t Timing) Instant {
+func (h *holding) wake(t Timing, ttl time.Duration) Instant {
 	switch h.phase {
 	case bound:
-		return min(h.last(t), h.nextRound, h.extended.Add(extendEvery(t)))
+		return min(h.last(t), h.nextRound, h.extended.Add(extendEvery(ttl)))
 	case unbinding:
 		if h.unbindOut {
 			return 0
@@ -106,7 +106,7 @@ func kernelLifetime(ttl time.Duration) time.Duration {
 	return ttl.Truncate(time.Second) + 2*time.Second
 }
 
-func extendEvery(t Timing) time.Duration { return kernelLifetime(t.TTL) / 4 }
+func extendEvery(ttl time.Duration) time.Duration { return kernelLifetime(ttl) / 4 }
 
 // lapse gives up every holding whose lease is about to end. It comes before everything else in a step.
 func (m *Machine) lapse() {
@@ -257,7 +257,7 @@ func (m *Machine) bind(h *holding) {
 	h.phase = binding
 	h.claims++
 	h.extended = m.now
-	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.opt.Timing.TTL), NotAfter: h.last(m.opt.Timing)})
+	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), NotAfter: h.last(m.opt.Timing)})
 }
 
 // serve does what an owner owes from time to time: announcements and the kernel's lifetime.
@@ -265,10 +265,10 @@ func (m *Machine) serve(h *holding) {
 	if !m.now.Before(h.nextRound) {
 		m.announce(h)
 	}
-	if m.now.Sub(h.extended) >= extendEvery(m.opt.Timing) {
+	if m.now.Sub(h.extended) >= extendEvery(m.ttl()) {
 		h.extended = m.now
 		h.claims++
-		m.do(Extend{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.opt.Timing.TTL), NotAfter: h.last(m.opt.Timing)})
+		m.do(Extend{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), NotAfter: h.last(m.opt.Timing)})
 	}
 }
 

@@ -313,7 +313,7 @@ func (m *Machine) wake() Instant {
 		earlier(m.opt.Ready)
 	}
 	for _, h := range m.held {
-		earlier(h.wake(m.opt.Timing))
+		earlier(h.wake(m.opt.Timing, m.ttl()))
 	}
 	m.arbiterWake(earlier)
 	if !at.After(m.now) {
@@ -331,7 +331,15 @@ func (m *Machine) shutdownAsked() {
 }
 
 // shutdownLimit bounds an orderly end: two leases, which are over by then on everybody's clock, and a second.
-func (m *Machine) shutdownLimit() time.Duration { return 2*m.opt.Timing.TTL + time.Second }
+func (m *Machine) shutdownLimit() time.Duration { return 2*m.ttl() + time.Second }
+
+// ttl is the length of leases: the ledger's, as soon as it has one.
+func (m *Machine) ttl() time.Duration {
+	if t := m.view.Config.TTL; t > 0 {
+		return t.Duration()
+	}
+	return m.opt.Timing.TTL
+}
 
 // finish ends the machine once nothing is held and leadership is handed on, or when that takes too long. Addresses that
 // can not be removed keep the process alive.

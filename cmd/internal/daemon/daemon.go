@@ -2,29 +2,263 @@ package daemon
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"net"
+	"reflect"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/remora-ha/remora/cmd/internal/config"
+	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/cmd/internal/sdnotify"
+	"github.com/remora-ha/remora/consensus"
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/agent"
+	"github.com/remora-ha/remora/netio"
 )
 
-// Options is what a daemon is started with.
+// Options are what a daemon is started with.
 type Options struct {
-	// Config is the checked configuration, Path the file that it is read from again on reload.
 	Config *config.Config
-	Path   string
-	// Self is this node.
+	// Path is the configuration file, read again on SIGHUP.
+	Path string
+	// Self is the node that this process is.
 	Self core.NodeSpec
 	// DryRun takes part in everything and carries nothing out in the kernel.
-	DryRun bool
-	// Logger takes the log; nil discards it.
-	Logger *slog.Logger
-	// Version is the release of the binary, for status and reports.
+	DryRun  bool
+	Logger  *slog.Logger
 	Version string
 }
 
-// Run runs the daemon until the context ends, then gives up what it holds in order.
-func Run(ctx context.Context, o Options) error {
-	return errors.New("the daemon is not wired yet")
+// closeTimeout bounds the end of what holds nothing any more.
+const closeTimeout = 5 * time.Second
+
+// daemon is one running node.
+type daemon struct {
+	opt     Options
+	log     *slog.Logger
+	cfg     *config.Config // the file as last accepted; used by one goroutine
+	agent   *agent.Agent
+	node    *consensus.Node
+	binder  *netio.Binder
+	watcher *netio.Watcher
+	health  *health
+	notify  *sdnotify.Notifier
+	ready   core.Instant
+	watched []core.GroupSpec // what the ledger had last; used by the agent's loop
+}
+
+// Run carries a node from its start to its orderly end, which begins with the end of ctx: unbind, verify, release, hand
+// leadership on; then Run returns nil. SIGHUP makes it read its file again.
+func Run(ctx context.Context, opt Options) error {
+	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config}
+	d.notify = sdnotify.FromEnvironment()
+
+	// The socket comes first: it refuses a second daemon before anything is touched.
+	listener, err := control.Listen(d.cfg.Socket)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	if err := d.open(); err != nil {
+		return err
+	}
+	d.log.Info("starting", "node", opt.Self.Name, "version", opt.Version, "takes_part_in", d.ready.Sub(netio.Boottime()).Round(time.Millisecond),
+		"ttl", d.cfg.Timing().TTL, "margin", core.Margin(d.cfg.Timing().TTL), "dry_run", opt.DryRun)
+	err = d.run(ctx, listener)
+	if err == nil {
+		d.log.Info("ended")
+	}
+	return err
+}
+
+// open makes the parts. What an earlier process left in the kernel goes before anything else.
+func (d *daemon) open() error {
+	binder, err := netio.NewBinder(netio.Config{Label: d.label(), Logger: d.log})
+	if err != nil {
+		return err
+	}
+	d.binder = binder
+	if !d.opt.DryRun {
+		removed, err := binder.RemoveLeftovers(context.Background())
+		if err != nil {
+			return errors.Join(err, binder.Close())
+		}
+		for _, p := range removed {
+			d.log.Warn("removed an address that an earlier process left behind", "address", p)
+		}
+	}
+	if err := d.openConsensus(); err != nil {
+		return errors.Join(err, binder.Close())
+	}
+	d.watcher = netio.NewWatcher(netio.WatcherConfig{Deliver: d.agent.Deliver, Label: d.label(), Logger: d.log,
+		Interface: func(g core.GroupSpec) string { return d.localInterface(g) }})
+	d.watcher.SetGroups(d.cfg.Core().Groups)
+	d.health = newHealth(d.opt.Self, d.agent.Deliver, d.log)
+	return nil
+}
+
+// openConsensus makes the machine, the agent and the consensus, which need each other.
+func (d *daemon) openConsensus() error {
+	wait, err := d.startWait()
+	if err != nil {
+		return err
+	}
+	incarnation, seed := random(), random()
+	now := netio.Boottime()
+	d.ready = now.Add(wait)
+	machine := core.New(core.Options{
+		Self: d.opt.Self.Name, Incarnation: core.Incarnation(incarnation), Timing: d.cfg.Timing(), Release: d.opt.Version,
+		DryRun: d.opt.DryRun, Interfaces: d.interfaces(), Seed: seed, Start: now, Ready: d.ready,
+	})
+	late := &lateConsensus{} // the agent and the consensus need each other; neither acts before both are there
+	d.agent = agent.New(agent.Config{
+		Self: d.opt.Self.Name, Machine: machine, Clock: netio.Boottime, Asleep: asleep(), Consensus: late,
+		Binder: d.binderPort(), Announcer: d.announcerPort(), Observe: d.observe, Logger: d.log,
+		Alive: d.alive, AliveEvery: d.notify.Watchdog() / 3,
+	})
+	node, err := consensus.Open(consensus.Config{
+		Self: d.opt.Self.Name, Cluster: d.cfg.Cluster, Peers: d.cfg.Core().Nodes, StateDir: d.cfg.StateDir,
+		Timing: d.cfg.Timing(), TLS: consensus.TLSFiles{CA: d.cfg.TLS.CA, Cert: d.cfg.TLS.Cert, Key: d.cfg.TLS.Key},
+		Ledger: core.NewLedger(), Incarnation: core.Incarnation(incarnation),
+		Deliver: d.agent.Deliver, DeliverDatagram: d.agent.TryDeliver, Logger: d.log,
+	})
+	if err != nil {
+		return err
+	}
+	d.node = node
+	late.Node = node
+	return nil
+}
+
+// startWait is how long this node takes no part: the longest lease that an earlier process may have had a hand in, and
+// the margin.
+func (d *daemon) startWait() (time.Duration, error) {
+	longest, err := consensus.LongestLease(d.cfg.StateDir)
+	if err != nil {
+		return 0, err
+	}
+	ttl := max(longest, d.cfg.Timing().TTL)
+	return ttl + core.Margin(ttl), nil
+}
+
+// run lets the parts work until the machine has stopped, and ends them in order.
+func (d *daemon) run(ctx context.Context, listener net.Listener) error {
+	loop := make(chan error, 1)
+	go func() { loop <- d.agent.Run(context.Background()) }()
+	d.agent.Deliver(core.ConfigOffered{Config: d.cfg.Core()})
+
+	parts, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var g errgroup.Group
+	g.Go(func() error { return d.watcher.Run(parts) })
+	g.Go(func() error { return d.health.run(parts, d.opt.Config) })
+	g.Go(func() error { return d.serveControl(parts, listener) })
+	g.Go(func() error { return d.takePart(parts) })
+	g.Go(func() error { d.reloads(parts); return nil })
+
+	cause := d.wait(ctx, loop)
+	d.tell(d.notify.Stopping())
+	cancel()
+	end, done := context.WithTimeout(context.Background(), closeTimeout)
+	defer done()
+	return errors.Join(cause, d.node.Shutdown(end), g.Wait(), d.binder.Close())
+}
+
+// wait returns when the loop has ended: after a signal, or because the consensus can not go on. Either way everything is
+// given up in order first.
+func (d *daemon) wait(ctx context.Context, loop <-chan error) error {
+	d.tell(d.notify.Ready())
+	var cause error
+	select {
+	case <-ctx.Done():
+		d.log.Info("stopping: giving everything up in order")
+	case cause = <-d.node.Failed():
+		d.log.Error("stopping: this node can not go on", "reason", cause)
+	case err := <-loop:
+		return fmt.Errorf("the agent ended by itself: %w", err)
+	}
+	d.agent.Deliver(core.ShutdownAsked{})
+	return errors.Join(cause, <-loop)
+}
+
+// takePart starts Raft once nothing that an earlier process promised can still be out.
+func (d *daemon) takePart(ctx context.Context) error {
+	select {
+	case <-time.After(d.ready.Sub(netio.Boottime())):
+	case <-ctx.Done():
+		return nil
+	}
+	if err := d.node.Start(ctx); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("start Raft: %w", err)
+	}
+	return nil
+}
+
+// observe sees every step of the machine. It tells the watcher which groups the ledger has.
+func (d *daemon) observe(_ core.Instant, ev core.Event, _ []core.Action) {
+	var view core.View
+	switch ev := ev.(type) {
+	case core.Committed:
+		if !changesGroups(ev.Command) {
+			return
+		}
+		view = ev.View
+	case core.Restored:
+		view = ev.View
+	default:
+		return
+	}
+	var specs []core.GroupSpec
+	for _, name := range slices.Sorted(maps.Keys(view.Groups)) {
+		specs = append(specs, view.Groups[name].Spec)
+	}
+	if !reflect.DeepEqual(specs, d.watched) {
+		d.watched = specs
+		d.watcher.SetGroups(specs)
+	}
+}
+
+// changesGroups reports whether a command may change what addresses the groups have.
+func changesGroups(c core.Command) bool {
+	for _, op := range c.Ops {
+		if op.Configure != nil || op.Release != nil || op.Grant != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// alive is the sign of life for systemd's watchdog. It is given by the agent's loop and nobody else.
+func (d *daemon) alive() { d.tell(d.notify.Alive()) }
+
+func (d *daemon) tell(err error) {
+	if err != nil {
+		d.log.Warn("systemd was not told", "error", err)
+	}
+}
+
+// asleep returns a function that tells how long the machine has been suspended since its boot.
+func asleep() func() time.Duration {
+	var last time.Duration
+	return func() time.Duration {
+		if d, ok := netio.Asleep(); ok {
+			last = d
+		}
+		return last
+	}
+}
+
+// random returns a number that nobody can guess and that is not zero.
+func random() uint64 {
+	var b [8]byte
+	rand.Read(b[:]) // never fails
+	return binary.NativeEndian.Uint64(b[:]) | 1
 }

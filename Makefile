@@ -1,0 +1,47 @@
+# Remora: build, test, demonstrate. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+PKGS := ./...
+# Each test process may build laboratories of its own; two at a time are what two cores carry.
+TESTFLAGS ?= -race -count=1 -p 2 -timeout 20m
+
+.PHONY: help build deps test lint fmt demo gap clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## build bin/remora, one static binary, and the laboratory's command
+	mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/remora ./cmd/remora
+	go build -o bin/remora-lab ./bench/cmd/remora-lab
+
+deps: ## install what the tests and the demo need and this machine lacks (Debian, root)
+	deploy/deps.sh
+
+test: deps build ## run all tests, those in network namespaces with real servers included
+	REMORA_BIN=$(CURDIR)/bin/remora go test $(TESTFLAGS) $(PKGS)
+
+lint: ## formatting, vet, static checks
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted" >&2; exit 1; fi
+	go vet $(PKGS)
+	go tool staticcheck $(PKGS)
+	go mod tidy -diff
+
+fmt: ## format all Go files
+	gofmt -w $$(git ls-files '*.go')
+
+demo: deps build ## three real MariaDB nodes, faults and a switchover before your eyes; KEEP=1 leaves it up
+	bin/remora-lab demo --remora bin/remora $(if $(KEEP),--keep)
+
+gap: deps build ## measure the client's gap, RUNS times each
+	bin/remora-lab gap --remora bin/remora --runs $(or $(RUNS),10) --profile $(or $(PROFILE),lan) --check
+
+clean: ## remove what was built, and laboratories left behind
+	if [ -x bin/remora-lab ]; then bin/remora-lab sweep; fi
+	rm -rf bin

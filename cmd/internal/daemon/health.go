@@ -1,0 +1,109 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+
+	"github.com/remora-ha/remora/cmd/internal/config"
+	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/detector"
+	"github.com/remora-ha/remora/netio"
+)
+
+// health runs the detector for this node's server, and another one when the account or the address changes.
+type health struct {
+	self    core.NodeSpec
+	deliver func(core.Event)
+	log     *slog.Logger
+
+	mu      sync.Mutex
+	current config.MySQL
+	restart chan *config.Config
+}
+
+func newHealth(self core.NodeSpec, deliver func(core.Event), log *slog.Logger) *health {
+	return &health{self: self, deliver: deliver, log: log, restart: make(chan *config.Config, 1)}
+}
+
+// run watches the server until ctx ends. A witness has none.
+func (h *health) run(ctx context.Context, cfg *config.Config) error {
+	if h.self.Witness {
+		<-ctx.Done()
+		return nil
+	}
+	for ctx.Err() == nil {
+		watch, cancel := context.WithCancel(ctx)
+		done := make(chan error, 1)
+		go func() { done <- h.watch(watch, cfg) }()
+		select {
+		case cfg = <-h.restart:
+			cancel()
+			<-done
+		case err := <-done:
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				return fmt.Errorf("watch MySQL: %w", err)
+			}
+		}
+	}
+	return nil
+}
+
+// use makes the detector follow a new file.
+func (h *health) use(cfg *config.Config) {
+	if h.self.Witness || h.server(cfg) == h.lastUsed() {
+		return
+	}
+	h.log.Info("MySQL's address or account changed: watching it anew")
+	h.restart <- cfg
+}
+
+func (h *health) lastUsed() config.MySQL {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.current
+}
+
+func (h *health) server(cfg *config.Config) config.MySQL {
+	n, _ := cfg.Node(h.self.Name)
+	return n.MySQL
+}
+
+func (h *health) watch(ctx context.Context, cfg *config.Config) error {
+	server := h.server(cfg)
+	h.mu.Lock()
+	h.current = server
+	h.mu.Unlock()
+	address := server.Address
+	if server.Network == "unix" {
+		address = "unix:" + address
+	}
+	d, err := detector.New(detector.Config{
+		Address: address, User: server.User, Password: func() (string, error) { return password(server.PasswordFile) },
+		Timing: cfg.Timing(), Deliver: h.deliver, Clock: netio.Boottime, Logger: h.log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := d.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
+}
+
+// password reads a password file. The end of the line does not belong to the password.
+func password(file string) (string, error) {
+	if file == "" {
+		return "", nil
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		return "", fmt.Errorf("read MySQL's password: %w", err)
+	}
+	return strings.TrimRight(string(b), "\r\n"), nil
+}

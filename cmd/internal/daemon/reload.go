@@ -1,0 +1,94 @@
+package daemon
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/remora-ha/remora/cmd/internal/config"
+	"github.com/remora-ha/remora/core"
+)
+
+// reloads reads the file again at each SIGHUP.
+func (d *daemon) reloads(ctx context.Context) {
+	hup := make(chan os.Signal, 1)
+	signal.Notify(hup, syscall.SIGHUP)
+	defer signal.Stop(hup)
+	for {
+		select {
+		case <-hup:
+			d.tell(d.notify.Reloading())
+			if err := d.reload(); err != nil {
+				d.log.Error("the file is not taken over, everything goes on as before", "file", d.opt.Path, "reason", err)
+			}
+			d.tell(d.notify.Ready())
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// reload takes over what can be changed while the daemon runs. If the file changes anything else, nothing of it is taken
+// over.
+func (d *daemon) reload() error {
+	next, err := config.Load(d.opt.Path)
+	if err != nil {
+		return err
+	}
+	if err := fixed(d.cfg, next, d.opt.Self.Name); err != nil {
+		return err
+	}
+	for _, p := range config.CheckHost(next, d.opt.Self.Name, config.ThisHost()).Errors() {
+		return fmt.Errorf("the machine does not fit the file: %s", p)
+	}
+	if err := d.node.Reload(); err != nil {
+		return err
+	}
+	d.health.use(next)
+	d.cfg = next
+	d.agent.Deliver(core.ConfigOffered{Config: next.Core()})
+	d.log.Info("the file was read again: certificates, MySQL's account and what it proposes to the cluster are in use",
+		"file", d.opt.Path, "version", next.Version)
+	return nil
+}
+
+// fixed returns an error that names everything that can only change with a restart.
+func fixed(old, next *config.Config, self core.NodeName) error {
+	var changed []string
+	note := func(key string, same bool) {
+		if !same {
+			changed = append(changed, key)
+		}
+	}
+	was, _ := old.Node(self)
+	is, ok := next.Node(self)
+	note("[[node]] "+string(self)+" (it is missing)", ok)
+	note("[[node]] address of "+string(self), was.Address == is.Address)
+	note("[[node]] witness of "+string(self), was.Witness == is.Witness)
+	note("cluster", old.Cluster == next.Cluster)
+	note("state_dir", old.StateDir == next.StateDir)
+	note("socket", old.Socket == next.Socket)
+	note("[tls] paths", old.TLS == next.TLS)
+	note("[timing] or profile, other than ttl", sameTiming(old.Timing(), next.Timing()))
+	for _, g := range old.Groups {
+		note("interface of group "+string(g.Name)+" on this node", !known(next, g.Name) || old.InterfaceFor(self, g.Name) == next.InterfaceFor(self, g.Name))
+	}
+	note("[[group]] label", labelOf(old) == labelOf(next))
+	if len(changed) == 0 {
+		return nil
+	}
+	return fmt.Errorf("these can only change with a restart of the daemon: %q", changed)
+}
+
+func known(c *config.Config, name core.GroupName) bool {
+	_, ok := c.Group(name)
+	return ok
+}
+
+// sameTiming compares what a running daemon can not change. The length of the lease is the ledger's.
+func sameTiming(a, b core.Timing) bool {
+	a.TTL, b.TTL = 0, 0
+	return a == b
+}
