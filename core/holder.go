@@ -32,6 +32,7 @@ type holding struct {
 	// read back proves nothing, because the claim may still take effect.
 	claims    int
 	unbindOut bool    // an Unbind is on its way
+	clean     bool    // no claim was on its way when that Unbind was sent
 	retryAt   Instant // when an Unbind or a ReleaseRequest is due again
 	tries     int
 	proved    bool // the addresses were bound, so the link was asked before
@@ -300,7 +301,7 @@ func (m *Machine) giveUpAll(why string) {
 }
 
 func (m *Machine) unbind(h *holding) {
-	h.unbindOut = true
+	h.unbindOut, h.clean = true, h.claims == 0
 	h.tries++
 	m.do(Unbind{Group: h.group, Epoch: h.epoch, Spec: h.spec})
 }
@@ -366,6 +367,8 @@ func (m *Machine) unbindDone(ev UnbindDone) {
 		m.alarm(h, "unbinding failed, trying again", ev.Err)
 	case h.claims > 0:
 		h.retryAt = m.now.Add(unbindRetryMax) // the end of the claim comes first, as a rule
+	case !h.clean:
+		m.unbind(h) // a claim ended while the Unbind was on its way, perhaps after that had looked
 	default:
 		h.phase, h.retryAt = releasing, m.now
 		m.note(h, "unbound", h.why)
