@@ -33,6 +33,7 @@ type holding struct {
 	claims    int
 	unbindOut bool    // an Unbind is on its way
 	clean     bool    // no claim was on its way when that Unbind was sent
+	due       Instant // until when the Bind or Probe on its way must have ended
 	retryAt   Instant // when an Unbind or a ReleaseRequest is due again
 	tries     int
 	proved    bool // the addresses were bound, so the link was asked before
@@ -57,6 +58,8 @@ const (
 	unbindRetryMin = 2 * time.Millisecond
 	unbindRetryMax = 100 * time.Millisecond
 	releaseRetry   = 20 * time.Millisecond
+	// stuckAfter is how many attempts to unbind may be needed before a node says that it can not serve the group.
+	stuckAfter = 3
 )
 
 // announcePlan returns when, counted from the bind, an owner announces: at once; soon again for the frame that a busy
@@ -97,7 +100,7 @@ func (h *holding) wake(t Timing, ttl time.Duration) Instant {
 	case releasing:
 		return h.retryAt
 	default:
-		return h.last(t)
+		return min(h.last(t), h.due)
 	}
 }
 
@@ -138,6 +141,8 @@ func (m *Machine) tendHolding(h *holding, g GroupState) {
 	if h.claiming() {
 		if why := m.mustYield(h, g); why != "" {
 			m.giveUp(h, why)
+		} else if h.phase != bound && !m.now.Before(h.due) {
+			m.giveUp(h, "the kernel did not bind in time")
 		}
 	}
 	switch h.phase {
@@ -191,6 +196,9 @@ func (m *Machine) blocked(spec GroupSpec) string {
 	}
 	if b, ok := m.barred[spec.Name]; ok && m.now.Before(b.until) {
 		return b.reason
+	}
+	if h := m.held[spec.Name]; h != nil && h.phase == unbinding && h.tries > stuckAfter {
+		return fmt.Sprintf("what it did in epoch %d can not be undone yet", h.epoch)
 	}
 	return ""
 }
@@ -248,7 +256,9 @@ func (m *Machine) claim(h *holding, g GroupState) {
 	if !g.Proved {
 		h.phase = probing
 		h.claims++
-		m.do(Probe{Group: h.group, Epoch: h.epoch, Spec: h.spec, For: probeFor, NotAfter: h.last(m.opt.Timing).Add(probeFor)})
+		notAfter := h.last(m.opt.Timing).Add(probeFor)
+		h.due = notAfter.Add(probeFor)
+		m.do(Probe{Group: h.group, Epoch: h.epoch, Spec: h.spec, For: probeFor, NotAfter: notAfter})
 		return
 	}
 	m.bind(h)
@@ -257,8 +267,8 @@ func (m *Machine) claim(h *holding, g GroupState) {
 func (m *Machine) bind(h *holding) {
 	h.phase = binding
 	h.claims++
-	h.extended = m.now
-	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), NotAfter: h.last(m.opt.Timing)})
+	h.extended, h.due = m.now, h.last(m.opt.Timing)
+	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), NotAfter: h.due})
 }
 
 // serve does what an owner owes from time to time: announcements and the kernel's lifetime.
@@ -268,6 +278,9 @@ func (m *Machine) serve(h *holding) {
 	}
 	if m.now.Sub(h.extended) >= extendEvery(m.ttl()) {
 		h.extended = m.now
+		if h.claims > 0 {
+			return // the one before it hangs, so this one would only wait behind it
+		}
 		h.claims++
 		m.do(Extend{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), NotAfter: h.last(m.opt.Timing)})
 	}
