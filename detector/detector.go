@@ -36,18 +36,12 @@ func (d *Detector) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	hints := make(chan hint, 8)
-	tell := func(h hint) {
-		select {
-		case hints <- h:
-		case <-ctx.Done():
-		}
-	}
-	ps := newProcesses(d.cfg.Timing.Probe, d.cfg.Logger, tell)
+	l := newLoop(d.cfg)
+	ps := newProcesses(d.cfg.Timing.Probe, d.cfg.Logger, l.tell)
 	wg.Go(func() { ps.run(ctx) })
-	srv := newServer(ctx, d, ps, tell)
-	newLoop(d.cfg, srv, hints).run(ctx)
-	srv.close()
+	srv := newServer(ctx, d, ps, l.tell)
+	defer srv.close()
+	l.run(ctx, srv)
 	return nil
 }
 
@@ -55,8 +49,10 @@ func (d *Detector) Run(ctx context.Context) error {
 type server interface {
 	// probe asks the server once and connects before if it must. It returns within about twice timeout.
 	probe(timeout time.Duration) report
-	// abort ends a probe that is under way and drops the connection.
+	// abort ends the probe that is under way, drops the connection, and lets every further probe fail at once until
+	// resume. It may be called from any goroutine.
 	abort()
+	resume()
 }
 
 // hint says that something happened beside the probes.
@@ -65,71 +61,113 @@ type hint struct {
 	exit string
 }
 
-// Limits on how often the facts alone make an event, and how often an account that is refused tries again: each refusal
-// costs the server a line in its log.
+// Limits on how often the position alone makes an event, and how often an account that is refused tries again: each
+// refusal costs the server a line in its log.
 const (
 	gtidEvery  = time.Second
 	refusedMax = time.Second
 )
 
-// loop owns the judge and the timing. It runs in one goroutine; a probe runs in another, one at a time.
+// loop owns the judge and the timing. It runs in one goroutine and probes in it too: every change of goroutines costs an
+// idle daemon more than the probe itself. Who tells it of an exit aborts the probe that is under way.
 type loop struct {
 	cfg   Config
-	srv   server
-	hints <-chan hint
+	exits chan string
+	lost  chan struct{}
 
+	srv     server
 	judge   *judge
 	health  core.Health
 	sent    core.Health
 	sentAt  core.Instant
 	timer   *time.Timer
 	due     core.Instant // when the next probe should start
-	started core.Instant // when the present probe did
-	late    time.Duration
-	busy    bool
-	stale   bool // the present probe's report must not count
-	again   bool // a probe must follow the present one at once
-	reports chan report
+	started core.Instant // when the last probe did
+
+	mu      sync.Mutex
+	aborter func()
 }
 
-func newLoop(cfg Config, srv server, hints <-chan hint) *loop {
-	return &loop{cfg: cfg, srv: srv, hints: hints, judge: newJudge(cfg.Timing), health: core.Health{Lag: unknownLag},
-		reports: make(chan report, 1)}
+func newLoop(cfg Config) *loop {
+	return &loop{cfg: cfg, exits: make(chan string, 1), lost: make(chan struct{}, 1), judge: newJudge(cfg.Timing),
+		health: core.Health{Lag: unknownLag}}
 }
 
-func (l *loop) run(ctx context.Context) {
+// tell takes a hint from another goroutine and never waits. One of each kind is enough.
+func (l *loop) tell(h hint) {
+	if h.exit == "" {
+		select {
+		case l.lost <- struct{}{}:
+		default:
+		}
+		return
+	}
+	select {
+	case l.exits <- h.exit:
+	default:
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.aborter != nil {
+		l.aborter()
+	}
+}
+
+func (l *loop) run(ctx context.Context, srv server) {
+	l.srv = srv
+	l.mu.Lock()
+	l.aborter = srv.abort
+	l.mu.Unlock()
+	defer context.AfterFunc(ctx, srv.abort)()
+	l.due = l.cfg.Clock()
 	l.timer = time.NewTimer(0)
 	defer l.timer.Stop()
-	l.due = l.cfg.Clock()
 	for {
 		select {
 		case <-ctx.Done():
-			if l.busy {
-				l.srv.abort()
-				<-l.reports
-			}
 			return
+		case reason := <-l.exits:
+			l.exit(reason)
+		case <-l.lost:
+			l.next(0)
 		case <-l.timer.C:
-			l.start()
-		case r := <-l.reports:
-			l.busy = false
-			l.take(r)
-		case h := <-l.hints:
-			l.heed(h)
+			l.probe(ctx)
 		}
 	}
 }
 
-// start begins a probe, unless one is under way.
-func (l *loop) start() {
-	if l.busy {
-		l.again = true
+// exit takes the end of the server's process, which is proof.
+func (l *loop) exit(reason string) {
+	l.srv.resume()
+	l.conclude(l.judge.Observe(l.cfg.Clock(), dead, 0), reason)
+	l.next(l.cfg.Timing.Probe)
+}
+
+// probe asks the server once and draws the conclusion. What a dying server seems to answer does not count.
+func (l *loop) probe(ctx context.Context) {
+	l.started = l.cfg.Clock()
+	lateStart := l.started.Sub(l.due)
+	r := l.srv.probe(l.cfg.Timing.ProbeTimeout)
+	if ctx.Err() != nil {
+		return // it was aborted, which says nothing
+	}
+	select {
+	case reason := <-l.exits:
+		l.exit(reason)
+		return
+	default:
+	}
+	if r.lost {
+		select { // the same loss, told by the watch of the connection
+		case <-l.lost:
+		default:
+		}
+		l.next(0)
 		return
 	}
-	l.busy, l.again = true, false
-	l.started = l.cfg.Clock()
-	l.late = max(0, l.started.Sub(l.due))
-	go func() { l.reports <- l.srv.probe(l.cfg.Timing.ProbeTimeout) }()
+	now := l.cfg.Clock()
+	l.take(now, r, max(lateStart, now.Sub(l.started.Add(r.allowed))))
+	l.next(l.interval(r))
 }
 
 // next asks for a probe d after the start of the last one, at once if that is over.
@@ -139,53 +177,21 @@ func (l *loop) next(d time.Duration) {
 	l.timer.Reset(l.due.Sub(now))
 }
 
-// heed takes a hint. The end of the process is proof; the loss of the connection is a reason to ask at once.
-func (l *loop) heed(h hint) {
-	if h.exit == "" {
-		l.due = l.cfg.Clock()
-		l.start()
-		return
-	}
-	l.stale = l.busy
-	l.srv.abort()
-	l.conclude(l.judge.Observe(l.cfg.Clock(), dead, 0), h.exit)
-}
-
-// take works on the report of a probe and asks for the next one.
-func (l *loop) take(r report) {
-	if l.stale {
-		l.stale = false
-		l.next(l.cfg.Timing.Probe)
-		return
-	}
-	if r.lost {
-		l.next(0)
-		return
-	}
-	now := l.cfg.Clock()
-	late := max(l.late, now.Sub(l.started.Add(r.allowed)))
+// take works on the report of a probe.
+func (l *loop) take(now core.Instant, r report, late time.Duration) {
 	v := l.judge.Observe(now, r.finding, late)
 	if v.state == core.Healthy && r.finding == answered {
 		l.learn(r)
 		l.health.Reason = r.reason
 	}
 	l.conclude(v, l.reason(v, r, late))
-	if l.again {
-		l.next(0)
-		return
-	}
-	l.next(l.interval(r))
 }
 
 func (l *loop) interval(r report) time.Duration {
-	probe := l.cfg.Timing.Probe
-	switch {
-	case r.refused:
+	if probe := l.cfg.Timing.Probe; r.refused {
 		return max(probe, min(5*probe, refusedMax))
-	case r.broken:
-		return probe / 4
 	}
-	return probe
+	return l.cfg.Timing.Probe
 }
 
 // learn takes over what the server has said of itself.

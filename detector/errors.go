@@ -2,6 +2,7 @@ package detector
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -18,7 +19,7 @@ type report struct {
 	reason  string
 	// lost: an idle, proven connection had ended. It says nothing of the server; ask again at once.
 	lost bool
-	// broken: the server closed the connection on us. Worth asking again soon.
+	// broken: the connection ended under us.
 	broken bool
 	// refused: the server lives and does not let us in. Ask less often.
 	refused bool
@@ -38,7 +39,7 @@ const (
 func refusal(number uint16) (advice string, ok bool) {
 	switch number {
 	case 1040:
-		return "too many connections: raise max_connections, or give the account CONNECTION_ADMIN (MySQL), CONNECTION ADMIN (MariaDB) or SUPER, which have one in reserve", true
+		return "too many connections: raise max_connections, or GRANT CONNECTION ADMIN (MySQL: CONNECTION_ADMIN) for the reserved slot", true
 	case 1042, 1043:
 		return "the server could not take our handshake: look at its error log, and at name resolution (skip_name_resolve)", true
 	case 1044:
@@ -69,7 +70,8 @@ func driverRefusal(err error) bool {
 			return true
 		}
 	}
-	return false
+	var cert *tls.CertificateVerificationError
+	return errors.As(err, &cert)
 }
 
 // classify sorts what went wrong with a probe. It is the only place that does. below is the first error of the socket

@@ -1,7 +1,6 @@
 package detector
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -18,18 +17,18 @@ import (
 // of the connection while nobody reads.
 type link struct {
 	net.Conn
-	raw   syscall.RawConn
-	heard atomic.Bool // the server has sent something
-	over  atomic.Bool
-	once  sync.Once
+	raw    syscall.RawConn
+	poller *poller
+	heard  atomic.Bool // the server has sent something
+	proven atomic.Bool // the server has answered a probe
+	over   atomic.Bool
 
-	mu       sync.Mutex
-	err      error
-	stop     int // eventfd that ends the watch
-	watching bool
+	mu  sync.Mutex
+	err error
 }
 
-// newLink takes over c. lost is called once, from a goroutine of wg, if the connection ends other than by Close.
+// newLink takes over c. lost is called once, from a goroutine of wg, if the connection ends other than by Close after it
+// was proven; before that, whoever is busy with it notices.
 func newLink(c net.Conn, wg *sync.WaitGroup, lost func()) (*link, error) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
@@ -39,68 +38,36 @@ func newLink(c net.Conn, wg *sync.WaitGroup, lost func()) (*link, error) {
 	if err != nil {
 		return nil, fmt.Errorf("detector: file descriptor of the connection: %w", err)
 	}
-	l := &link{Conn: c, raw: raw}
-	// A descriptor of its own stays valid for poll when the driver closes the connection.
-	fd := -1
-	if cerr := raw.Control(func(f uintptr) { fd, err = unix.FcntlInt(f, unix.F_DUPFD_CLOEXEC, 0) }); cerr != nil || err != nil {
-		return nil, fmt.Errorf("detector: duplicate the connection's descriptor: %w", errors.Join(cerr, err))
+	p, err := newPoller()
+	if err != nil {
+		return nil, fmt.Errorf("detector: watch of the connection: %w", err)
 	}
-	if l.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		unix.Close(fd)
-		return nil, fmt.Errorf("detector: eventfd: %w", err)
+	// Only the end of the connection is waited for. The kernel filters by that, so data wakes nobody.
+	if cerr := raw.Control(func(fd uintptr) { err = p.add(int(fd), unix.EPOLLRDHUP) }); cerr != nil || err != nil {
+		p.close()
+		return nil, fmt.Errorf("detector: watch of the connection: %w", errors.Join(cerr, err))
 	}
-	l.watching = true
-	wg.Go(func() { l.watch(fd, lost) })
+	l := &link{Conn: c, raw: raw, poller: p}
+	wg.Go(func() { l.watch(lost) })
 	return l, nil
 }
 
-// watch sleeps in poll until the peer has closed or reset the connection. Data does not wake it: the kernel filters by
-// the events asked for.
-func (l *link) watch(fd int, lost func()) {
-	defer l.unwatch()
-	defer unix.Close(fd)
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}, {Fd: int32(l.stop), Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return
-		}
-		if fds[1].Revents != 0 {
-			return
-		}
-		if fds[0].Revents != 0 {
-			l.over.Store(true)
-			lost()
-			return
-		}
+// watch waits until the peer has closed or reset the connection, or Close is called.
+func (l *link) watch(lost func()) {
+	if _, err := l.poller.wait(0); err != nil {
+		return
 	}
-}
-
-func (l *link) unwatch() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.watching = false
-	unix.Close(l.stop)
+	l.over.Store(true)
+	if l.proven.Load() {
+		lost()
+	}
 }
 
 // Close ends the connection and the watch. It may be called more than once and at any time.
 func (l *link) Close() error {
-	var err error
-	l.once.Do(func() {
-		l.over.Store(true)
-		l.mu.Lock()
-		if l.watching {
-			wake(l.stop)
-		}
-		l.mu.Unlock()
-		err = l.Conn.Close()
-	})
-	return err
-}
-
-// wake makes an eventfd readable. It cannot fail: the counter is far from its limit.
-func wake(eventfd int) {
-	one := binary.NativeEndian.AppendUint64(nil, 1)
-	unix.Write(eventfd, one)
+	l.over.Store(true)
+	l.poller.close()
+	return l.Conn.Close()
 }
 
 func (l *link) Read(b []byte) (int, error) {

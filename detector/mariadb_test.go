@@ -4,10 +4,12 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -55,7 +57,7 @@ var template = sync.OnceValues(func() (string, error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--user="+serverUser(),
+	out, err := exec.Command("mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--user=root",
 		"--skip-test-db", "--datadir="+dir, "--innodb-log-file-size=4M").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
@@ -63,7 +65,8 @@ var template = sync.OnceValues(func() (string, error) {
 	return dir, nil
 })
 
-func serverUser() string { return "root" }
+// noBindAddress is not an argument of the server: it stands for the absence of one.
+const noBindAddress = "(no bind address)"
 
 func freePort(t testing.TB) int {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -96,11 +99,14 @@ func (m *mariadb) address() string { return "127.0.0.1:" + strconv.Itoa(m.port) 
 
 func (m *mariadb) start() {
 	m.t.Helper()
-	args := append([]string{"--no-defaults", "--user=" + serverUser(), "--datadir=" + filepath.Join(m.dir, "data"),
+	args := append([]string{"--no-defaults", "--user=root", "--datadir=" + filepath.Join(m.dir, "data"),
 		"--socket=" + m.socket(), "--pid-file=" + filepath.Join(m.dir, "pid"), "--port=" + strconv.Itoa(m.port),
 		"--innodb-buffer-pool-size=8M", "--innodb-log-file-size=4M", "--key-buffer-size=1M", "--performance-schema=OFF",
 		"--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--log-error=" + filepath.Join(m.dir, "log"),
 		"--bind-address=127.0.0.1"}, m.args...)
+	if slices.Contains(m.args, noBindAddress) {
+		args = slices.DeleteFunc(args, func(a string) bool { return a == noBindAddress || a == "--bind-address=127.0.0.1" })
+	}
 	m.cmd = exec.Command("mariadbd", args...)
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := m.cmd.Start(); err != nil {
@@ -265,3 +271,23 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(code)
 }
+
+// lockedLog is a log that may be read while it is written.
+type lockedLog struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (l *lockedLog) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func (l *lockedLog) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }

@@ -67,33 +67,35 @@ func listeners(port uint16) (as []netip.Addr) {
 	return as
 }
 
-// owner is the process that serves an endpoint, and the listening sockets by which it was found.
-type owner struct {
-	pid    int
-	inodes []uint64
-}
-
-// findOwner looks for the process behind e. socket is the path of the server's unix socket, if it is known.
-func findOwner(ctx context.Context, e endpoint, socket string) (owner, error) {
+// doors returns the listening sockets through which e can have been reached; none for a unix socket.
+func doors(e endpoint) ([]uint64, error) {
 	if !e.server.IsValid() {
-		return owner{pid: e.pid}, plausible(e.pid)
+		return nil, nil
 	}
 	sockets, err := listenersAt(ownTables)
 	if err != nil {
-		return owner{}, err
+		return nil, err
 	}
-	o := owner{inodes: listeningInodes(sockets, e.server)}
-	if len(o.inodes) == 0 {
-		return o, errNotLocal
+	inodes := listeningInodes(sockets, e.server)
+	if len(inodes) == 0 {
+		return nil, errNotLocal
 	}
-	if o.pid, err = holder(o.inodes); err == nil || !errors.Is(err, errPermission) || socket == "" {
-		return o, err
+	return inodes, nil
+}
+
+// findOwner looks for the process behind e, which has the given listening sockets. path is that of the server's unix
+// socket, if it is known.
+func findOwner(ctx context.Context, e endpoint, inodes []uint64, path string) (pid int, err error) {
+	if len(inodes) == 0 {
+		return e.pid, plausible(e.pid)
 	}
-	if pid, serr := askSocket(ctx, socket, o.inodes); serr == nil {
-		o.pid = pid
-		return o, nil
+	pid, err = holder(inodes)
+	if errors.Is(err, errPermission) && path != "" {
+		if asked, aerr := askSocket(ctx, path, inodes); aerr == nil {
+			return asked, nil
+		}
 	}
-	return o, err
+	return pid, err
 }
 
 // plausible refuses what cannot be the server: nobody, ourselves, and the init process that may hold the listening

@@ -2,11 +2,13 @@ package detector
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -21,11 +23,20 @@ type processes struct {
 	asks  chan endpoint
 	paths chan string
 
-	// of run's goroutine
-	path    string // of the server's unix socket
-	last    endpoint
+	mu      sync.Mutex // held by run to set watched, and by others to use it
 	watched *process
-	noted   string
+
+	// The rest belongs to run's goroutine.
+	now    key
+	failed key // for what the search was in vain
+	noted  string
+}
+
+// key is what a search depends on. Only another key is worth another search.
+type key struct {
+	endpoint endpoint
+	doors    string // the inodes of the listening sockets, as text to be comparable
+	path     string // of the server's unix socket
 }
 
 func newProcesses(probe time.Duration, log *slog.Logger, tell func(hint)) *processes {
@@ -59,9 +70,9 @@ func (p *processes) run(ctx context.Context) {
 			return
 		case <-ended:
 			p.unwatch()
-		case p.path = <-p.paths:
+		case p.now.path = <-p.paths:
 			p.search(ctx)
-		case p.last = <-p.asks:
+		case p.now.endpoint = <-p.asks:
 			p.search(ctx)
 		}
 	}
@@ -69,45 +80,75 @@ func (p *processes) run(ctx context.Context) {
 
 // search makes sure that the process behind the last endpoint is the one that is watched.
 func (p *processes) search(ctx context.Context) {
-	if p.last == (endpoint{}) || p.watched != nil && p.watched.serves(p.last) {
+	if p.now.endpoint == (endpoint{}) {
 		return
 	}
-	o, err := findOwner(ctx, p.last, p.path)
+	inodes, err := doors(p.now.endpoint)
+	p.now.doors = fmt.Sprint(inodes)
 	if err != nil {
-		p.note(err)
+		p.fail(err)
 		return
 	}
-	w, err := openProcess(o, p.probe)
+	if p.watched != nil && p.watched.endpoint == p.now.endpoint && p.watched.doors == p.now.doors || p.failed == p.now {
+		return
+	}
+	pid, err := findOwner(ctx, p.now.endpoint, inodes, p.now.path)
 	if err != nil {
-		p.note(err)
+		p.fail(err)
+		return
+	}
+	w, err := openProcess(pid, p.probe)
+	if err != nil {
+		p.fail(err)
 		return
 	}
 	p.unwatch()
-	p.watched, p.noted = w, ""
+	w.key = p.now
+	p.failed, p.noted = key{}, ""
+	p.mu.Lock()
+	p.watched = w
+	p.mu.Unlock()
 	p.log.Info("watching the server's process", "pid", w.pid, "name", w.name, "by", w.means())
 	go w.watch(p.tell)
 }
 
-func (p *processes) unwatch() {
-	if p.watched != nil {
-		p.watched.close()
-		p.watched = nil
-	}
-}
-
-// note logs once why the process can not be watched.
-func (p *processes) note(err error) {
+// fail remembers that there is no process to watch, and logs it once.
+func (p *processes) fail(err error) {
+	p.unwatch()
+	p.failed = p.now
 	if p.noted != err.Error() {
 		p.noted = err.Error()
 		p.log.Warn("the end of the server's process will be noticed late, by its sockets alone", "reason", err)
 	}
 }
 
-// Intervals at which the flags of the main thread are read: often if nothing else tells of an exit before its end,
-// seldom if only a core dump goes unnoticed otherwise.
+func (p *processes) unwatch() {
+	w := p.watched
+	if w == nil {
+		return
+	}
+	w.stop()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.watched = nil
+	w.release()
+}
+
+// dying says how the server's process ends, if its flags tell so now. It is cheap and does not wait.
+func (p *processes) dying() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.watched == nil {
+		return ""
+	}
+	return p.watched.flagged()
+}
+
+// How the flags of the main thread are read.
 const (
-	flagsOftenMin, flagsOftenMax   = 2 * time.Millisecond, 10 * time.Millisecond
-	flagsSeldomMin, flagsSeldomMax = 10 * time.Millisecond, 50 * time.Millisecond
+	// flagsMin and flagsMax bound the interval, if nothing else tells of an exit before its end. Otherwise the flags are
+	// read with each probe only: they tell of a core dump before the threads end.
+	flagsMin, flagsMax = 2 * time.Millisecond, 10 * time.Millisecond
 	// afterThread is how many times the flags are read, a millisecond apart, after a thread has ended.
 	afterThread = 20
 	// threadsWatched is how many threads are watched: all but one of a killed process end at once, whichever that is.
@@ -116,32 +157,33 @@ const (
 
 // process is a process under watch.
 type process struct {
-	pid    int
-	name   string
-	inodes []uint64
-	stat   *os.File // of the main thread alone: the kernel sums up all threads for /proc/PID/stat
-	ignore uint32   // flags that were set when the watch began
-	pidfd  int
-	conn   *connector // nil if not to be had
-	thread []int      // pidfds of threads
-	stop   int        // eventfd
-	probe  time.Duration
-	ended  chan struct{}
+	key
+	pid       int
+	name      string
+	stat      int    // descriptor, of the main thread alone: the kernel sums up all threads for /proc/PID/stat
+	ignore    uint32 // flags that were set when the watch began
+	poller    *poller
+	pidfd     int
+	conn      *connector // nil if not to be had
+	thread    []int      // pidfds of threads
+	oldKernel bool       // it has no pidfds of threads
+	probe     time.Duration
+	ended     chan struct{}
 }
 
 // openProcess makes what is needed to watch a process, the better means only where the kernel grants them.
-func openProcess(o owner, probe time.Duration) (*process, error) {
-	name := fmt.Sprintf("/proc/%d/task/%d/stat", o.pid, o.pid)
-	f, err := os.Open(name)
+func openProcess(pid int, probe time.Duration) (*process, error) {
+	name := fmt.Sprintf("/proc/%d/task/%d/stat", pid, pid)
+	stat, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("process %d: %w", o.pid, err)
+		return nil, fmt.Errorf("process %d: open %s: %w", pid, name, err)
 	}
-	p := &process{pid: o.pid, inodes: o.inodes, stat: f, pidfd: -1, stop: -1, probe: probe, ended: make(chan struct{})}
+	p := &process{pid: pid, stat: stat, pidfd: -1, probe: probe, ended: make(chan struct{})}
 	if err := p.open(); err != nil {
 		p.release()
-		return nil, fmt.Errorf("process %d: %w", o.pid, err)
+		return nil, fmt.Errorf("process %d: %w", pid, err)
 	}
-	p.conn, _ = openConnector(p.pid)
+	p.openConnector()
 	p.openThreads()
 	return p, nil
 }
@@ -151,8 +193,11 @@ func (p *process) open() (err error) {
 	if p.pidfd, err = unix.PidfdOpen(p.pid, 0); err != nil {
 		return fmt.Errorf("pidfd_open: %w", err)
 	}
-	if p.stop, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
-		return fmt.Errorf("eventfd: %w", err)
+	if p.poller, err = newPoller(); err != nil {
+		return err
+	}
+	if err := p.poller.add(p.pidfd, unix.EPOLLIN); err != nil {
+		return err
 	}
 	s, err := p.read()
 	if err != nil {
@@ -164,16 +209,32 @@ func (p *process) open() (err error) {
 
 func (p *process) read() (taskStat, error) {
 	var b [1024]byte
-	n, err := p.stat.ReadAt(b[:], 0)
-	if n == 0 {
-		return taskStat{}, err
+	n, err := unix.Pread(p.stat, b[:], 0)
+	if err != nil {
+		return taskStat{}, fmt.Errorf("stat: %w", err)
 	}
 	return parseStat(b[:n])
+}
+
+// openConnector subscribes to exit events, if that is possible here.
+func (p *process) openConnector() {
+	c, err := openConnector(p.pid)
+	if err != nil {
+		return
+	}
+	if err := p.poller.add(c.fd, unix.EPOLLIN); err != nil {
+		c.close()
+		return
+	}
+	p.conn = c
 }
 
 // openThreads takes pidfds of some threads (PIDFD_THREAD, Linux 6.9), the oldest, which are the server's own and stay.
 func (p *process) openThreads() {
 	p.closeThreads()
+	if p.oldKernel {
+		return
+	}
 	f, err := os.Open(fmt.Sprintf("/proc/%d/task", p.pid))
 	if err != nil {
 		return
@@ -186,7 +247,15 @@ func (p *process) openThreads() {
 			continue
 		}
 		fd, err := unix.PidfdOpen(tid, unix.O_EXCL)
+		if errors.Is(err, unix.EINVAL) {
+			p.oldKernel = true // a kernel before 6.9
+			return
+		}
 		if err != nil {
+			continue // the thread has ended
+		}
+		if err := p.poller.add(fd, unix.EPOLLIN); err != nil {
+			unix.Close(fd)
 			return
 		}
 		p.thread = append(p.thread, fd)
@@ -203,16 +272,20 @@ func (p *process) closeThreads() {
 // prompt reports whether the kernel tells of the exit of threads by itself. One thread may be the last to go.
 func (p *process) prompt() bool { return p.conn != nil || len(p.thread) > 1 }
 
+// interval is how often the flags are read, 0 for not by the watch.
 func (p *process) interval() time.Duration {
 	if p.prompt() {
-		return min(max(p.probe/2, flagsSeldomMin), flagsSeldomMax)
+		return 0
 	}
-	return min(max(p.probe/10, flagsOftenMin), flagsOftenMax)
+	return min(max(p.probe/10, flagsMin), flagsMax)
 }
 
 // means says by what an exit is seen, for the log.
 func (p *process) means() []string {
-	m := []string{"pidfd", fmt.Sprintf("flags every %v", p.interval())}
+	m := []string{"pidfd"}
+	if d := p.interval(); d > 0 {
+		m = append(m, fmt.Sprintf("flags every %v", d))
+	}
 	if p.conn != nil {
 		m = append(m, "process connector")
 	}
@@ -220,15 +293,6 @@ func (p *process) means() []string {
 		m = append(m, "thread pidfds")
 	}
 	return m
-}
-
-// serves reports whether this process is still the one behind e.
-func (p *process) serves(e endpoint) bool {
-	if !e.server.IsValid() {
-		return e.pid == p.pid
-	}
-	sockets, err := listenersAt(ownTables)
-	return err == nil && slices.Equal(listeningInodes(sockets, e.server), p.inodes)
 }
 
 // watch waits for the end of the process and tells it, or for close.
@@ -243,61 +307,42 @@ func (p *process) watch(tell func(hint)) {
 				p.openThreads()
 			}
 		}
-		w, err := p.poll(wait)
-		if err != nil || w.stopped {
+		ready, err := p.poller.wait(wait)
+		if err != nil {
 			return
 		}
-		if w.thread {
+		if slices.ContainsFunc(p.thread, func(fd int) bool { return slices.Contains(ready, fd) }) {
 			p.closeThreads()
 			burst = afterThread
 		}
-		if reason := p.exit(w); reason != "" {
+		if reason := p.exit(ready); reason != "" {
 			tell(hint{exit: reason})
 			return
 		}
 	}
 }
 
-// woken says what ended a poll.
-type woken struct{ stopped, ended, connector, thread bool }
-
-func (p *process) poll(wait time.Duration) (w woken, err error) {
-	fds := make([]unix.PollFd, 0, 3+threadsWatched)
-	for _, fd := range append([]int{p.stop, p.pidfd}, p.thread...) {
-		fds = append(fds, unix.PollFd{Fd: int32(fd), Events: unix.POLLIN})
-	}
-	if p.conn != nil {
-		fds = append(fds, unix.PollFd{Fd: int32(p.conn.fd), Events: unix.POLLIN})
-	}
-	ts := unix.NsecToTimespec(wait.Nanoseconds())
-	if _, err := unix.Ppoll(fds, &ts, nil); err != nil && err != unix.EINTR {
-		return w, err
-	}
-	w.stopped, w.ended = fds[0].Revents != 0, fds[1].Revents != 0
-	for i := range p.thread {
-		w.thread = w.thread || fds[2+i].Revents != 0
-	}
-	w.connector = p.conn != nil && fds[len(fds)-1].Revents != 0
-	return w, nil
-}
-
 // exit says how the process ends, or nothing if it does not.
-func (p *process) exit(w woken) string {
-	if w.connector {
+func (p *process) exit(ready []int) string {
+	if p.conn != nil && slices.Contains(ready, p.conn.fd) {
 		if signal := p.conn.killed(); signal != 0 {
 			return p.describe("is exiting", signal)
 		}
 	}
-	s, err := p.read()
-	switch {
-	case w.ended:
+	if slices.Contains(ready, p.pidfd) {
+		s, _ := p.read() // as long as nobody has waited for it
 		return p.describe("has ended", signalOf(s.exitCode))
-	case err != nil:
-		return "" // gone: the pidfd will say so
-	case s.flags&^p.ignore&(flagExiting|flagSignaled) != 0:
-		return p.describe("is exiting", signalOf(s.exitCode))
 	}
-	return ""
+	return p.flagged()
+}
+
+// flagged says how the process ends, if the flags of its main thread tell.
+func (p *process) flagged() string {
+	s, err := p.read()
+	if err != nil || s.flags&^p.ignore&(flagExiting|flagSignaled) == 0 {
+		return "" // one that is gone altogether is the pidfd's business
+	}
+	return p.describe("is exiting", signalOf(s.exitCode))
 }
 
 func (p *process) describe(what string, signal int) string {
@@ -308,20 +353,21 @@ func (p *process) describe(what string, signal int) string {
 	return s
 }
 
-// close ends the watch, waits for it and frees everything.
-func (p *process) close() {
-	wake(p.stop)
+// stop ends the watch and waits for it.
+func (p *process) stop() {
+	p.poller.close()
 	<-p.ended
-	p.release()
 }
 
+// release frees everything.
 func (p *process) release() {
 	p.closeThreads()
-	p.stat.Close()
-	for _, fd := range []int{p.pidfd, p.stop} {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
+	unix.Close(p.stat)
+	if p.poller != nil {
+		p.poller.close()
+	}
+	if p.pidfd >= 0 {
+		unix.Close(p.pidfd)
 	}
 	if p.conn != nil {
 		p.conn.close()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"strings"
 	"sync"
@@ -20,6 +21,10 @@ import (
 
 // statusEvery is how often a probe also asks for what changes slowly or costs more: position and replica status.
 const statusEvery = time.Second
+
+// statusHold is how long the replica status is left alone after it was not answered in time: on some servers it waits for
+// a STOP REPLICA that itself waits for a long transaction. Each attempt costs the server a thread as long.
+const statusHold = 30 * time.Second
 
 // quitWait is how long the goodbye to the server may take.
 const quitWait = 20 * time.Millisecond
@@ -42,11 +47,15 @@ type mysqlServer struct {
 	procs *processes
 	tell  func(hint)
 	sess  *session
+	facts facts
+	alarm string         // of the replica status, empty if there is none
+	hold  time.Time      // until when the replica status is left alone
 	wg    sync.WaitGroup // the watches of the links
 
-	mu     sync.Mutex
-	cancel context.CancelFunc // of the dial and login under way
-	link   *link              // of the connection that exists or is being made
+	mu      sync.Mutex
+	aborted bool
+	cancel  context.CancelFunc // of the dial and login under way
+	link    *link              // of the connection that exists or is being made
 }
 
 // session is a connection that has logged in.
@@ -54,14 +63,12 @@ type session struct {
 	conn     driver.Conn
 	link     *link
 	dialect  dialect
-	proven   bool // has answered a probe
-	facts    facts
-	alarms   []string
 	statusAt time.Time
+	spoiled  bool // an answer is still under way that nobody will read
 }
 
 func newServer(ctx context.Context, d *Detector, procs *processes, tell func(hint)) *mysqlServer {
-	return &mysqlServer{ctx: ctx, d: d, procs: procs, tell: tell}
+	return &mysqlServer{ctx: ctx, d: d, procs: procs, tell: tell, facts: facts{lag: unknownLag}}
 }
 
 // close says goodbye to the server, for which it waits but shortly. No probe may be under way.
@@ -77,6 +84,7 @@ func (s *mysqlServer) close() {
 func (s *mysqlServer) abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.aborted = true
 	if s.cancel != nil {
 		s.cancel()
 	}
@@ -85,9 +93,28 @@ func (s *mysqlServer) abort() {
 	}
 }
 
+func (s *mysqlServer) resume() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.aborted = false
+}
+
 // probe asks the server once. If the connection was lost it makes a new one, so a call after a loss is the dial that
-// decides.
+// decides. The flags of the process are looked at before, and again if there was no answer.
 func (s *mysqlServer) probe(timeout time.Duration) report {
+	if reason := s.procs.dying(); reason != "" {
+		return report{finding: dead, reason: reason}
+	}
+	r := s.attempt(timeout)
+	if r.finding == silent {
+		if reason := s.procs.dying(); reason != "" {
+			r.finding, r.reason, r.lost = dead, reason, false
+		}
+	}
+	return r
+}
+
+func (s *mysqlServer) attempt(timeout time.Duration) report {
 	if s.sess != nil && s.sess.link.ended() {
 		s.drop()
 	}
@@ -106,12 +133,15 @@ func (s *mysqlServer) probe(timeout time.Duration) report {
 
 // open dials and logs in within timeout.
 func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
-	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
 	s.mu.Lock()
 	s.cancel, s.link = cancel, nil
+	if s.aborted {
+		cancel()
+	}
 	s.mu.Unlock()
-	conn, secretErr, err := s.login(ctx)
+	conn, secretErr, err := s.login(ctx, time.Now().Add(timeout))
 	link := s.link
 	if link != nil && link.greeted() {
 		s.procs.follow(link.peer())
@@ -134,7 +164,7 @@ func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
 
 // login makes a connection through the driver. Without a password it tries all the same: the refusal tells a living
 // server from a dead one.
-func (s *mysqlServer) login(ctx context.Context) (conn driver.Conn, secretErr, err error) {
+func (s *mysqlServer) login(ctx context.Context, deadline time.Time) (conn driver.Conn, secretErr, err error) {
 	password := ""
 	if s.d.cfg.Password != nil {
 		password, secretErr = s.d.cfg.Password()
@@ -146,7 +176,9 @@ func (s *mysqlServer) login(ctx context.Context) (conn driver.Conn, secretErr, e
 	cfg.CheckConnLiveness = false // the link is watched instead
 	cfg.Logger = &mysql.NopLogger{}
 	cfg.ConnectionAttributes = "program_name:remora"
-	cfg.DialFunc = s.dial
+	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
+		return s.dial(ctx, network, address, deadline)
+	}
 	c, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, secretErr, err
@@ -155,8 +187,9 @@ func (s *mysqlServer) login(ctx context.Context) (conn driver.Conn, secretErr, e
 	return conn, secretErr, err
 }
 
-func (s *mysqlServer) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	var dialer net.Dialer
+// dial connects. The deadline is that of the socket and not of ctx, which would close it and so hide that it was late.
+func (s *mysqlServer) dial(ctx context.Context, network, address string, deadline time.Time) (net.Conn, error) {
+	dialer := net.Dialer{Deadline: deadline}
 	c, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
@@ -166,6 +199,7 @@ func (s *mysqlServer) dial(ctx context.Context, network, address string) (net.Co
 		c.Close()
 		return nil, err
 	}
+	l.SetDeadline(deadline)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ctx.Err() != nil {
@@ -178,16 +212,22 @@ func (s *mysqlServer) dial(ctx context.Context, network, address string) (net.Co
 
 // ask sends the probe on the open connection.
 func (s *mysqlServer) ask(timeout time.Duration) report {
-	sess := s.sess
-	sess.link.SetDeadline(time.Now().Add(timeout))
-	err := sess.refresh(s)
-	if err == nil {
-		sess.proven = true
-		return report{finding: answered, reason: "answers queries", facts: sess.facts, alarms: sess.alarms}
+	link := s.sess.link
+	link.SetDeadline(time.Now().Add(timeout))
+	if err := s.refresh(timeout); err != nil {
+		r := classify(err, link.failure(), timeout)
+		r.lost = link.proven.Load() && r.broken
+		s.drop()
+		return r
 	}
-	r := classify(err, sess.link.failure(), timeout)
-	r.lost = sess.proven && r.broken
-	s.drop()
+	link.proven.Store(true)
+	if s.sess.spoiled {
+		s.drop()
+	}
+	r := report{finding: answered, reason: "answers queries", facts: s.facts}
+	if s.alarm != "" {
+		r.alarms = []string{s.alarm}
+	}
 	return r
 }
 
@@ -199,48 +239,58 @@ func (s *mysqlServer) drop() {
 }
 
 // refresh asks for the facts: the dialect first if it is not known, the slow ones when they are due.
-func (x *session) refresh(s *mysqlServer) error {
+func (s *mysqlServer) refresh(timeout time.Duration) error {
+	x := s.sess
 	if x.dialect.vars == nil {
 		if err := x.recognise(); err != nil {
 			return err
 		}
-		x.facts.version = x.dialect.vars["version"]
-		x.facts.listens = listens(x.dialect.vars, listeners)
+		s.facts.version = x.dialect.vars["version"]
+		s.facts.listens = listens(x.dialect.vars, listeners)
 		s.procs.socket(x.dialect.vars["socket"])
 	}
-	status := time.Since(x.statusAt) >= statusEvery
-	rows, err := x.query(x.dialect.askFacts(status))
+	now := time.Now()
+	due := now.Sub(x.statusAt) >= statusEvery
+	rows, err := x.query(x.dialect.askFacts(due))
 	if err != nil {
 		return err
 	}
-	if len(rows) == 1 {
-		x.facts.writable = writable(rows[0])
+	if len(rows) != 1 {
+		return fmt.Errorf("%d rows where one was expected", len(rows))
 	}
-	if !status {
+	s.facts.writable = writable(rows[0])
+	if !due {
 		return nil
 	}
-	x.statusAt = time.Now()
-	if len(rows) == 1 {
-		x.facts.gtid = strings.ReplaceAll(rows[0]["gtid"], "\n", "")
+	x.statusAt = now
+	s.facts.gtid = strings.ReplaceAll(rows[0]["gtid"], "\n", "")
+	if now.Before(s.hold) {
+		return nil
 	}
-	return x.replica()
+	// The server has answered the probe: what follows has a deadline of its own, and to miss it is no sign of death.
+	x.link.SetDeadline(time.Now().Add(timeout))
+	return s.replica(now)
 }
 
-// replica reads the replica status. A missing privilege is an alarm and leaves it unknown.
-func (x *session) replica() error {
-	rows, err := x.query(x.dialect.askReplica())
+// replica reads the replica status. If that is not possible it is unknown, with an alarm.
+func (s *mysqlServer) replica(now time.Time) error {
+	d := s.sess.dialect
+	rows, err := s.sess.query(d.askReplica())
 	var answer *mysql.MySQLError
-	if errors.As(err, &answer) && answer.Number == errPrivilege {
-		p := x.dialect.replicaPrivilege()
-		x.alarms = []string{fmt.Sprintf("the replica status is not to be seen: GRANT %s ON *.* to the account", p)}
-		x.facts.replicating, x.facts.lag = core.Unknown, unknownLag
+	switch {
+	case err == nil:
+		s.alarm = ""
+		s.facts.source, s.facts.replicating, s.facts.lag = replication(rows)
 		return nil
-	}
-	if err != nil {
+	case errors.As(err, &answer) && answer.Number == errPrivilege:
+		s.alarm = fmt.Sprintf("the replica status cannot be seen: GRANT %s ON *.* to the account", d.replicaPrivilege())
+	case errors.Is(s.sess.link.failure(), os.ErrDeadlineExceeded):
+		s.alarm = fmt.Sprintf("%s is not answered in time: look for a STOP REPLICA that waits; asked again every %v", d.askReplica(), statusHold)
+		s.hold, s.sess.spoiled = now.Add(statusHold), true
+	default:
 		return err
 	}
-	x.alarms = nil
-	x.facts.source, x.facts.replicating, x.facts.lag = replication(rows)
+	s.facts.replicating, s.facts.lag = core.Unknown, unknownLag
 	return nil
 }
 

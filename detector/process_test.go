@@ -1,0 +1,195 @@
+package detector
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// The means by which an exit is seen, each alone.
+var means = []struct {
+	name  string
+	strip func(*process)
+}{
+	{"connector", func(p *process) { p.closeThreads(); p.oldKernel = true }},
+	{"threads", func(p *process) { p.conn.close(); p.conn = nil }},
+	{"flags", func(p *process) { p.conn.close(); p.conn = nil; p.closeThreads(); p.oldKernel = true }},
+}
+
+func TestAnExitIsSeenLongBeforeTheSocketsClose(t *testing.T) {
+	const mib = 1024
+	for _, m := range means {
+		t.Run(m.name, func(t *testing.T) {
+			v := newVictim(t, mib)
+			p, err := openProcess(v.pid(), 100*time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p.conn == nil {
+				t.Fatal("no process connector: this test needs the initial network namespace and CAP_NET_ADMIN")
+			}
+			m.strip(p)
+			by := p.means()
+			told := make(chan time.Time, 1)
+			var reason atomic.Value
+			go p.watch(func(h hint) { reason.Store(h.exit); told <- time.Now() })
+			defer func() { p.stop(); p.release() }()
+			eof := v.eof(t)
+			time.Sleep(60 * time.Millisecond)
+			t0 := time.Now()
+			if err := v.cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			seen, ended := <-told, <-eof
+			t.Logf("%d MiB, by %v: exit seen after %v, EOF after %v", mib, by, seen.Sub(t0), ended.Sub(t0))
+			if !seen.Before(ended) {
+				t.Error("EOF came first")
+			}
+			if r := reason.Load().(string); !strings.Contains(r, "is exiting, signal 9") {
+				t.Errorf("reason %q", r)
+			}
+		})
+	}
+}
+
+func TestThreadsThatEndAreNoExit(t *testing.T) {
+	for _, m := range means {
+		t.Run(m.name, func(t *testing.T) {
+			v := newVictim(t, 1)
+			p, err := openProcess(v.pid(), 100*time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.strip(p)
+			told := make(chan hint, 1)
+			go p.watch(func(h hint) { told <- h })
+			defer func() { p.stop(); p.release() }()
+			if _, err := v.in.Write([]byte("\n")); err != nil {
+				t.Fatal(err)
+			}
+			v.line(t)
+			select {
+			case h := <-told:
+				t.Fatalf("told %q", h.exit)
+			case <-time.After(150 * time.Millisecond):
+			}
+			if err := v.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+				t.Fatal(err)
+			}
+			if h := <-told; h.exit == "" {
+				t.Error("the real exit was not told")
+			}
+		})
+	}
+}
+
+// A process that ends by itself has no signal in its exit status; its flags and its pidfd tell.
+func TestAnOrdinaryExitIsSeen(t *testing.T) {
+	c := exec.Command("sleep", "0.2")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	p, err := openProcess(c.Process.Pid, 100*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	told := make(chan hint, 1)
+	go p.watch(func(h hint) { told <- h })
+	defer func() { p.stop(); p.release() }()
+	if h := <-told; !strings.Contains(h.exit, "sleep (pid ") || strings.Contains(h.exit, "signal") {
+		t.Errorf("told %q", h.exit)
+	}
+}
+
+func TestNoConnectorOutsideTheInitialNamespace(t *testing.T) {
+	type result struct {
+		c       *connector
+		err     error
+		sockets []tcpSocket
+	}
+	ch := make(chan result)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread goes with its namespace
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			ch <- result{err: err}
+			return
+		}
+		var r result
+		r.c, r.err = openConnector(os.Getpid())
+		r.sockets, _ = listenersAt(ownTables)
+		ch <- r
+	}()
+	r := <-ch
+	if r.c != nil || r.err == nil || !strings.HasPrefix(r.err.Error(), "process connector") {
+		t.Errorf("got %v, %v, want an error of the connector", r.c, r.err)
+	}
+	if len(r.sockets) != 0 {
+		t.Errorf("an empty namespace shows %v", r.sockets)
+	}
+}
+
+func TestTheOwnerOfAPortIsFound(t *testing.T) {
+	v := newVictim(t, 1)
+	e := endpoint{server: netip.MustParseAddrPort(v.address)}
+	inodes, err := doors(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid, err := findOwner(t.Context(), e, inodes, ""); err != nil || pid != v.pid() {
+		t.Errorf("got %d, %v, want %d", pid, err, v.pid())
+	}
+	if _, err := doors(endpoint{server: netip.MustParseAddrPort("192.0.2.1:1")}); err != errNotLocal {
+		t.Errorf("a server elsewhere: %v", err)
+	}
+}
+
+// Without the right to look into other processes the server's unix socket names it, but only if that process is in the
+// network namespace in which the port is.
+func TestTheUnixSocketNamesTheOwner(t *testing.T) {
+	m := newMariaDB(t)
+	inodes, err := doors(endpoint{server: netip.MustParseAddrPort(m.address())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pid, err := askSocket(t.Context(), m.socket(), inodes); err != nil || pid != m.cmd.Process.Pid {
+		t.Errorf("got %d, %v, want %d", pid, err, m.cmd.Process.Pid)
+	}
+	if pid, err := askSocket(t.Context(), m.socket(), []uint64{1}); err == nil {
+		t.Errorf("a socket of another namespace: process %d", pid)
+	}
+	path := t.TempDir() + "/own"
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if pid, err := askSocket(t.Context(), path, inodes); err != errNotVisible {
+		t.Errorf("our own socket: process %d, %v", pid, err)
+	}
+}
+
+func TestWhatCannotBeWatchedIsLoggedOnce(t *testing.T) {
+	var log strings.Builder
+	p := newProcesses(100*time.Millisecond, slog.New(slog.NewTextHandler(&log, nil)), func(hint) {})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	for range 3 {
+		p.now.endpoint = endpoint{server: netip.MustParseAddrPort("192.0.2.1:3306")}
+		p.search(ctx)
+	}
+	if n := strings.Count(log.String(), "noticed late"); n != 1 {
+		t.Errorf("logged %d times: %s", n, &log)
+	}
+}
