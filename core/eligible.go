@@ -112,7 +112,10 @@ func (m *Machine) unqualified(n NodeSpec, name GroupName, g GroupState) string {
 			return b.Reason
 		}
 	}
-	if at := m.foreignAt(name); at != "" && at != n.Name {
+	if w := m.view.taken(g); w != "" {
+		return w
+	}
+	if at := m.foreignAt(name, n.Name); at != "" {
 		return fmt.Sprintf("an address of the group is bound on %s, but not by Remora: remove it there", at)
 	}
 	if _, w := Eligible(g.Spec, p.report.Health, false); w != "" {
@@ -135,10 +138,10 @@ func (m *Machine) allDry() bool {
 	return true
 }
 
-// foreignAt returns the node on which an address of the group is bound by somebody else.
-func (m *Machine) foreignAt(name GroupName) NodeName {
+// foreignAt returns a node other than except on which an address of the group is bound by somebody else.
+func (m *Machine) foreignAt(name GroupName, except NodeName) NodeName {
 	for _, n := range m.everyone() {
-		if p := m.peers[n]; m.recent(p) && slices.Contains(p.report.Foreign, name) {
+		if p := m.peers[n]; n != except && m.recent(p) && slices.Contains(p.report.Foreign, name) {
 			return n
 		}
 	}
@@ -146,8 +149,8 @@ func (m *Machine) foreignAt(name GroupName) NodeName {
 }
 
 // oneWaySource returns the member from which a node's server gets changes without any way back: following the sources
-// from server to server ends at one that replicates from nobody. A ring leads back; a dead server on the way proves
-// nothing.
+// from server to server ends at one that replicates from nobody, or goes round in a ring of others. A ring that leads
+// back is what is wanted; a dead server on the way proves nothing.
 func (m *Machine) oneWaySource(n NodeName) NodeName {
 	first, at := NodeName(""), n
 	for range m.view.Config.Nodes {
@@ -169,7 +172,7 @@ func (m *Machine) oneWaySource(n NodeName) NodeName {
 			first = at
 		}
 	}
-	return ""
+	return first
 }
 
 // nodeOf returns the member whose peers' address has the host of a replication source, if there is one.

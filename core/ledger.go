@@ -199,20 +199,13 @@ func (l *Ledger) grant(g *GroupState, e *Entry, op Grant) string {
 	if why := l.mayOwn(op.To); why != "" {
 		return why
 	}
-	if g.Next != nil {
-		g.Spec, g.Next = *g.Next, nil
-	}
-	for _, other := range l.view.Groups {
-		if other.Spec.Name == g.Spec.Name || other.Owner == "" {
-			continue
-		}
-		if a, shared := sharedAddress(g.Spec, other.Spec); shared {
-			return fmt.Sprintf("address %s still belongs to group %s, which is not released", a, other.Spec.Name)
-		}
+	if why := l.view.taken(*g); why != "" {
+		return why
 	}
 	e.Kind, e.Epoch, e.Node, e.From, e.Reason = KindGrant, g.Epoch+1, op.To, g.Owner, op.Reason
 	// Without a release the owner's lease has run out while it served; only a release can say that it never did.
 	g.Proved = g.Proved || g.Owner != ""
+	g.change()
 	g.Epoch, g.Owner, g.Grant, g.Move = g.Epoch+1, op.To, &op, nil
 	return ""
 }
@@ -238,9 +231,7 @@ func release(g *GroupState, e *Entry, op Release) string {
 	e.Kind, e.Epoch, e.Node, e.Reason = KindRelease, g.Epoch, g.Owner, op.Reason
 	g.Owner = ""
 	g.Proved = g.Proved || !op.Unproved
-	if g.Next != nil {
-		g.Spec, g.Next = *g.Next, nil
-	}
+	g.change()
 	if g.Retired {
 		g.Spec.Addresses = nil
 	}
@@ -347,6 +338,29 @@ func (c Config) check() string {
 // sameBinding reports whether two specs put the same addresses on the same interface.
 func sameBinding(a, b GroupSpec) bool {
 	return a.Interface == b.Interface && slices.Equal(a.Addresses, b.Addresses)
+}
+
+// change adopts the spec that waited for the end of the holding. Nobody has served what it binds.
+func (g *GroupState) change() {
+	if g.Next != nil {
+		g.Spec, g.Next, g.Proved = *g.Next, nil, false
+	}
+}
+
+// taken returns why a group can not be granted with the addresses that it would have, or nothing: another group that is
+// not released still has one of them.
+func (v View) taken(g GroupState) string {
+	g.change()
+	for _, name := range slices.Sorted(maps.Keys(v.Groups)) {
+		other := v.Groups[name]
+		if name == g.Spec.Name || other.Owner == "" {
+			continue
+		}
+		if a, shared := sharedAddress(g.Spec, other.Spec); shared {
+			return fmt.Sprintf("address %s still belongs to group %s, which is not released", a, name)
+		}
+	}
+	return ""
 }
 
 func sharedAddress(a, b GroupSpec) (netip.Addr, bool) {

@@ -157,7 +157,7 @@ func (m *Machine) groupFindings(s Status, g GroupStatus, add func(string, string
 	if st.Move != nil {
 		add(subject, "It is on its way from %s to %s: %s.", st.Owner, st.Move.To, st.Move.Reason)
 	}
-	if at := m.foreignAt(g.Name); at != "" {
+	if at := m.foreignAt(g.Name, ""); at != "" {
 		add(subject, "An address of it is bound on %s, but not by Remora: as long as it is, no other node gets the group.", at)
 	}
 	if g.Conflicts > 0 {
