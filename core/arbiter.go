@@ -317,7 +317,7 @@ func (m *Machine) lapsed(name GroupName, g GroupState) {
 	}
 	why := fmt.Sprintf("the lease of %s is over", g.Owner)
 	if g.Retired || !m.grant(name, g, why) {
-		if g.Paused {
+		if g.Paused && !g.Retired {
 			return
 		}
 		m.arb.inflight[name] = m.propose(0, Op{Release: &Release{Group: name, Epoch: g.Epoch, Node: m.opt.Self, Reason: why}})
