@@ -1,0 +1,254 @@
+package consensus
+
+import (
+	"net/netip"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// The bits of a report's flags.
+const (
+	flagLeaving = 1 << iota
+	flagStarting
+	flagDryRun
+)
+
+func (e *encoder) report(r core.Report) {
+	e.fixed(uint64(r.Incarnation))
+	e.uint(uint64(r.Seq))
+	e.byte(flags(r.Leaving, r.Starting, r.DryRun))
+	e.uint(r.Config)
+	e.text(r.Release, e.small)
+	e.count(len(r.Holds))
+	for _, h := range r.Holds {
+		e.name(string(h.Group))
+		e.uint(uint64(h.Epoch))
+		e.byte(byte(h.Phase))
+	}
+	e.count(len(r.Blocked))
+	for _, b := range r.Blocked {
+		e.name(string(b.Group))
+		e.text(b.Reason, e.reason)
+	}
+	e.count(len(r.Foreign))
+	for _, g := range r.Foreign {
+		e.name(string(g))
+	}
+	e.health(r.Health)
+}
+
+func (d *decoder) report() core.Report {
+	r := core.Report{Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint())}
+	f := d.enum(flagLeaving | flagStarting | flagDryRun)
+	r.Leaving, r.Starting, r.DryRun = f&flagLeaving != 0, f&flagStarting != 0, f&flagDryRun != 0
+	r.Config = d.uint()
+	r.Release = d.text(maxWireSmall)
+	for range d.count(maxWireList) {
+		r.Holds = append(r.Holds, core.Holding{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
+			Phase: core.HoldPhase(d.enum(byte(core.Yielding)))})
+	}
+	for range d.count(maxWireList) {
+		r.Blocked = append(r.Blocked, core.Blocked{Group: core.GroupName(d.text(maxWireName)), Reason: d.text(core.MaxReason)})
+	}
+	for range d.count(maxWireList) {
+		r.Foreign = append(r.Foreign, core.GroupName(d.text(maxWireName)))
+	}
+	r.Health = d.health()
+	return r
+}
+
+func flags(bits ...bool) byte {
+	var f byte
+	for i, b := range bits {
+		if b {
+			f |= 1 << i
+		}
+	}
+	return f
+}
+
+func (e *encoder) health(h core.Health) {
+	e.byte(byte(h.State))
+	e.byte(byte(h.Writable))
+	e.byte(byte(h.Replicating))
+	e.duration(h.Lag)
+	e.text(h.Source, maxWireName)
+	e.text(h.GTID, e.gtid)
+	e.text(h.Version, e.small)
+	e.text(h.Reason, e.reason)
+	// Unknown listeners are nil and not the same as none; a list is its length plus one.
+	if h.Listens == nil {
+		e.uint(0)
+	} else {
+		listens := h.Listens[:min(len(h.Listens), e.addrs)]
+		e.uint(uint64(len(listens)) + 1)
+		for _, a := range listens {
+			e.addr(a)
+		}
+	}
+	alarms := h.Alarms[:min(len(h.Alarms), e.alarms)]
+	e.count(len(alarms))
+	for _, a := range alarms {
+		e.text(a, e.reason)
+	}
+}
+
+func (d *decoder) health() core.Health {
+	h := core.Health{State: core.HealthState(d.enum(byte(core.Failed))), Writable: core.Tri(d.enum(byte(core.No))),
+		Replicating: core.Tri(d.enum(byte(core.No))), Lag: d.duration()}
+	h.Source = d.text(maxWireName)
+	h.GTID = d.text(core.MaxGTID)
+	h.Version = d.text(maxWireSmall)
+	h.Reason = d.text(core.MaxReason)
+	if n := d.count(maxWireList); n > 0 {
+		h.Listens = make([]netip.Addr, 0, n-1)
+		for range n - 1 {
+			h.Listens = append(h.Listens, d.addr())
+		}
+	}
+	for range d.count(core.MaxAlarms) {
+		h.Alarms = append(h.Alarms, d.text(core.MaxReason))
+	}
+	return h
+}
+
+func (e *encoder) ack(a core.Ack) {
+	e.fixed(uint64(a.Incarnation))
+	e.uint(uint64(a.Seq))
+	e.duration(a.TTL)
+	e.count(len(a.Groups))
+	for _, g := range a.Groups {
+		e.name(string(g.Group))
+		e.uint(uint64(g.Epoch))
+	}
+}
+
+func (d *decoder) ack() core.Ack {
+	a := core.Ack{Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint()), TTL: d.duration()}
+	for range d.count(maxWireList) {
+		a.Groups = append(a.Groups, core.GroupEpoch{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint())})
+	}
+	return a
+}
+
+func (d *decoder) message(kind byte) core.Message {
+	switch kind {
+	case kindReport:
+		return d.report()
+	case kindConfirm:
+		return core.Confirm{Term: core.Term(d.uint()), Nonce: d.fixed()}
+	case kindEcho:
+		return core.Echo{Term: core.Term(d.uint()), Nonce: d.fixed()}
+	case kindAck:
+		return d.ack()
+	case kindNotice:
+		return core.Notice{Group: core.GroupName(d.text(maxWireName)), State: d.state()}
+	case kindReleaseRequest:
+		return core.ReleaseRequest{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
+			Unproved: d.bool(), Reason: d.text(core.MaxReason)}
+	}
+	d.fail(errWireKind)
+	return nil
+}
+
+// The bits of a group state's flags.
+const (
+	flagPaused = 1 << iota
+	flagRetired
+	flagProved
+	flagGrant
+	flagMove
+	flagNext
+)
+
+func (e *encoder) state(s core.GroupState) {
+	e.uint(uint64(s.Index))
+	e.byte(flags(s.Paused, s.Retired, s.Proved, s.Grant != nil, s.Move != nil, s.Next != nil))
+	e.uint(uint64(s.Epoch))
+	e.name(string(s.Owner))
+	e.int(s.Since)
+	e.text(s.Reason, e.reason)
+	e.spec(s.Spec)
+	if s.Grant != nil {
+		e.grant(*s.Grant)
+	}
+	if s.Move != nil {
+		e.name(string(s.Move.Group))
+		e.uint(uint64(s.Move.Epoch))
+		e.name(string(s.Move.To))
+		e.text(s.Move.Reason, e.reason)
+	}
+	if s.Next != nil {
+		e.spec(*s.Next)
+	}
+}
+
+func (d *decoder) state() core.GroupState {
+	s := core.GroupState{Index: core.Index(d.uint())}
+	f := d.enum(flagPaused | flagRetired | flagProved | flagGrant | flagMove | flagNext)
+	s.Paused, s.Retired, s.Proved = f&flagPaused != 0, f&flagRetired != 0, f&flagProved != 0
+	s.Epoch = core.Epoch(d.uint())
+	s.Owner = core.NodeName(d.text(maxWireName))
+	s.Since = d.int()
+	s.Reason = d.text(core.MaxReason)
+	s.Spec = d.spec()
+	if f&flagGrant != 0 {
+		g := d.grant()
+		s.Grant = &g
+	}
+	if f&flagMove != 0 {
+		s.Move = &core.Move{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
+			To: core.NodeName(d.text(maxWireName)), Reason: d.text(core.MaxReason)}
+	}
+	if f&flagNext != 0 {
+		next := d.spec()
+		s.Next = &next
+	}
+	return s
+}
+
+func (e *encoder) grant(g core.Grant) {
+	e.name(string(g.Group))
+	e.uint(uint64(g.Prev))
+	e.name(string(g.To))
+	e.fixed(uint64(g.Incarnation))
+	e.uint(uint64(g.Seq))
+	e.int(int64(g.TTL))
+	e.text(g.Reason, e.reason)
+}
+
+func (d *decoder) grant() core.Grant {
+	return core.Grant{Group: core.GroupName(d.text(maxWireName)), Prev: core.Epoch(d.uint()),
+		To: core.NodeName(d.text(maxWireName)), Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint()),
+		TTL: core.Millis(d.int()), Reason: d.text(core.MaxReason)}
+}
+
+func (e *encoder) spec(s core.GroupSpec) {
+	e.name(string(s.Name))
+	e.name(string(s.Role))
+	e.name(string(s.Policy))
+	e.name(s.Interface)
+	e.bool(s.Preempt)
+	e.count(len(s.Addresses))
+	for _, a := range s.Addresses {
+		e.addr(a.Addr())
+		e.byte(byte(a.Bits()))
+	}
+}
+
+func (d *decoder) spec() core.GroupSpec {
+	s := core.GroupSpec{Name: core.GroupName(d.text(maxWireName)), Role: core.Role(d.text(maxWireName)),
+		Policy: core.Policy(d.text(maxWireName)), Interface: d.text(maxWireName), Preempt: d.bool()}
+	for range d.count(maxWireList) {
+		s.Addresses = append(s.Addresses, d.prefix())
+	}
+	return s
+}
+
+func (d *decoder) prefix() netip.Prefix {
+	p := netip.PrefixFrom(d.addr(), int(d.byte()))
+	if !p.IsValid() {
+		d.fail(errWireValue)
+	}
+	return p
+}
