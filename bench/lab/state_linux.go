@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,6 +90,9 @@ func List(root string) ([]Info, error) {
 	var infos []Info
 	for _, path := range paths {
 		st, err := readState(path)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // somebody is just removing it
+		}
 		if err != nil {
 			return infos, err
 		}
@@ -122,6 +126,14 @@ func SweepAll(root string) ([]string, error) {
 }
 
 func sweep(root string, take func(Info) bool) ([]string, error) {
+	unlock, err := lockRoot(root)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // no laboratory was ever here
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
 	infos, err := List(root)
 	errs := []error{err}
 	var removed []string
@@ -136,6 +148,19 @@ func sweep(root string, take func(Info) bool) ([]string, error) {
 		removed = append(removed, info.Name)
 	}
 	return removed, errors.Join(errs...)
+}
+
+// lockRoot keeps two sweeps of one root apart.
+func lockRoot(root string) (unlock func(), err error) {
+	f, err := os.OpenFile(filepath.Join(root, ".lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock the laboratories: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("lock the laboratories in %s: %w", root, err)
+	}
+	return func() { f.Close() }, nil
 }
 
 // demolish removes everything that the state file in dir names, and then dir.
