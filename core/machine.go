@@ -262,18 +262,34 @@ func (m *Machine) report() {
 		h := m.held[name]
 		r.Holds = append(r.Holds, Holding{Group: name, Epoch: h.epoch, Phase: h.reported()})
 	}
-	for _, name := range m.groups() {
-		spec := m.fresh[name].Spec
+	for _, spec := range m.specs() {
 		if why := m.blocked(spec); why != "" {
-			r.Blocked = append(r.Blocked, Blocked{Group: name, Reason: why})
+			r.Blocked = append(r.Blocked, Blocked{Group: spec.Name, Reason: why})
 		}
-		if m.foreignHere(name, spec) {
-			r.Foreign = append(r.Foreign, name)
+		if m.foreignHere(spec.Name, spec) {
+			r.Foreign = append(r.Foreign, spec.Name)
 		}
 	}
 	for _, to := range m.everyone() {
 		m.do(Send{To: to, Msg: r})
 	}
+}
+
+// specs returns all groups that a report speaks of: those of the ledger, and those of the file that are not in it yet. A
+// node hears of a new group only after the arbiter may have granted it, and must have said by then what stands against it.
+func (m *Machine) specs() []GroupSpec {
+	var specs []GroupSpec
+	for _, name := range m.groups() {
+		specs = append(specs, m.fresh[name].Spec)
+	}
+	if m.offered != nil {
+		for _, spec := range m.offered.Groups {
+			if _, known := m.fresh[spec.Name]; !known {
+				specs = append(specs, spec)
+			}
+		}
+	}
+	return specs
 }
 
 // sentAt returns when the report seq was sent.
