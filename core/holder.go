@@ -464,16 +464,28 @@ func (h *holding) has(ev AddressSeen) bool {
 	return slices.ContainsFunc(h.spec.Addresses, func(p netip.Prefix) bool { return p.Addr() == ev.Address })
 }
 
-// removeStray removes an address that carries our mark although this node holds nothing of the group.
+// removeStray removes an address that carries our mark although this node holds nothing of the group. An address on its
+// way from one group to another is listed by its new group while the old one still holds it, so it is no stray.
 func (m *Machine) removeStray(name GroupName, g GroupState) {
 	for _, p := range g.Spec.Addresses {
 		s, known := m.seen[p.Addr()]
-		if known && s.Present && s.Ours {
+		if known && s.Present && s.Ours && !m.holds(p.Addr()) {
 			delete(m.seen, p.Addr())
+			g.Spec.Addresses = []netip.Prefix{p}
 			m.do(Unbind{Group: name, Epoch: 0, Spec: g.Spec})
 			return
 		}
 	}
+}
+
+// holds reports whether a holding of this node, in whatever phase, has an address.
+func (m *Machine) holds(a netip.Addr) bool {
+	for _, h := range m.held {
+		if h.has(AddressSeen{Address: a}) {
+			return true
+		}
+	}
+	return false
 }
 
 // strayStays lets removeStray try again.
