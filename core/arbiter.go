@@ -20,7 +20,6 @@ type arbiter struct {
 	// inflight holds the command of each group whose outcome is not known.
 	inflight map[GroupName]uint64
 	rounds   []round
-	asked    map[NodeName]renewal // reports that wait for the next round's majority
 	wishes   []wish
 	settleAt Instant
 	configID uint64
@@ -32,15 +31,13 @@ type arbiter struct {
 type renewal struct {
 	incarnation Incarnation
 	seq         Seq
-	at          Instant
 	holds       []GroupEpoch
 }
 
-// round is one question to all voters whether the term is still current. It serves the reports that had arrived before
-// it began.
+// round is one question to all voters whether the term is still current. It serves every report that had arrived before
+// it began and was not acked by then.
 type round struct {
 	nonce  uint64
-	at     Instant
 	echoes []NodeName
 	serves map[NodeName]renewal
 }
@@ -66,7 +63,7 @@ const (
 )
 
 func newArbiter() arbiter {
-	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}, asked: map[NodeName]renewal{}}
+	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}}
 }
 
 func (m *Machine) elected(ev Elected) {
@@ -218,8 +215,7 @@ func (m *Machine) renewalAsked(from NodeName, r Report) {
 	if len(holds) == 0 {
 		return
 	}
-	a.asked[from] = renewal{incarnation: r.Incarnation, seq: r.Seq, at: m.now, holds: holds}
-	m.beginRound()
+	m.beginRound(from, renewal{incarnation: r.Incarnation, seq: r.Seq, holds: holds})
 }
 
 // renewable reports whether a lease may be prolonged: the ledger gives the group to this process of the node in this
@@ -235,15 +231,23 @@ func (m *Machine) renewable(n NodeName, r Report, ge GroupEpoch) bool {
 	return g.Paused || r.Health.State == Healthy
 }
 
-func (m *Machine) beginRound() {
+// beginRound asks all voters on behalf of a report. What the rounds before it still serve it serves too, so that a lost
+// echo of theirs costs nothing.
+func (m *Machine) beginRound(from NodeName, asked renewal) {
 	a := &m.arb
+	serves := map[NodeName]renewal{from: asked}
+	if n := len(a.rounds); n > 0 {
+		for other, r := range a.rounds[n-1].serves {
+			if other != from {
+				serves[other] = r
+			}
+		}
+	}
 	if len(a.rounds) == maxRounds {
 		a.rounds = slices.Delete(a.rounds, 0, 1)
 	}
-	r := round{nonce: m.rng.Uint64(), at: m.now, serves: a.asked}
+	r := round{nonce: m.rng.Uint64(), serves: serves}
 	a.rounds = append(a.rounds, r)
-	// What an older round still serves, this one serves too. Both may end; an ack for either is true.
-	a.asked = map[NodeName]renewal{}
 	for _, n := range m.voters {
 		m.do(Send{To: n, Msg: Confirm{Term: a.term, Nonce: r.nonce}})
 	}
@@ -267,6 +271,16 @@ func (m *Machine) echoed(from NodeName, e Echo) {
 	for _, n := range m.everyone() {
 		if asked, ok := serves[n]; ok {
 			m.ack(n, asked)
+			m.served(n, asked)
+		}
+	}
+}
+
+// served takes a report that was acked out of the rounds that go on.
+func (m *Machine) served(n NodeName, asked renewal) {
+	for _, r := range m.arb.rounds {
+		if later, ok := r.serves[n]; ok && later.incarnation == asked.incarnation && later.seq == asked.seq {
+			delete(r.serves, n)
 		}
 	}
 }
