@@ -138,8 +138,12 @@ func (m *Machine) arbiterCommitted(ev Committed) {
 		if op.TakeOffice == nil || ev.Outcomes[i].Refused != "" {
 			continue
 		}
+		mine := op.TakeOffice.Node == m.opt.Self && op.TakeOffice.Incarnation == m.opt.Incarnation && ev.Term == a.elected
+		if mine && a.term == ev.Term {
+			continue // proposed twice; what is on its way by now must not be forgotten
+		}
 		m.leaveOffice()
-		if op.TakeOffice.Node == m.opt.Self && op.TakeOffice.Incarnation == m.opt.Incarnation && ev.Term == a.elected {
+		if mine {
 			m.enterOffice(ev.Term)
 		}
 	}
