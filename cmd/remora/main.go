@@ -8,4 +8,7 @@ import (
 	"github.com/remora-ha/remora/cmd/internal/cli"
 )
 
-func main() { os.Exit(cli.Main(context.Background(), cli.System())) }
+// version is set by the linker when a release is built: -X main.version=v1.2.3
+var version string
+
+func main() { os.Exit(cli.Main(context.Background(), cli.System(version))) }

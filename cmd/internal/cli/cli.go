@@ -34,7 +34,9 @@ const exitCodes = `Exit codes
 
 // Env is what the command line takes from the outside. Tests put their own in place.
 type Env struct {
-	Args           []string
+	Args []string
+	// Version is the release of the binary; empty when it was not set at build time.
+	Version        string
 	Stdout, Stderr io.Writer
 	Getenv         func(string) string
 	// Run is daemon.Run.
@@ -43,9 +45,9 @@ type Env struct {
 	Host config.Host
 }
 
-// System returns the environment of the process.
-func System() Env {
-	return Env{Args: os.Args[1:], Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Run: daemon.Run, Host: config.ThisHost()}
+// System returns the environment of the process. The version is what the linker was told, if anything.
+func System(version string) Env {
+	return Env{Args: os.Args[1:], Version: versionOf(version), Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Run: daemon.Run, Host: config.ThisHost()}
 }
 
 // Main runs one command and returns the exit code of the process.
@@ -138,7 +140,9 @@ First steps: 'remora pki init', 'remora pki issue NODE', 'remora config example'
 		SilenceErrors:              true,
 		SilenceUsage:               true,
 		SuggestionsMinimumDistance: 2,
+		Version:                    env.Version,
 	}
+	root.SetVersionTemplate(versionText(env.Version))
 	root.SetHelpCommandGroupID("more")
 	root.SetCompletionCommandGroupID("more")
 	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon:"}, &cobra.Group{ID: "client", Title: "Ask the daemon of this machine:"},
@@ -149,7 +153,60 @@ First steps: 'remora pki init', 'remora pki issue NODE', 'remora config example'
 	a.add(root, "setup", a.configCommand(), a.pkiCommand())
 	a.add(root, "more", a.versionCommand())
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes})
+	plain(root)
 	return root
+}
+
+// plain drops the word [flags] from all usage lines: the flags are listed below them anyway.
+func plain(c *cobra.Command) {
+	c.DisableFlagsInUseLine = true
+	for _, sub := range c.Commands() {
+		plain(sub)
+	}
+}
+
+// family makes a command that only holds others refuse what it does not know.
+func family(c *cobra.Command, subs ...*cobra.Command) *cobra.Command {
+	c.AddCommand(subs...)
+	c.Args = func(c *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		if near := c.SuggestionsFor(args[0]); len(near) > 0 {
+			return usagef("unknown command %q for %q: did you mean %q?", args[0], c.CommandPath(), near[0])
+		}
+		return usagef("unknown command %q for %q", args[0], c.CommandPath())
+	}
+	c.SuggestionsMinimumDistance = 2
+	c.RunE = func(c *cobra.Command, _ []string) error { return c.Help() }
+	return c
+}
+
+// none refuses arguments.
+func none(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usagef("'%s' takes no arguments, but got %q", c.CommandPath(), args[0])
+	}
+	return nil
+}
+
+// exactly and atMost bound the number of arguments, with a hint instead of a count.
+func exactly(n int, hint string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return usagef("%s", hint)
+		}
+		return nil
+	}
+}
+
+func atMost(n int, hint string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) > n {
+			return usagef("%s", hint)
+		}
+		return nil
+	}
 }
 
 // app is what the commands share.

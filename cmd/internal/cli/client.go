@@ -46,7 +46,7 @@ sentence for each thing that is not as it should be.
 
 With --json the output has a documented form with a version, see docs/status.md.
 With --check the exit code is 4 if anything is not as it should be.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: ran(func(cmd *cobra.Command, _ []string) error {
 			s, err := a.daemon().Status(cmd.Context())
 			if err != nil {
@@ -82,7 +82,7 @@ func (a *app) switchoverCommand() *cobra.Command {
 	var to, reason string
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use:   "switchover GROUP --to NODE",
+		Use:   "switchover GROUP --to NODE [--timeout DURATION]",
 		Short: "Move a group to another node, as planned work",
 		Long: `Move a group to another node and wait until that node serves it. The present owner gives the addresses up
 first. It is refused, with the reason and nothing changed, if the other node could not serve.`,
@@ -164,7 +164,7 @@ func (a *app) historyCommand() *cobra.Command {
 		Short: "Show the changes of ownership and their reasons, the newest last",
 		Long: `Show the changes of ownership and their reasons, the newest last. The history is kept in the replicated log: it
 is the same on every node and survives any of them.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: ran(func(cmd *cobra.Command, _ []string) error {
 			if req.Limit < 0 {
 				return usagef("--limit %d must not be negative", req.Limit)
@@ -189,22 +189,4 @@ is the same on every node and survives any of them.`,
 type historyJSON struct {
 	Schema  int                    `json:"schema"`
 	Entries []control.HistoryEntry `json:"entries"`
-}
-
-func exactly(n int, hint string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) != n {
-			return usagef("%s", hint)
-		}
-		return nil
-	}
-}
-
-func atMost(n int, hint string) cobra.PositionalArgs {
-	return func(_ *cobra.Command, args []string) error {
-		if len(args) > n {
-			return usagef("%s", hint)
-		}
-		return nil
-	}
 }

@@ -18,13 +18,13 @@ func (a *app) runCommand() *cobra.Command {
 	var path, node, level, format string
 	var dryRun bool
 	c := &cobra.Command{
-		Use:   "run --config FILE",
+		Use:   "run [--config FILE] [--node NAME] [--dry-run]",
 		Short: "Run the daemon of this node",
 		Long: `Run the daemon of this node in the foreground. The configuration and the machine are checked first; if anything
 is wrong all of it is printed, the exit code is 2 and nothing was touched.
 
 SIGTERM and SIGINT end it in order: unbind, verify, release, hand leadership on. SIGHUP reads the file again.`,
-		Args: cobra.NoArgs,
+		Args: none,
 		RunE: ran(func(cmd *cobra.Command, _ []string) error {
 			log, err := newLogger(a.env.Stderr, level, format)
 			if err != nil {
@@ -37,7 +37,7 @@ SIGTERM and SIGINT end it in order: unbind, verify, release, hand leadership on.
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
 			return a.env.Run(ctx, daemon.Options{
-				Config: cfg, Path: path, Self: self, DryRun: dryRun, Logger: log, Version: Version(),
+				Config: cfg, Path: path, Self: self, DryRun: dryRun, Logger: log, Version: a.env.Version,
 			})
 		}),
 	}

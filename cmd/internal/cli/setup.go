@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -12,23 +13,22 @@ import (
 )
 
 func (a *app) configCommand() *cobra.Command {
-	c := &cobra.Command{Use: "config", Short: "Check a configuration or print an example", Args: cobra.NoArgs}
-	c.AddCommand(a.configCheckCommand(), &cobra.Command{
+	c := &cobra.Command{Use: "config COMMAND", Short: "Check a configuration or print an example"}
+	return family(c, a.configCheckCommand(), &cobra.Command{
 		Use:   "example",
 		Short: "Print a complete configuration that explains every key",
-		Args:  cobra.NoArgs,
+		Args:  none,
 		RunE: ran(func(*cobra.Command, []string) error {
 			_, err := fmt.Fprint(a.env.Stdout, config.Example())
 			return err
 		}),
 	})
-	return c
 }
 
 func (a *app) configCheckCommand() *cobra.Command {
 	var node string
 	c := &cobra.Command{
-		Use:   "check FILE",
+		Use:   "check FILE [--node NAME]",
 		Short: "Print everything that is wrong with a configuration, and with this machine for it",
 		Long: `Print everything that is wrong with a configuration file, and with this machine for it: interfaces, certificates,
 files, capabilities. Nothing is changed. Run it as the user that runs the daemon. The exit code is 2 if the
@@ -75,17 +75,15 @@ the leader's death costs the groups of others nothing: %s (%v left, %v needed, a
 
 func (a *app) pkiCommand() *cobra.Command {
 	c := &cobra.Command{
-		Use:   "pki",
+		Use:   "pki COMMAND",
 		Short: "Make the certificates by which the nodes know one another",
 		Long: `Make the certificates by which the nodes know one another: 'init' makes a certificate authority for a cluster,
 'issue' a certificate for each node. Copy ca.pem to every node, and to each node its own NODE.pem and NODE.key.
 The authority's key, ca.key, stays where it is; no node needs it.
 
 The authority is valid for 10 years, a node's certificate for 2 years. Nothing is ever overwritten.`,
-		Args: cobra.NoArgs,
 	}
-	c.AddCommand(a.pkiInitCommand(), a.pkiIssueCommand(), a.pkiShowCommand())
-	return c
+	return family(c, a.pkiInitCommand(), a.pkiIssueCommand(), a.pkiShowCommand())
 }
 
 func pkiDir(c *cobra.Command, dir *string) {
@@ -95,10 +93,10 @@ func pkiDir(c *cobra.Command, dir *string) {
 func (a *app) pkiInitCommand() *cobra.Command {
 	var dir, cluster string
 	c := &cobra.Command{
-		Use:     "init --cluster NAME",
+		Use:     "init --cluster NAME [--dir DIR]",
 		Short:   "Make a certificate authority for a cluster",
 		Example: "  remora pki init --cluster orders",
-		Args:    cobra.NoArgs,
+		Args:    none,
 		RunE: ran(func(*cobra.Command, []string) error {
 			if cluster == "" {
 				return usagef("name the cluster with --cluster NAME, as in the key cluster of the configuration")
@@ -130,7 +128,7 @@ func dirFlag(dir string) string {
 func (a *app) pkiIssueCommand() *cobra.Command {
 	var dir, cluster string
 	c := &cobra.Command{
-		Use:     "issue NODE",
+		Use:     "issue NODE [--dir DIR]",
 		Short:   "Make the certificate and key of a node",
 		Example: "  remora pki issue db1",
 		Args:    exactly(1, "name the node, like 'remora pki issue db1'"),
@@ -159,9 +157,9 @@ func (a *app) pkiIssueCommand() *cobra.Command {
 func (a *app) pkiShowCommand() *cobra.Command {
 	var dir string
 	c := &cobra.Command{
-		Use:   "show",
+		Use:   "show [--dir DIR]",
 		Short: "List the certificates of a directory and when they end",
-		Args:  cobra.NoArgs,
+		Args:  none,
 		RunE: ran(func(*cobra.Command, []string) error {
 			infos, err := pki.Dir(dir).List()
 			if err != nil {
@@ -175,4 +173,17 @@ func (a *app) pkiShowCommand() *cobra.Command {
 	}
 	pkiDir(c, &dir)
 	return c
+}
+
+func (a *app) printCertificates(infos []pki.Info) error {
+	t := tabwriter.NewWriter(a.env.Stdout, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "FILE\tFOR\tCLUSTER\tENDS")
+	for _, i := range infos {
+		ends := i.NotAfter.UTC().Format(time.DateOnly)
+		if i.NotAfter.Before(time.Now()) {
+			ends += " (over)"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", i.File, i.Name, i.Cluster, ends)
+	}
+	return t.Flush()
 }

@@ -215,8 +215,12 @@ func (h *hostChecker) certificates() {
 func (h *hostChecker) pem(key, file string) ([]byte, bool) {
 	data, err := h.host.ReadFile(file)
 	if err != nil {
-		h.bad(h.at("tls."+key), "[tls] "+key, "%s can not be read (%v): make it with 'remora pki issue %s' and copy it to this machine",
-			file, cause(err), h.node.Name)
+		command := "remora pki issue " + string(h.node.Name)
+		if key == "ca" {
+			command = "remora pki init"
+		}
+		h.bad(h.at("tls."+key), "[tls] "+key, "%s can not be read (%v): make it with '%s' and copy it to this machine, readable by the user that runs remora",
+			file, cause(err), command)
 	}
 	return data, err == nil
 }

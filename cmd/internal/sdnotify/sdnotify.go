@@ -5,7 +5,6 @@ package sdnotify
 
 import (
 	"fmt"
-	"net"
 	"os"
 	"strconv"
 	"strings"
@@ -14,7 +13,7 @@ import (
 
 // Notifier sends to the supervisor. The zero value and nil send nothing.
 type Notifier struct {
-	addr     *net.UnixAddr
+	socket   string // a path, or a name in the abstract namespace after an @
 	watchdog time.Duration
 }
 
@@ -24,8 +23,7 @@ func FromEnvironment() *Notifier { return fromEnvironment(os.Getenv, os.Getpid()
 func fromEnvironment(getenv func(string) string, pid int) *Notifier {
 	n := new(Notifier)
 	if path := getenv("NOTIFY_SOCKET"); strings.HasPrefix(path, "/") || strings.HasPrefix(path, "@") {
-		// A leading @ means the abstract namespace, to systemd and to package net alike.
-		n.addr = &net.UnixAddr{Name: path, Net: "unixgram"}
+		n.socket = path
 	}
 	usec, err := strconv.ParseInt(getenv("WATCHDOG_USEC"), 10, 64)
 	if owner := getenv("WATCHDOG_PID"); err == nil && usec > 0 && (owner == "" || owner == strconv.Itoa(pid)) {
@@ -66,21 +64,14 @@ func (n *Notifier) Status(text string) error {
 	return n.send("STATUS=" + strings.ReplaceAll(text, "\n", " "))
 }
 
-// send takes no longer than 100 ms: a supervisor that does not read must not hold up a service.
+// send never waits: a supervisor that does not read must not hold up a service, and the sign of life comes from a loop
+// that has better things to do.
 func (n *Notifier) send(state string) error {
-	if n == nil || n.addr == nil {
+	if n == nil || n.socket == "" {
 		return nil
 	}
-	c, err := net.DialUnix("unixgram", nil, n.addr)
-	if err != nil {
-		return fmt.Errorf("notify systemd: %w", err)
-	}
-	defer c.Close()
-	if err := c.SetWriteDeadline(time.Now().Add(100 * time.Millisecond)); err != nil {
-		return fmt.Errorf("notify systemd: %w", err)
-	}
-	if _, err := c.Write([]byte(state)); err != nil {
-		return fmt.Errorf("notify systemd at %s: %w", n.addr.Name, err)
+	if err := sendNow(n.socket, []byte(state)); err != nil {
+		return fmt.Errorf("notify systemd at %s: %w", n.socket, err)
 	}
 	return nil
 }
