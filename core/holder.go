@@ -38,6 +38,7 @@ type holding struct {
 	tries     int
 	proved    bool // the addresses were bound, so the link was asked before
 	why       string
+	again     bool // an address was removed while a Bind was on its way
 	extended  Instant
 	announces int // rounds sent of the plan
 	nextRound Instant
@@ -298,10 +299,18 @@ func (m *Machine) announce(h *holding) {
 
 // giveUp begins the end of a holding. From here on it is neither renewed nor claimed again in this epoch.
 func (m *Machine) giveUp(h *holding, why string) {
+	untouched := h.phase == probing
 	h.phase, h.why, h.retryAt, h.tries = unbinding, why, m.now, 0
 	m.gaveUp[h.group] = max(m.gaveUp[h.group], h.epoch)
 	m.dirty = true
 	m.note(h, "giving up", why)
+	if untouched {
+		// Nothing was bound in this epoch. What is there is somebody else's, and the probe's end changes nothing.
+		h.phase = releasing
+		m.report() // before the request, so that the arbiter knows what is wrong here when it looks for a successor
+		m.askRelease(h, m.fresh[h.group])
+		return
+	}
 	m.unbind(h)
 }
 
@@ -326,6 +335,11 @@ func (m *Machine) bindDone(ev BindDone) {
 	}
 	if ev.Err != "" {
 		m.giveUp(h, "binding failed: "+ev.Err)
+		return
+	}
+	if h.again {
+		h.again = false
+		m.bind(h)
 		return
 	}
 	h.phase, h.proved, h.announces, h.nextRound = bound, true, 0, m.now
@@ -454,8 +468,12 @@ func (m *Machine) addressSeen(ev AddressSeen) {
 	m.seen[ev.Address] = ev
 	for _, name := range m.heldGroups() {
 		h := m.held[name]
-		if h.phase == bound && !ev.Present && h.has(ev) {
+		switch {
+		case ev.Present || !h.has(ev):
+		case h.phase == bound:
 			m.restore(h)
+		case h.phase == binding:
+			h.again = true // the Bind may have looked at this address before
 		}
 	}
 }
