@@ -36,6 +36,7 @@ func watchAddrs(sw *Namespace, hosts []*Host, vips []netip.Prefix, note func(Eve
 	w := &addrWatch{sock: -1, hosts: map[int]string{}, links: map[string]rtEvent{}, note: note}
 	for _, h := range hosts {
 		w.hosts[h.nsID()] = h.Name
+		w.links[h.Name] = rtEvent{up: true, carrier: true} // as the network was built
 	}
 	for _, v := range vips {
 		w.watch = append(w.watch, v.Addr())
@@ -149,10 +150,10 @@ func (w *addrWatch) takeLink(now time.Time, host string, e rtEvent) {
 		return
 	}
 	w.mu.Lock()
-	old, known := w.links[host]
+	old := w.links[host]
 	w.links[host] = e
 	w.mu.Unlock()
-	if known && (old.up != e.up || old.carrier != e.carrier) {
+	if old.up != e.up || old.carrier != e.carrier {
 		w.note(Event{Time: now, Source: SourceAddress, Node: host, What: linkWords(e)})
 	}
 }

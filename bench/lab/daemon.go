@@ -160,13 +160,13 @@ func (l *Lab) Up(ctx context.Context, stream StreamOptions) error {
 	return l.WaitServed(ctx, s)
 }
 
-// WaitServed waits until the client gets answers at the VIP. It fails early when a daemon ends.
+// WaitServed waits until the client gets answers at the VIP. It fails early when a daemon ends meanwhile.
 func (l *Lab) WaitServed(ctx context.Context, s *Stream) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	for _, n := range l.nodes {
 		p := n.Daemon()
-		if p == nil {
+		if p == nil || !p.Running() {
 			continue
 		}
 		go func() {

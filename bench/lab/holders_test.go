@@ -16,9 +16,8 @@ func moment(ms int) time.Time {
 }
 
 var (
-	testVIP   = netip.MustParseAddr("10.77.0.100")
-	otherVIP  = netip.MustParseAddr("10.77.0.101")
-	equateVIP = cmpopts.EquateComparable(netip.Addr{})
+	testVIP  = netip.MustParseAddr("10.77.0.100")
+	otherVIP = netip.MustParseAddr("10.77.0.101")
 )
 
 // addrEvents reads "10+a" as: after 10 ms node a gets the address; "-" is a loss, "!" another address.

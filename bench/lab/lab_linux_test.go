@@ -187,7 +187,6 @@ func TestLinksAreObserved(t *testing.T) {
 			return slices.ContainsFunc(l.Events(from, time.Now()), func(e Event) bool { return e.Node == "db1" && e.What == what })
 		}
 	}
-	// The first event of a link tells the observer its state, the second that it changed.
 	for _, set := range []func(bool) error{n.SetCable, n.SetLink} {
 		for _, up := range []bool{false, true} {
 			if err := set(up); err != nil {

@@ -40,7 +40,7 @@ func newAuthority(cluster string) (*authority, error) {
 }
 
 func (a *authority) form(name string) *x509.Certificate {
-	const life = 7 * 24 * time.Hour
+	const life = 90 * 24 * time.Hour
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 120))
 	if err != nil {
 		serial = big.NewInt(time.Now().UnixNano())

@@ -46,10 +46,9 @@ type Stream struct {
 
 // flight is an attempt on its way.
 type flight struct {
-	fd        int // -1 when it is over
-	start     time.Time
-	connected bool
-	buf       []byte
+	fd    int // -1 when it is over
+	start time.Time
+	buf   []byte
 }
 
 // newStream starts a stream from inside ns. identify turns the version of a greeting into the name of a node.
