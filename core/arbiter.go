@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"time"
@@ -23,6 +24,7 @@ type arbiter struct {
 	wishes   []wish
 	settleAt Instant
 	configID uint64
+	refused  uint64 // up to which version the ledger has refused configurations
 	quiet    Instant // since when leadership could be handed to a better place
 	handed   Instant
 }
@@ -154,8 +156,13 @@ func (m *Machine) arbiterCommitted(ev Committed) {
 		a.configID = 0
 	}
 	for i, op := range ev.Command.Ops {
-		if op.Configure != nil && ev.Outcomes[i].Refused == "" {
+		switch why := ev.Outcomes[i].Refused; {
+		case op.Configure == nil:
+		case why == "":
 			a.settleAt = m.now.Add(m.leaseWait())
+		default:
+			a.refused = max(a.refused, op.Configure.Version)
+			m.do(Note{Alarm: true, Text: "the configuration was refused", Reason: why})
 		}
 	}
 	for i, out := range ev.Outcomes {
@@ -165,7 +172,9 @@ func (m *Machine) arbiterCommitted(ev Committed) {
 		if a.inflight[out.Group] == ev.Command.ID {
 			delete(a.inflight, out.Group)
 		}
-		m.spread(out.Group)
+		if i == len(ev.Outcomes)-1 || ev.Outcomes[i+1].Group != out.Group {
+			m.spread(out.Group) // once, with what all its operations led to
+		}
 		m.wishCommitted(ev.Command.ID, ev.Command.Ops[i], out)
 	}
 }
@@ -323,7 +332,7 @@ func (m *Machine) decide(name GroupName, g GroupState) {
 	case g.Owner != "":
 		m.lapsed(name, g)
 	case !g.Retired && !m.gathering():
-		m.grant(name, g, g.Reason)
+		m.grant(name, g, cmp.Or(g.Reason, "nobody owned it"))
 	}
 }
 
@@ -421,7 +430,7 @@ func (m *Machine) proposeConfig() {
 		return
 	}
 	switch {
-	case m.offered != nil && m.offered.Version > m.view.Config.Version:
+	case m.offered != nil && m.offered.Version > max(m.view.Config.Version, a.refused):
 		a.configID = m.propose(0, Op{Configure: m.offered})
 	case m.view.Longest > m.view.Config.TTL && !m.now.Before(a.settleAt):
 		a.configID = m.propose(0, Op{Settle: &Settle{Version: m.view.Config.Version}})

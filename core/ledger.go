@@ -293,6 +293,9 @@ func (l *Ledger) configure(index Index, c Config) string {
 	}
 	for _, spec := range c.Groups {
 		g := l.view.Groups[spec.Name]
+		if g.Retired {
+			g.Reason = "" // what was said of its end explains nothing any more
+		}
 		g.Index, g.Retired, g.Next = index, false, nil
 		switch {
 		case g.Owner == "":
