@@ -11,10 +11,10 @@ import (
 // already, is not put out by an unknown; a newcomer must be known to be fit.
 func Eligible(spec GroupSpec, h Health, incumbent bool) (bool, string) {
 	if h.State != Healthy {
-		if h.Reason == "" {
-			return false, "MySQL: " + h.State.String()
+		if h.State == HealthUnknown && h.Reason == "" {
+			return false, "it is not known yet whether MySQL is healthy"
 		}
-		return false, "MySQL: " + h.Reason
+		return false, "MySQL: " + cmp.Or(h.Reason, h.State.String())
 	}
 	for _, p := range spec.Addresses {
 		if h.Listens != nil && !listensOn(h.Listens, p.Addr()) {

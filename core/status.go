@@ -1,7 +1,9 @@
 package core
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -123,11 +125,11 @@ func (m *Machine) findings(s Status) []Finding {
 	case len(s.Voters) == 0:
 		add("cluster", "This node is not part of a cluster yet: a new cluster begins when every node of the file answers.")
 	case 2*reachable <= len(s.Voters):
-		add("cluster", "No majority: only %d of %d voters are heard, so no address is served from here.", reachable, len(s.Voters))
+		add("cluster", "No majority: %d of %d voters are heard, so no address is served from here.", reachable, len(s.Voters))
 	case s.Leader == "":
 		add("cluster", "There is no leader at the moment.")
 	case len(s.Voters)%2 == 0:
-		add("cluster", "%d nodes vote. An even number survives no more failures than one node less: add a witness.", len(s.Voters))
+		add("cluster", "An even number of voters (%d) survives no more failures than one voter less: add a witness.", len(s.Voters))
 	}
 	for _, g := range s.Groups {
 		m.groupFindings(s, g, add)
@@ -142,14 +144,18 @@ func (m *Machine) groupFindings(s Status, g GroupStatus, add func(string, string
 	subject := "group " + string(g.Name)
 	st := g.State
 	if st.Owner == "" {
-		add(subject, "Nobody owns it: %s.", st.Reason)
+		if st.Reason == "" {
+			add(subject, "Nobody has owned it yet.")
+		} else {
+			add(subject, "Nobody owns it. The last owner was put out: %s.", st.Reason)
+		}
 		for _, n := range s.Nodes {
 			if why := n.Unfit[g.Name]; why != "" {
 				add(subject, "%s can not take it: %s.", n.Spec.Name, why)
 			}
 		}
-	} else if i := slices.IndexFunc(s.Nodes, func(n NodeStatus) bool { return n.Spec.Name == st.Owner }); i >= 0 && !s.Nodes[i].Reachable {
-		add(subject, "Its owner %s is not heard, so its lease runs out.", st.Owner)
+	} else if i := slices.IndexFunc(s.Nodes, func(n NodeStatus) bool { return n.Spec.Name == st.Owner }); i >= 0 {
+		ownerFindings(s.Nodes[i], g, add)
 	}
 	if st.Paused {
 		add(subject, "It is paused: it stays where it is until `remora resume %s`.", g.Name)
@@ -161,7 +167,17 @@ func (m *Machine) groupFindings(s Status, g GroupStatus, add func(string, string
 		add(subject, "An address of it is bound on %s, but not by Remora: as long as it is, no other node gets the group.", at)
 	}
 	if g.Conflicts > 0 {
-		add(subject, "Somebody else on the link claimed its address %d times while this node served it.", g.Conflicts)
+		add(subject, "Somebody else on the link has claimed an address of it while this node served it; times seen: %d.", g.Conflicts)
+	}
+}
+
+func ownerFindings(owner NodeStatus, g GroupStatus, add func(string, string, ...any)) {
+	subject := "group " + string(g.Name)
+	switch {
+	case !owner.Reachable:
+		add(subject, "Its owner %s is not heard, so its lease runs out.", owner.Spec.Name)
+	case !slices.Contains(owner.Report.Holds, Holding{Group: g.Name, Epoch: g.State.Epoch, Phase: Serving}):
+		add(subject, "Its owner %s does not serve it at the moment.", owner.Spec.Name)
 	}
 }
 
@@ -169,7 +185,7 @@ func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
 	subject := "node " + string(n.Spec.Name)
 	switch {
 	case !n.Heard:
-		add(subject, "Never heard since this daemon started: is remora running there, and does UDP and TCP to %s get through?", n.Spec.Address)
+		add(subject, "Never heard since this daemon started: is remora running there, and do TCP and UDP get through to %s?", n.Spec.Address)
 		return
 	case !n.Reachable:
 		add(subject, "Not heard for %v.", n.Age.Round(time.Millisecond))
@@ -178,8 +194,12 @@ func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
 		add(subject, "It does not vote yet.")
 	}
 	r := n.Report
-	if !n.Spec.Witness && r.Health.State != Healthy {
-		add(subject, "MySQL is %s: %s.", r.Health.State, r.Health.Reason)
+	switch {
+	case n.Spec.Witness || r.Health.State == Healthy:
+	case r.Health.State == Failed:
+		add(subject, "Its MySQL has failed: %s.", cmp.Or(r.Health.Reason, "no reason is known"))
+	default:
+		add(subject, "It is not known yet whether its MySQL is healthy.")
 	}
 	for _, a := range r.Health.Alarms {
 		add(subject, "%s", a)
@@ -188,7 +208,8 @@ func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
 		add(subject, "It can not serve group %s: %s.", b.Group, b.Reason)
 	}
 	if !n.Spec.Witness && r.Health.State == Healthy {
-		for name, why := range n.Unfit {
+		for _, name := range slices.Sorted(maps.Keys(n.Unfit)) {
+			why := n.Unfit[name]
 			if g := m.fresh[name]; g.Owner != "" && g.Spec.Policy != Follow && !slices.ContainsFunc(r.Blocked, func(b Blocked) bool { return b.Group == name }) {
 				add(subject, "It could not take group %s: %s.", name, why)
 			}
