@@ -1,0 +1,345 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// faultKind is something that goes wrong or that a person does.
+type faultKind uint8
+
+const (
+	partition faultKind = iota
+	oneWay
+	isolate
+	lossy
+	slowNode
+	power
+	starve
+	mysqlFlip
+	linkFlip
+	deletedByHand
+	addedByHand
+	foreignClaim
+	move
+	pause
+	shutdown
+	transfer
+	configure
+	diskStall
+	bindsFail
+	clockJump
+	// Those that only the kernel lease masters.
+	kill
+	freeze
+	suspend
+	kernelSlow
+	kernelHang
+	kinds
+)
+
+// chooseFaults picks the kinds that a seed uses: half of them, so that rare ones get room.
+func (w *world) chooseFaults() {
+	end := kinds
+	if !w.plan.kernelLease {
+		end = kill
+	}
+	for k := range end {
+		if w.dice.chance(0.5) {
+			w.plan.faults = append(w.plan.faults, k)
+		}
+	}
+	if len(w.plan.faults) == 0 {
+		w.plan.faults = append(w.plan.faults, isolate)
+	}
+}
+
+func (w *world) scheduleFaults() {
+	begin := w.now + int64(w.plan.timing.TTL)
+	w.q.push(begin, item{kind: worldCall, call: w.nextFault})
+	w.q.push(w.calm, item{kind: worldCall, call: w.endFaults})
+}
+
+func (w *world) nextFault() {
+	if w.now >= w.calm {
+		return
+	}
+	w.stats.Faults++
+	w.inflict(pick(w.dice, w.plan.faults))
+	w.after(w.dice.about(w.plan.faultEvery), w.nextFault)
+}
+
+// someNode returns a node, as likely as not one that matters now: the owner of a group or the Raft leader.
+func (w *world) someNode() *node {
+	switch w.dice.IntN(4) {
+	case 0:
+		g := w.or.view.Groups[groupName(w.dice.IntN(w.plan.groups))]
+		if g.Owner != "" {
+			return w.nodes[nodeIndex(g.Owner)]
+		}
+	case 1:
+		if l := w.leader(); l != nil {
+			return l
+		}
+	}
+	return pick(w.dice, w.nodes)
+}
+
+// leader returns the node that leads in the highest term.
+func (w *world) leader() *node {
+	var best *node
+	for _, n := range w.nodes {
+		if n.proc != nil && n.raft.role == leading && (best == nil || n.raft.term > best.raft.term) {
+			best = n
+		}
+	}
+	return best
+}
+
+// span is how long a fault lasts.
+func (w *world) span() time.Duration {
+	return w.dice.about(w.plan.timing.TTL * time.Duration(1+w.dice.IntN(3)))
+}
+
+func (w *world) inflict(k faultKind) {
+	n, d := w.someNode(), w.span()
+	until := w.now + int64(d)
+	w.trace.line(n, "fault: "+k.String(), d.String())
+	switch k {
+	case partition, oneWay, isolate, lossy, slowNode:
+		w.troubleNetwork(k, n, d)
+	case power:
+		w.powerOff(n, d)
+	case kill:
+		w.kill(n, d)
+	case starve:
+		n.freeze(w.dice.between(0, min(core.MarginConstant, w.plan.timing.Unbind)-time.Millisecond))
+	case freeze:
+		n.freeze(d)
+	case suspend:
+		if n.proc != nil {
+			n.freeze(d)
+			n.deliverAfter(0, core.ClockJumped{Reason: "suspended"})
+		}
+	case clockJump:
+		if n.proc != nil {
+			n.deliverAfter(0, core.ClockJumped{Reason: "jumped"})
+		}
+	case kernelSlow:
+		n.kern.slowUntil = until
+	case bindsFail:
+		n.kern.failUntil = until
+	case kernelHang:
+		n.kern.hangUntil = until
+	case diskStall:
+		n.diskStall = until
+	default:
+		w.disturb(k, n, d)
+	}
+}
+
+func (w *world) troubleNetwork(k faultKind, n *node, d time.Duration) {
+	switch k {
+	case partition:
+		var side [maxNodes]bool
+		for i := range side {
+			side[i] = w.dice.chance(0.5)
+		}
+		w.net.partition(side)
+	case isolate:
+		for i := range w.nodes {
+			w.net.cut[i][n.id], w.net.cut[n.id][i] = true, true
+		}
+	case oneWay:
+		in := w.dice.chance(0.5)
+		for i := range w.nodes {
+			if w.dice.chance(0.6) {
+				if in {
+					w.net.cut[i][n.id] = true
+				} else {
+					w.net.cut[n.id][i] = true
+				}
+			}
+		}
+	case lossy:
+		w.net.loss, w.net.long = 0.4*w.dice.Float64(), 0.3*w.dice.Float64()
+	case slowNode:
+		w.net.slow[n.id] = w.dice.between(0, w.plan.timing.TTL/2)
+	}
+	w.after(d, w.net.heal)
+}
+
+// powerOff ends a process and empties its kernel; the disk stays.
+func (w *world) powerOff(n *node, d time.Duration) {
+	if n.proc != nil {
+		n.end("power off")
+	}
+	n.gen++
+	for a := range n.kern.addrs {
+		n.kern.remove(a)
+	}
+	n.kern.pendingUntil = w.now
+	n.kern.life++
+	w.bootAfter(n, d)
+}
+
+// kill ends a process. Its addresses stay, and it is gone only when the kernel is done with its system calls.
+func (w *world) kill(n *node, d time.Duration) {
+	if n.proc != nil {
+		n.end("killed")
+	}
+	w.bootAfter(n, max(d, time.Duration(n.kern.pendingUntil-w.now)+1))
+}
+
+func (w *world) bootAfter(n *node, d time.Duration) {
+	if n.comesBack {
+		return
+	}
+	n.comesBack = true
+	w.after(d, n.boot)
+}
+
+// freeze stops a process, at the longest until the faults end; its kernel goes on.
+func (n *node) freeze(d time.Duration) {
+	n.frozenUntil = max(n.frozenUntil, min(n.w.now+int64(d), n.w.calm))
+}
+
+// disturb does what happens around the daemon: to MySQL, the link, the addresses, and what operators ask for.
+func (w *world) disturb(k faultKind, n *node, d time.Duration) {
+	switch k {
+	case mysqlFlip:
+		w.flipMySQL(n, d)
+	case linkFlip:
+		n.setLink(false)
+		w.after(d, func() { n.setLink(true) })
+	case deletedByHand:
+		if a := w.dice.IntN(maxAddrs); n.kern.addrs[a].bound {
+			n.kern.remove(a)
+			n.kern.addrs[a].deleted = true
+		}
+	case addedByHand:
+		w.addByHand(n, w.dice.IntN(maxAddrs), d)
+	case foreignClaim:
+		if n.proc != nil {
+			n.deliverSoon(core.ForeignClaim{Address: address(w.dice.IntN(maxAddrs)), MAC: []byte{2, 0, 0, 0, 0, 99}})
+		}
+	case shutdown:
+		if n.proc != nil {
+			n.deliverSoon(core.ShutdownAsked{})
+			w.bootAfter(n, d+3*w.plan.timing.TTL)
+		}
+	case transfer:
+		if l := w.leader(); l != nil {
+			l.raft.transferTo(n.id)
+		}
+	case configure:
+		w.newest = w.nextConfig(w.newest)
+		for _, other := range w.nodes {
+			if w.dice.chance(0.7) {
+				other.offer(w.newest)
+			}
+		}
+	case move, pause:
+		w.operate(k, n)
+	}
+}
+
+func (w *world) flipMySQL(n *node, d time.Duration) {
+	was := n.health
+	n.health.State = pick(w.dice, []core.HealthState{core.Failed, core.Failed, core.HealthUnknown, core.Healthy})
+	n.health.Writable = pick(w.dice, []core.Tri{core.Yes, core.No, core.Unknown})
+	n.healthChanged()
+	w.after(d, func() {
+		n.health = was
+		n.healthChanged()
+	})
+}
+
+func (n *node) healthChanged() {
+	if n.proc != nil {
+		n.deliverSoon(core.HealthChanged{Health: n.health})
+	}
+}
+
+func (n *node) setLink(up bool) {
+	n.linkDown = !up
+	if n.proc != nil {
+		n.deliverSoon(core.LinkChanged{Interface: iface, Up: up})
+	}
+}
+
+func (n *node) offer(c core.Config) {
+	n.file = c
+	if n.proc != nil {
+		n.deliverSoon(core.ConfigOffered{Config: c})
+	}
+}
+
+func (w *world) addByHand(n *node, a int, d time.Duration) {
+	if n.kern.addrs[a].bound {
+		return
+	}
+	n.kern.addrs[a] = kaddr{bound: true, group: n.kern.addrs[a].group, lease: n.kern.addrs[a].lease}
+	n.seen(a)
+	w.after(d, func() { n.removeByHand(a) })
+}
+
+func (n *node) removeByHand(a int) {
+	if c := &n.kern.addrs[a]; c.bound && !c.ours {
+		n.kern.remove(a)
+	}
+}
+
+// operate asks the arbiter, or somebody who may not be it, for something.
+func (w *world) operate(k faultKind, n *node) {
+	at := w.leader()
+	if at == nil {
+		return
+	}
+	w.ticket++
+	g := groupName(w.dice.IntN(w.plan.groups))
+	if k == move {
+		at.deliverSoon(core.MoveAsked{Ticket: w.ticket, Group: g, To: n.name, Reason: "an operator wants it"})
+		return
+	}
+	at.deliverSoon(core.PauseAsked{Ticket: w.ticket, Group: g, On: w.dice.chance(0.6), Reason: "an operator wants it"})
+}
+
+// endFaults mends everything.
+func (w *world) endFaults() {
+	w.trace.line(nil, "all faults end", "")
+	w.net.heal()
+	for _, n := range w.nodes {
+		n.diskStall, n.kern.slowUntil, n.kern.failUntil, n.kern.hangUntil = 0, 0, 0, 0
+	}
+	w.keepCalm()
+}
+
+// keepCalm mends what faults that began earlier have left or still bring back.
+func (w *world) keepCalm() {
+	for _, n := range w.nodes {
+		if n.linkDown {
+			n.setLink(true)
+		}
+		if n.health.State != core.Healthy || n.health.Writable != core.Yes {
+			n.health.State, n.health.Writable = core.Healthy, core.Yes
+			n.healthChanged()
+		}
+		for a := range n.kern.addrs {
+			n.removeByHand(a)
+		}
+		if n.file.Version != w.newest.Version {
+			n.offer(w.newest)
+		}
+		if n.proc == nil && !n.comesBack {
+			w.bootAfter(n, time.Duration(max(0, n.kern.pendingUntil-w.now)+1))
+		}
+	}
+	for name, g := range w.or.view.Groups {
+		if l := w.leader(); l != nil && g.Paused && !g.Retired {
+			w.ticket++
+			l.deliverSoon(core.PauseAsked{Ticket: w.ticket, Group: name, Reason: "all is well again"})
+		}
+	}
+}

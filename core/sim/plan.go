@@ -1,0 +1,167 @@
+package sim
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// plan is what a seed has chosen for a whole run.
+type plan struct {
+	nodes      int
+	groups     int
+	timing     core.Timing
+	mailbox    time.Duration // mean delay from the edge to the machine
+	kernelTime time.Duration // mean time of a system call
+	disk       time.Duration // mean time of a write to Raft's store
+	apply      time.Duration // mean delay from a commit to its application
+	// kernelLease says that the kernel holds the lease too. Without it the faults that only the kernel can master are
+	// left out: frozen and killed processes, system calls that take longer than what is kept in hand for them.
+	kernelLease bool
+	// gate says that the edge takes back a claim that ends after its group was given up. The machine must not need that.
+	gate          bool
+	preVote       bool
+	waitToVote    bool
+	snapshotAfter int // a follower that lacks more entries is sent a snapshot; 0: never
+	faultEvery    time.Duration
+	faultsFor     time.Duration
+	faults        []faultKind
+}
+
+// timings are the profiles in use, some closer to the edge of what Timing.Check allows than those that are shipped.
+func timings() []core.Timing {
+	const msec = time.Millisecond
+	return []core.Timing{
+		{Heartbeat: 90 * msec, TTL: 300 * msec, Unbind: 20 * msec, RaftHeartbeat: 60 * msec, RaftElection: 60 * msec},
+		{Heartbeat: 60 * msec, TTL: 300 * msec, Unbind: 20 * msec, RaftHeartbeat: 50 * msec, RaftElection: 50 * msec},
+		{Heartbeat: 13 * msec, TTL: 45 * msec, Unbind: 5 * msec, RaftHeartbeat: 15 * msec, RaftElection: 15 * msec},
+		{Heartbeat: time.Second, TTL: 4 * time.Second, Unbind: 100 * msec, RaftHeartbeat: 500 * msec, RaftElection: 500 * msec},
+	}
+}
+
+func (w *world) makePlan() {
+	d, p := w.dice, &w.plan
+	*p = plan{nodes: pick(d, []int{3, 3, 3, 3, 3, 5, 5, 7}), groups: pick(d, []int{1, 1, 2, 3}), timing: pick(d, timings())}
+	if w.opt.Nodes != 0 {
+		p.nodes = w.opt.Nodes
+	}
+	p.timing.CoolDown = 10 * p.timing.TTL
+	p.timing.Fall, p.timing.Rise = 1, 1
+	unit := p.timing.TTL
+	p.mailbox = d.between(10*time.Microsecond, unit/300)
+	p.kernelTime = d.between(50*time.Microsecond, p.timing.Unbind/10)
+	p.disk = d.between(20*time.Microsecond, unit/100)
+	p.apply = d.between(20*time.Microsecond, unit/50)
+	p.kernelLease = d.chance(0.7)
+	switch w.opt.Kernel {
+	case KernelLeaseOn:
+		p.kernelLease = true
+	case KernelLeaseOff:
+		p.kernelLease = false
+	}
+	p.gate = d.chance(0.5)
+	p.preVote, p.waitToVote = d.chance(0.7), d.chance(0.5)
+	if d.chance(0.5) {
+		p.snapshotAfter = 1 + d.IntN(8)
+	}
+	p.faultEvery = unit / time.Duration(1+d.IntN(6))
+	p.faultsFor = unit * time.Duration(8+d.IntN(13))
+	w.chooseFaults()
+	base := d.between(20*time.Microsecond, unit/60)
+	w.net = network{base: base, jitter: base / time.Duration(1+d.IntN(8)), longMax: unit}
+	if d.chance(0.3) {
+		w.net.quietLoss = 0.02 * d.Float64()
+	}
+	if d.chance(0.3) {
+		w.net.dup = 0.1
+	}
+	if d.chance(0.3) {
+		w.net.quietLong = 0.02
+	}
+	w.net.heal()
+}
+
+// makeClocks gives the nodes clocks whose rates are up to 1 % off, often by just that.
+func (w *world) makeClock() clock {
+	return clock{offset: 1e9 + w.dice.Int64N(1e15), ppm: pick(w.dice, []int64{-10000, -10000, 0, 10000, 10000, w.dice.Int64N(20001) - 10000})}
+}
+
+func nodeName(i int) core.NodeName { return core.NodeName("n" + string(rune('1'+i))) }
+
+func nodeIndex(n core.NodeName) int { return int(n[1] - '1') }
+
+func groupName(i int) core.GroupName { return names[i] }
+
+var names = [maxGroups]core.GroupName{"g1", "g2", "g3", "g4"}
+
+func groupIndex(g core.GroupName) int { return int(g[1] - '1') }
+
+func groupOf(a core.Action) core.GroupName {
+	switch a := a.(type) {
+	case core.Bind:
+		return a.Group
+	case core.Extend:
+		return a.Group
+	case core.Probe:
+		return a.Group
+	case core.Announce:
+		return a.Group
+	}
+	panic(fmt.Sprintf("sim: %T has no group", a))
+}
+
+// firstConfig is the configuration with which the cluster begins.
+func (w *world) firstConfig() core.Config {
+	c := core.Config{Version: 1, Cluster: "sim", TTL: core.Millis(w.plan.timing.TTL / time.Millisecond)}
+	for i := range w.plan.nodes {
+		c.Nodes = append(c.Nodes, core.NodeSpec{
+			Name: nodeName(i), Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 77, 0, byte(11 + i)}), 7400),
+			Witness: i == w.plan.nodes-1 && w.dice.chance(0.4), Priority: w.dice.IntN(3),
+		})
+	}
+	free := 0
+	for i := range w.plan.groups {
+		g := core.GroupSpec{Name: groupName(i), Role: core.Writer, Policy: core.AnyHealthy, Interface: iface, Preempt: w.dice.chance(0.2)}
+		if w.dice.chance(0.3) {
+			g.Policy = core.Follow
+		}
+		for range 1 + w.dice.IntN(2) {
+			g.Addresses = append(g.Addresses, netip.PrefixFrom(address(free), 32))
+			free++
+		}
+		c.Groups = append(c.Groups, g)
+	}
+	return c
+}
+
+// nextConfig changes a configuration: the length of the lease, an address that moves from one group to another, a group
+// that goes or comes.
+func (w *world) nextConfig(c core.Config) core.Config {
+	c.Version++
+	groups := make([]core.GroupSpec, len(c.Groups))
+	for i, g := range c.Groups {
+		g.Addresses = append([]netip.Prefix(nil), g.Addresses...)
+		groups[i] = g
+	}
+	c.Groups = groups
+	switch from := w.dice.IntN(len(groups)); w.dice.IntN(4) {
+	case 0, 1:
+		base := core.Millis(w.plan.timing.TTL / time.Millisecond)
+		c.TTL = pick(w.dice, []core.Millis{base, base * 2, base * 4})
+	case 2:
+		to := w.dice.IntN(len(groups))
+		if n := len(groups[from].Addresses); from != to && n > 1 {
+			groups[to].Addresses = append(groups[to].Addresses, groups[from].Addresses[n-1])
+			groups[from].Addresses = groups[from].Addresses[:n-1]
+		} else if from != to {
+			groups[from].Addresses, groups[to].Addresses = groups[to].Addresses, groups[from].Addresses
+		}
+	case 3:
+		if len(groups) > 1 {
+			c.Groups = append(groups[:from:from], groups[from+1:]...)
+		}
+	}
+	return c
+}

@@ -1,0 +1,207 @@
+package sim
+
+import (
+	"time"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// node is a machine with its disk, its kernel and its MySQL, and the process that runs on it, if one does.
+type node struct {
+	w     *world
+	id    int
+	name  core.NodeName
+	clock clock
+	raft  raft
+	kern  kernel
+
+	gen         uint32   // grows with each process, and when one ends
+	proc        *process // nil while none runs
+	history     []*process
+	frozenUntil int64
+	diskStall   int64
+	snapshotAt  int // up to which entry the disk has a snapshot of the ledger
+	health      core.Health
+	linkDown    bool
+	file        core.Config
+	netlinkAt   int64
+	comesBack   bool // a start is scheduled
+}
+
+// maxReports is how many of its own reports the oracles remember of a process, more than the machine does.
+const maxReports = 256
+
+// process is one run of the daemon: the machine, and what the agent and the edges around it do.
+type process struct {
+	n       *node
+	gen     uint32
+	inc     core.Incarnation
+	m       *core.Machine
+	ledger  *core.Ledger
+	timer   uint32
+	workers [maxGroups]worker
+	gate    [maxGroups]core.Epoch // up to which epoch claims are shut out
+	stopped bool
+	watch   watch
+}
+
+// deliverAfter puts an event into the mailbox of the process that runs now.
+func (n *node) deliverAfter(d time.Duration, ev core.Event) {
+	n.w.q.push(n.w.now+int64(d), item{kind: processEvent, node: int8(n.id), gen: n.gen, ev: ev})
+}
+
+// deliverSoon puts an event into the mailbox after the time that a busy host takes for that.
+func (n *node) deliverSoon(ev core.Event) { n.deliverAfter(n.w.dice.about(n.w.plan.mailbox), ev) }
+
+// boot starts a process. Before anything else it removes what an earlier one has left in the kernel.
+func (n *node) boot() {
+	n.comesBack = false
+	if n.proc != nil {
+		return
+	}
+	n.gen++
+	gen := n.gen
+	n.w.trace.line(n, "boot", "")
+	n.w.after(n.w.dice.about(n.w.plan.kernelTime), func() {
+		if n.gen == gen {
+			if n.w.opt.Break != KeepLeftovers {
+				n.kern.removeOurs()
+			}
+			n.run()
+		}
+	})
+}
+
+// run makes the machine and tells it what a real start tells it.
+func (n *node) run() {
+	w := n.w
+	p := &process{n: n, gen: n.gen, inc: core.Incarnation(w.dice.Uint64() | 1), ledger: core.NewLedger()}
+	n.proc = p
+	n.history = append(n.history, p)
+	n.frozenUntil = 0
+	w.rebuild(p.ledger, n.raft.log, n.snapshotAt)
+	start := n.clock.at(w.now)
+	longest := max(w.plan.timing.TTL, p.ledger.View().Longest.Duration(), n.file.TTL.Duration())
+	ready := start.Add(longest + core.Margin(longest))
+	p.m = core.New(core.Options{Self: n.name, Incarnation: p.inc, Timing: w.plan.timing, Seed: w.dice.Uint64(), Start: start, Ready: ready})
+	p.watch.init(p, ready)
+	n.raft.start()
+	n.raft.commit, n.raft.handed = n.snapshotAt, n.snapshotAt
+	n.raft.mayVoteAt = 0
+	if w.plan.waitToVote {
+		n.raft.mayVoteAt = n.clock.when(ready)
+	}
+	p.step(core.ConfigOffered{Config: n.file})
+	if n.snapshotAt > 0 {
+		p.step(core.Restored{View: p.ledger.View()})
+	}
+	p.step(core.VotersChanged{Voters: w.names})
+	n.deliverSoon(core.LinkChanged{Interface: iface, Up: !n.linkDown})
+	n.deliverAfter(w.dice.about(5*time.Millisecond), core.HealthChanged{Health: n.health})
+	for a := range n.kern.addrs {
+		if n.kern.addrs[a].bound {
+			n.seen(a)
+		}
+	}
+}
+
+// rebuild brings an empty ledger to the state after an entry of a log, sometimes by way of an encoded snapshot.
+func (w *world) rebuild(l *core.Ledger, log []entry, index int) {
+	for i := 1; i <= index; i++ {
+		if log[i].cmd != nil {
+			l.Apply(core.Index(i), log[i].term, *log[i].cmd)
+		}
+	}
+	if index == 0 || !w.dice.chance(0.1) {
+		return
+	}
+	b, err := l.Snapshot()
+	if err == nil {
+		err = l.Restore(b)
+	}
+	if err != nil {
+		w.fail(I7, "a snapshot of the ledger at entry %d does not come back: %v", index, err)
+	}
+}
+
+// apply is the state machine of Raft: it applies a committed entry and tells the machine.
+func (p *process) apply(index int, e entry) {
+	outs := p.ledger.Apply(core.Index(index), e.term, *e.cmd)
+	v := p.ledger.View()
+	p.n.w.or.applied(p, index, v)
+	p.step(core.Committed{Index: core.Index(index), Term: e.term, Command: *e.cmd, Outcomes: outs, View: v})
+	if p.n.w.dice.chance(0.1) {
+		p.n.snapshotAt = index
+	}
+}
+
+// restore is the state machine of Raft when the leader sends a snapshot.
+func (p *process) restore(index int) {
+	p.ledger = core.NewLedger()
+	p.n.w.rebuild(p.ledger, p.n.raft.log, index)
+	v := p.ledger.View()
+	p.n.w.or.applied(p, index, v)
+	p.step(core.Restored{View: v})
+	p.n.snapshotAt = index
+}
+
+// step is the agent's loop: one event in, actions out, each carried out in order.
+func (p *process) step(ev core.Event) {
+	n, w := p.n, p.n.w
+	if p.stopped || n.proc != p {
+		return
+	}
+	w.steps++
+	now := n.clock.at(w.now)
+	w.or.told(p, now, ev)
+	told := w.opt.Break.event(p, ev)
+	acts := p.m.Step(now, told)
+	w.trace.step(n, told, acts)
+	acts = w.opt.Break.actions(p, now, acts)
+	w.or.acted(p, now, acts)
+	for _, a := range acts {
+		p.do(a)
+	}
+	n.kern.holdLeases(p)
+	w.or.after(p, now)
+	w.opt.Break.afterwards(p, ev)
+	if p.stopped {
+		n.end("stopped")
+	}
+}
+
+func (p *process) do(a core.Action) {
+	n, w := p.n, p.n.w
+	switch a := a.(type) {
+	case core.Send:
+		msg := w.opt.Break.message(p, a.Msg)
+		w.or.sent(a.To, msg)
+		w.send(n.id, nodeIndex(a.To), msg)
+	case core.SetTimer:
+		p.timer++
+		w.q.push(max(w.now, n.clock.when(a.At)), item{kind: timer, node: int8(n.id), gen: n.gen, num: p.timer})
+	case core.Propose:
+		n.handProposal(a)
+	case core.Unbind:
+		p.unbind(a)
+	case core.Bind, core.Extend, core.Probe, core.Announce:
+		p.claim(a)
+	case core.TransferLeadership:
+		w.q.push(w.now, item{kind: raftCall, node: int8(n.id), gen: n.gen, call: func() { n.raft.transferTo(nodeIndex(a.To)) }})
+	case core.Stopped:
+		p.stopped = true
+	}
+}
+
+// end ends the process at once, as SIGKILL does. What it has put into the kernel stays there.
+func (n *node) end(how string) {
+	n.w.trace.line(n, how, "")
+	n.proc, n.frozenUntil = nil, 0
+	n.gen++
+}
+
+// datagramCame hands a message to the process. The term is read when the datagram arrives: here, or a moment later.
+func (n *node) datagramCame(from int, m core.Message) {
+	ev := core.Received{From: n.w.nodes[from].name, Msg: m, Term: n.raft.term}
+	n.proc.step(ev)
+}

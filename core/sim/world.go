@@ -1,0 +1,249 @@
+package sim
+
+import (
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// Kernel says whether the kernel holds the leases too.
+type Kernel uint8
+
+// The choices.
+const (
+	KernelBySeed Kernel = iota
+	KernelLeaseOn
+	KernelLeaseOff
+)
+
+// Options say what to run. All but Trace decide on the outcome.
+type Options struct {
+	Seed uint64
+	// Nodes is the size of the cluster: 3, 5 or 7; 0 lets the seed choose.
+	Nodes  int
+	Kernel Kernel
+	// Break breaks a rule of the protocol on purpose.
+	Break Break
+	// Rules are those whose oracles count; 0 means all.
+	Rules Rule
+	// Trace, if set, gets a line for each thing that happens.
+	Trace io.Writer
+}
+
+// Failure is a rule that did not hold.
+type Failure struct {
+	Seed uint64
+	Rule Rule
+	// At is the true time since the beginning.
+	At   time.Duration
+	Text string
+}
+
+func (f *Failure) Error() string {
+	return fmt.Sprintf("seed %d breaks %v at %v: %s", f.Seed, f.Rule, f.At.Round(time.Microsecond), f.Text)
+}
+
+// Result is what a run has come to.
+type Result struct {
+	// Failure is nil if all rules held.
+	Failure *Failure
+	// Virtual is the true time that was simulated, Steps how often a machine was told something.
+	Virtual time.Duration
+	Steps   int
+	Stats   Stats
+}
+
+// Stats count what happened in runs, so that a run in which nothing happens is not taken for a good one.
+type Stats struct {
+	Grants, Releases, Offices, Faults, Boots, Failovers int
+}
+
+// epochOfTime is where true time begins, so that no instant is 0.
+const epochOfTime = int64(time.Second)
+
+// world is one cluster in virtual time.
+type world struct {
+	opt    Options
+	dice   dice
+	now    int64
+	q      queue
+	net    network
+	nodes  []*node
+	names  []core.NodeName
+	plan   plan
+	or     oracle
+	trace  *tracer
+	steps  int
+	failed *Failure
+	over   bool
+	stats  Stats
+
+	newest     core.Config // the newest configuration file
+	calm       int64       // when the faults end, by plan
+	conflictAt int64       // when a probe last met somebody
+	ticket     uint64
+	settledFor int
+}
+
+// Run simulates one cluster with one seed. The same options give the same run, to the last step.
+func Run(opt Options) Result { return new(world).run(opt) }
+
+// run uses the memory of an earlier run again.
+func (w *world) run(opt Options) Result {
+	q, log := w.q, w.or.log
+	q.reset()
+	if opt.Rules == 0 {
+		opt.Rules = AllRules
+	}
+	*w = world{opt: opt, q: q, dice: newDice(opt.Seed), now: epochOfTime}
+	w.or.log = log
+	w.or.init(w)
+	if opt.Trace != nil {
+		w.trace = &tracer{w: w, out: opt.Trace}
+		w.trace.header()
+	}
+	w.makePlan()
+	w.calm = w.now + int64(3*w.plan.timing.TTL+w.plan.faultsFor)
+	w.newest = w.firstConfig()
+	w.makeNodes()
+	w.scheduleFaults()
+	w.check()
+	for w.failed == nil && !w.over {
+		at, it := w.q.pop()
+		w.now = at
+		w.dispatch(it)
+	}
+	return Result{Failure: w.failed, Virtual: time.Duration(w.now - epochOfTime), Steps: w.steps, Stats: w.count()}
+}
+
+func (w *world) makeNodes() {
+	for i := range w.plan.nodes {
+		n := &node{w: w, id: i, name: nodeName(i), clock: w.makeClock(), file: w.newest}
+		n.health = core.Health{State: core.Healthy, Writable: core.Yes, Replicating: core.No}
+		n.raft = raft{n: n, vote: -1, log: []entry{{}}}
+		n.kern.n = n
+		w.nodes, w.names = append(w.nodes, n), append(w.names, n.name)
+	}
+	for _, n := range w.nodes {
+		n.comesBack = true
+		w.after(w.dice.about(w.plan.timing.TTL/4), n.boot)
+	}
+}
+
+// after calls f after a while, whatever processes do.
+func (w *world) after(d time.Duration, f func()) {
+	w.q.push(w.now+int64(d), item{kind: worldCall, call: f})
+}
+
+func (w *world) fail(r Rule, format string, args ...any) {
+	if w.failed != nil || w.opt.Rules&r == 0 {
+		return
+	}
+	w.failed = &Failure{Seed: w.opt.Seed, Rule: r, At: time.Duration(w.now - epochOfTime), Text: fmt.Sprintf(format, args...)}
+	w.trace.line(nil, "BROKEN: "+r.String(), w.failed.Text)
+}
+
+// dispatch lets an item happen, or later if its process is frozen or its Raft loop stands still.
+func (w *world) dispatch(it item) {
+	if it.kind == worldCall {
+		it.call()
+		return
+	}
+	n := w.nodes[it.node]
+	if n.proc == nil || it.gen != 0 && it.gen != n.gen {
+		return
+	}
+	if w.now < n.frozenUntil {
+		w.q.push(n.frozenUntil, it)
+		return
+	}
+	switch it.kind {
+	case raftMessage, raftCall, raftElection:
+		if n.raft.writing > 0 {
+			n.raft.waiting = append(n.raft.waiting, it)
+			return
+		}
+	}
+	switch it.kind {
+	case processCall, raftCall:
+		it.call()
+	case processEvent:
+		n.proc.step(it.ev)
+	case timer:
+		if it.num == n.proc.timer {
+			n.proc.step(core.Tick{})
+		}
+	case datagram:
+		n.datagramCame(int(it.from), it.msg)
+	case raftMessage:
+		n.raft.receive(int(it.from), it.raft)
+	case raftElection:
+		n.raft.electionTimer()
+	case raftBeat:
+		if it.num == n.raft.num {
+			n.raft.beatTimer()
+		}
+	}
+}
+
+// check looks from time to time, once the faults are over, whether the cluster has become as it must be (I6, I9).
+func (w *world) check() {
+	every := w.plan.timing.TTL / 2
+	w.after(every, w.check)
+	if w.now < w.calm {
+		return
+	}
+	w.keepCalm()
+	why := w.or.unsettled()
+	if why == "" {
+		w.settledFor++
+		w.over = w.settledFor == 3
+		return
+	}
+	w.settledFor = 0
+	if w.now > w.deadline() {
+		w.fail(I6, "%v after the last fault %s", time.Duration(w.now-w.calm), why)
+	}
+}
+
+// deadline is when everything must be well again: some leases for starts and elections, and where a probe has met
+// somebody, the time for which the machine then stays away.
+func (w *world) deadline() int64 {
+	from := w.calm
+	const barred = 31 * time.Second
+	if w.conflictAt != 0 {
+		from = max(from, w.conflictAt+int64(barred))
+	}
+	return from + int64(20*w.plan.timing.TTL+5*time.Second)
+}
+
+func (w *world) count() Stats {
+	for _, e := range w.or.log {
+		if e.cmd == nil {
+			continue
+		}
+		for _, op := range e.cmd.Ops {
+			switch {
+			case op.Grant != nil:
+				w.stats.Grants++
+			case op.Release != nil:
+				w.stats.Releases++
+			case op.TakeOffice != nil:
+				w.stats.Offices++
+			}
+		}
+	}
+	for g := range w.or.epochs {
+		for i, rec := range w.or.epochs[g] {
+			if i > 0 && !w.or.epochs[g][i-1].released && w.or.epochs[g][i-1].owner != rec.owner {
+				w.stats.Failovers++
+			}
+		}
+	}
+	for _, n := range w.nodes {
+		w.stats.Boots += len(n.history)
+	}
+	return w.stats
+}
