@@ -1,0 +1,79 @@
+package consensus
+
+import (
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/go-hclog"
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	wal "github.com/hashicorp/raft-wal"
+	"go.etcd.io/bbolt"
+)
+
+// BenchmarkStore compares the two durable stores by what Remora does with them: single small entries, each durable
+// before the call returns, and a vote now and then.
+func BenchmarkStore(b *testing.B) {
+	stores := map[string]func(*testing.B) logStore{
+		"wal": func(b *testing.B) logStore {
+			s, err := wal.Open(b.TempDir(), wal.WithLogger(hclog.NewNullLogger()), wal.WithSegmentSize(4<<20))
+			if err != nil {
+				b.Fatal(err)
+			}
+			return s
+		},
+		"bolt": func(b *testing.B) logStore {
+			s, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(b.TempDir(), "raft.db"),
+				BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}})
+			if err != nil {
+				b.Fatal(err)
+			}
+			return s
+		},
+	}
+	for name, open := range stores {
+		b.Run(name+"/append", func(b *testing.B) {
+			s := open(b)
+			defer s.Close()
+			data := make([]byte, 400)
+			index := uint64(0)
+			percentiles(b, func() error {
+				index++
+				return s.StoreLogs([]*raft.Log{{Index: index, Term: 1, Type: raft.LogCommand, Data: data}})
+			})
+		})
+		b.Run(name+"/term", func(b *testing.B) {
+			s := open(b)
+			defer s.Close()
+			term := uint64(0)
+			percentiles(b, func() error {
+				term++
+				return s.SetUint64([]byte("CurrentTerm"), term)
+			})
+		})
+	}
+}
+
+type logStore interface {
+	raft.LogStore
+	raft.StableStore
+	Close() error
+}
+
+// percentiles runs f b.N times and reports the median and the 99th percentile.
+func percentiles(b *testing.B, f func() error) {
+	b.Helper()
+	var took []time.Duration
+	for b.Loop() {
+		start := time.Now()
+		if err := f(); err != nil {
+			b.Fatal(err)
+		}
+		took = append(took, time.Since(start))
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}

@@ -1,0 +1,145 @@
+package consensus
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// wire is the UDP socket for reports, echoes, acks and notices.
+type wire struct {
+	n    *Node
+	conn *net.UDPConn
+	raw  syscall.RawConn
+
+	mu    sync.Mutex // guards the buffers
+	plain []byte
+	sealt []byte
+	nonce [12]byte
+
+	sent, unsent, received, dropped atomic.Uint64
+}
+
+// socketBuffer is asked of the kernel for received datagrams, so that a pause of this process does not lose them.
+const socketBuffer = 512 << 10
+
+func openWire(n *Node, at netip.AddrPort) (*wire, error) {
+	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	if err != nil {
+		return nil, fmt.Errorf("listen on udp %v, the address of node %q in the configuration: %w", at, n.cfg.Self, err)
+	}
+	raw, err := c.SyscallConn()
+	if err == nil {
+		err = c.SetReadBuffer(socketBuffer)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("set up udp %v: %w", at, err), c.Close())
+	}
+	return &wire{n: n, conn: c, raw: raw, plain: make([]byte, 0, maxMessage), sealt: make([]byte, 0, maxDatagram)}, nil
+}
+
+// Send sends a message to a peer as one datagram. It never waits: without a session to the peer, or with a full socket
+// buffer, the message is dropped, as one lost on the way would be.
+func (n *Node) Send(to core.NodeName, m core.Message) {
+	if err := n.wire.send(to, m); err != nil {
+		n.wire.unsent.Add(1)
+		n.log.Debug("datagram not sent", "to", to, "error", err)
+	}
+}
+
+var errNoSession = errors.New("no session")
+
+func (w *wire) send(to core.NodeName, m core.Message) error {
+	p := w.n.peers.get(to)
+	at, ok := w.n.peers.address(to)
+	if p == nil || !ok {
+		return ErrNotMember
+	}
+	key := p.out.Load()
+	if key == nil {
+		return errNoSession
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	plain, err := appendMessage(w.plain[:0], m)
+	if err != nil {
+		return err
+	}
+	if err := sendNow(w.conn, w.raw, key.seal(w.sealt[:0], plain, &w.nonce), at); err != nil {
+		return err
+	}
+	w.sent.Add(1)
+	return nil
+}
+
+// serve receives until the socket is closed.
+func (w *wire) serve() {
+	buf := make([]byte, 2048)
+	var nonce [12]byte
+	for {
+		size, _, err := w.conn.ReadFromUDPAddrPort(buf)
+		if errors.Is(err, net.ErrClosed) {
+			return
+		}
+		if err != nil {
+			w.n.log.Warn("receive a datagram", "error", err)
+			if !w.n.pause(10 * time.Millisecond) {
+				return
+			}
+			continue
+		}
+		if err := w.receive(buf[:size], &nonce); err != nil {
+			w.dropped.Add(1)
+			w.n.log.Debug("dropped a datagram", "error", err)
+		}
+	}
+}
+
+var errNotVoter = errors.New("echo of a server that does not vote")
+
+// receive checks a datagram and delivers its message.
+func (w *wire) receive(b []byte, nonce *[12]byte) error {
+	plain, from, err := w.n.openers.open(b, nonce)
+	if err != nil {
+		return err
+	}
+	m, err := parseMessage(plain)
+	if err != nil {
+		return fmt.Errorf("from node %q: %w", from.peer.name, err)
+	}
+	w.n.markHeard(from.peer)
+	w.received.Add(1)
+	if _, ok := m.(core.Echo); ok && !w.n.votes(from.server) {
+		return errNotVoter
+	}
+	// The term is read now, after the datagram's arrival, and is never lower than one that this node has voted in.
+	if !w.n.cfg.DeliverDatagram(core.Received{From: from.peer.name, Msg: m, Term: w.n.Term()}) {
+		return errors.New("the receiver is busy")
+	}
+	return nil
+}
+
+// votes reports whether the server votes in Raft's latest configuration. The name alone would not do: a node that was
+// set up anew under an old name has not promised what the old one had.
+func (n *Node) votes(id raft.ServerID) bool {
+	r := n.raft.Load()
+	return r != nil && isVoter(r.GetConfiguration().Configuration(), id)
+}
+
+// Term returns this node's current Raft term, or 0 as long as it does not vote: before Start, while it joins, and after
+// it was removed. It is never less than any term in which this node has voted.
+func (n *Node) Term() core.Term {
+	if n.retired.Load() || !n.votes(n.id) {
+		return 0
+	}
+	return core.Term(n.store.Term())
+}

@@ -1,0 +1,85 @@
+package consensus
+
+import (
+	"errors"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// maxProposals bounds the proposals that wait for Raft's loop.
+const maxProposals = 256
+
+type proposal struct {
+	command core.Command
+	expired func() bool
+}
+
+// Propose hands a command to Raft and returns at once. Its outcome comes as a core.Committed with the command's ID or as
+// a core.ProposalFailed. notAfter, which may be nil, is asked just before the command is handed over, and reports true
+// when it is too late for it. Proposals are handed over in the order of the calls.
+func (n *Node) Propose(c core.Command, notAfter func() bool) {
+	select {
+	case n.proposals <- proposal{command: c, expired: notAfter}:
+	default:
+		n.refuse(c.ID, true, "too many proposals wait already")
+	}
+}
+
+// refuse reports a proposal that failed.
+func (n *Node) refuse(id uint64, known bool, reason string) {
+	n.deliver(core.ProposalFailed{ID: id, Known: known, Reason: reason})
+}
+
+// propose hands over the proposals one by one until the node ends.
+func (n *Node) propose() {
+	for {
+		select {
+		case p := <-n.proposals:
+			n.submit(p)
+		case <-n.ctx.Done():
+			return
+		}
+	}
+}
+
+func (n *Node) submit(p proposal) {
+	id := p.command.ID
+	data, err := encodeCommand(p.command)
+	if err != nil {
+		n.refuse(id, true, err.Error())
+		return
+	}
+	r := n.raft.Load()
+	if r == nil {
+		n.refuse(id, true, "this node does not take part yet")
+		return
+	}
+	if p.expired != nil && p.expired() {
+		n.refuse(id, true, "too late")
+		return
+	}
+	start := n.now()
+	await(r.Apply(data, n.lim.enqueue), func(err error) {
+		if err != nil {
+			n.refuse(id, neverCommitted(err), err.Error())
+			return
+		}
+		n.commits.add(n.now() - start)
+	})
+}
+
+// await calls done with the outcome of something asked of Raft. Shutdown does not wait for it: a Raft server that ends
+// leaves some of what it was asked unanswered.
+func await(f raft.Future, done func(error)) {
+	go func() { done(f.Error()) }()
+}
+
+// neverCommitted reports whether an error of Raft means that the command was not appended to the log. All others leave
+// it open: leadership lost while committing, a write that failed (the entry may be on disk in part and found again after
+// a restart), and a shutdown, with which the library answers commands that are committed and not yet applied too.
+func neverCommitted(err error) bool {
+	return errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) ||
+		errors.Is(err, raft.ErrLeadershipTransferInProgress)
+}
