@@ -24,7 +24,7 @@ type arbiter struct {
 	wishes   []wish
 	settleAt Instant
 	configID uint64
-	refused  uint64 // up to which version the ledger has refused configurations
+	refused  uint64  // up to which version the ledger has refused configurations
 	quiet    Instant // since when leadership could be handed to a better place
 	handed   Instant
 }
