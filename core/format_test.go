@@ -1,0 +1,175 @@
+package core
+
+import (
+	"fmt"
+	"strings"
+)
+
+// acted writes down the actions of a step. Unless everything is to be shown, heartbeats are left out: reports, rounds,
+// acks, timers, and the notes of the machine's own steps stay.
+func (s *script) acted(n NodeName, _ Event, as []Action) {
+	for i := 0; i < len(as); i++ {
+		send, ok := as[i].(Send)
+		if !ok {
+			if text := s.format(as[i]); text != "" {
+				s.say(string(n), "%s", text)
+			}
+			continue
+		}
+		text := s.formatMessage(send.Msg)
+		to := []string{string(send.To)}
+		for i+1 < len(as) {
+			next, ok := as[i+1].(Send)
+			if !ok || s.formatMessage(next.Msg) != text {
+				break
+			}
+			to = append(to, string(next.To))
+			i++
+		}
+		if text != "" {
+			s.say(string(n), "-> %s: %s", strings.Join(to, ","), text)
+		}
+	}
+}
+
+func (s *script) format(a Action) string {
+	switch a := a.(type) {
+	case Bind:
+		return fmt.Sprintf("bind %s/%d %s on %s, not after %s", a.Group, a.Epoch, formatAddresses(a.Spec), a.Spec.Interface, s.at(a.NotAfter))
+	case Extend:
+		return fmt.Sprintf("extend %s/%d to %v, not after %s", a.Group, a.Epoch, a.Lifetime, s.at(a.NotAfter))
+	case Unbind:
+		return fmt.Sprintf("unbind %s/%d %s", a.Group, a.Epoch, formatAddresses(a.Spec))
+	case Probe:
+		return fmt.Sprintf("probe %s/%d %s for %v", a.Group, a.Epoch, formatAddresses(a.Spec), a.For)
+	case Announce:
+		return fmt.Sprintf("announce %s/%d round %d, not after %s", a.Group, a.Epoch, a.Round, s.at(a.NotAfter))
+	case Propose:
+		return fmt.Sprintf("propose %s", formatOps(a.Command.Ops))
+	case TransferLeadership:
+		return fmt.Sprintf("transfer leadership to %s", a.To)
+	case Answer:
+		if a.Refused != "" {
+			return fmt.Sprintf("answer %d: refused, %s", a.Ticket, a.Refused)
+		}
+		return fmt.Sprintf("answer %d: done", a.Ticket)
+	case Stopped:
+		return "stopped"
+	case Note:
+		return formatNote(a)
+	case SetTimer:
+		if s.all {
+			return fmt.Sprintf("timer %s", s.at(a.At))
+		}
+		return ""
+	}
+	return fmt.Sprintf("%#v", a)
+}
+
+func (s *script) at(i Instant) string { return fmt.Sprintf("%.1f", float64(i.Sub(s.start))/1e6) }
+
+func formatNote(n Note) string {
+	word := "note"
+	if n.Alarm {
+		word = "ALARM"
+	}
+	about := ""
+	if n.Group != "" {
+		about = fmt.Sprintf(" %s/%d", n.Group, n.Epoch)
+	}
+	return strings.TrimSuffix(fmt.Sprintf("%s%s %s: %s", word, about, n.Text, n.Reason), ": ")
+}
+
+func (s *script) formatMessage(m Message) string {
+	switch m := m.(type) {
+	case Notice:
+		return "notice " + formatState(m.State)
+	case ReleaseRequest:
+		return fmt.Sprintf("release %s/%d please%s: %s", m.Group, m.Epoch, flagged(m.Unproved, " (unproved)"), m.Reason)
+	}
+	if !s.all {
+		return ""
+	}
+	switch m := m.(type) {
+	case Report:
+		holds := ""
+		for _, h := range m.Holds {
+			holds += fmt.Sprintf(" %s %s/%d", h.Phase, h.Group, h.Epoch)
+		}
+		return fmt.Sprintf("report %d of %d: MySQL %s%s", m.Seq, m.Incarnation, m.Health.State, holds)
+	case Confirm:
+		return fmt.Sprintf("confirm term %d", m.Term)
+	case Echo:
+		return fmt.Sprintf("echo term %d", m.Term)
+	case Ack:
+		return fmt.Sprintf("ack report %d of %d:%s", m.Seq, m.Incarnation, formatHoldings(m.Groups))
+	}
+	return fmt.Sprintf("%#v", m)
+}
+
+func formatHoldings(gs []GroupEpoch) string {
+	text := ""
+	for _, g := range gs {
+		text += fmt.Sprintf(" %s/%d", g.Group, g.Epoch)
+	}
+	return text
+}
+
+func formatState(g GroupState) string {
+	text := fmt.Sprintf("%s/%d owner=%s", g.Spec.Name, g.Epoch, g.Owner)
+	text += flagged(g.Paused, " paused") + flagged(g.Proved, " proved") + flagged(g.Retired, " retired")
+	if g.Move != nil {
+		text += fmt.Sprintf(" move=%s", g.Move.To)
+	}
+	if g.Next != nil {
+		text += " next=" + formatAddresses(*g.Next)
+	}
+	return text
+}
+
+func formatAddresses(g GroupSpec) string {
+	text := []string{}
+	for _, p := range g.Addresses {
+		text = append(text, p.String())
+	}
+	return strings.Join(text, ",")
+}
+
+func flagged(on bool, text string) string {
+	if on {
+		return text
+	}
+	return ""
+}
+
+func formatOps(ops []Op) string {
+	texts := []string{}
+	for _, op := range ops {
+		texts = append(texts, formatOp(op))
+	}
+	return strings.Join(texts, " + ")
+}
+
+func formatOp(op Op) string {
+	switch {
+	case op.TakeOffice != nil:
+		return fmt.Sprintf("take-office %s", op.TakeOffice.Node)
+	case op.Configure != nil:
+		return fmt.Sprintf("configure version %d", op.Configure.Version)
+	case op.Settle != nil:
+		return fmt.Sprintf("settle version %d", op.Settle.Version)
+	case op.Grant != nil:
+		return fmt.Sprintf("grant %s/%d to %s on report %d of %d (%s)", op.Grant.Group, op.Grant.Prev+1, op.Grant.To, op.Grant.Seq,
+			op.Grant.Incarnation, op.Grant.Reason)
+	case op.Release != nil:
+		return fmt.Sprintf("release %s/%d of %s%s (%s)", op.Release.Group, op.Release.Epoch, op.Release.Node,
+			flagged(op.Release.Unproved, ", unproved"), op.Release.Reason)
+	case op.Move != nil:
+		return fmt.Sprintf("move %s/%d to %s (%s)", op.Move.Group, op.Move.Epoch, op.Move.To, op.Move.Reason)
+	case op.Pause != nil:
+		return fmt.Sprintf("pause %s on=%t", op.Pause.Group, op.Pause.On)
+	case op.Recover != nil:
+		return "recover"
+	}
+	return "nothing"
+}
