@@ -321,7 +321,11 @@ func TestUnbindWhileBindIsStuck(t *testing.T) {
 			s := spec(w.name, vip4)
 			result := make(chan error, 1)
 			go func() { result <- b.Bind(t.Context(), bindOf(s, 3)) }()
-			<-stuck
+			select {
+			case <-stuck:
+			case err := <-result:
+				t.Fatalf("the bind did not look at the clock %d times: %v", reading, err)
+			}
 			must(t, b.Unbind(t.Context(), unbindOf(s, 3)))
 			wantBound(t, vip4, 0)
 			close(free)

@@ -45,7 +45,9 @@ type Watcher struct {
 	mu      sync.Mutex
 	groups  []core.GroupSpec
 	changed chan struct{}
-	rcvbuf  int // of the hints' socket; tests make it small
+	// Tests make the hints' socket small and the sweeps rare.
+	rcvbuf int
+	sweep  time.Duration
 }
 
 // NewWatcher returns a Watcher without groups. Deliver must be set.
@@ -54,7 +56,7 @@ func NewWatcher(cfg WatcherConfig) *Watcher {
 	if cfg.Clock == nil {
 		cfg.Clock = Boottime
 	}
-	return &Watcher{cfg: cfg, changed: make(chan struct{}, 1), rcvbuf: hintBuffer}
+	return &Watcher{cfg: cfg, changed: make(chan struct{}, 1), rcvbuf: hintBuffer, sweep: sweepEvery}
 }
 
 // SetGroups replaces the groups that are watched. It may be called at any time, also before Run; it does not wait. The
@@ -96,10 +98,10 @@ func (w *Watcher) Run(ctx context.Context) error {
 
 // loop is the one goroutine that reads state, compares and delivers.
 func (v *view) loop(ctx context.Context, news <-chan hint) {
-	sweep, carrier := time.NewTicker(sweepEvery), time.NewTicker(carrierEvery)
+	sweep, carrier := time.NewTicker(v.w.sweep), time.NewTicker(carrierEvery)
 	defer sweep.Stop()
 	defer carrier.Stop()
-	v.retry = time.NewTimer(sweepEvery)
+	v.retry = time.NewTimer(v.w.sweep)
 	defer v.retry.Stop()
 	select {
 	case <-v.w.changed: // set before Run; taken now
