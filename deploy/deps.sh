@@ -12,7 +12,6 @@ PATH=$PATH:/usr/sbin:/sbin
 # program (or file) and the package that brings it
 needs='
 ip                          iproute2
-nft                         nftables
 mariadbd                    mariadb-server-core
 mariadb-install-db          mariadb-server-core
 my_print_defaults           mariadb-client-core

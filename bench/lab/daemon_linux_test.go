@@ -124,8 +124,9 @@ func TestPowerOff(t *testing.T) {
 	}
 	db1 := l.Node("db1")
 	ip(t, db1.Host, "address add "+l.VIP().String()+"/32 dev eth0")
+	ip(t, db1.Host, "address add fd77::100/128 dev lo nodad")
 	eventually(t, "the address", func() bool { return l.Holder(l.VIP()) == "db1" })
-	if err := db1.PowerOff(ctx); err != nil {
+	if err := db1.PowerOff(); err != nil {
 		t.Fatal(err)
 	}
 	if foreign, err := db1.ForeignAddrs(); err != nil || len(foreign) != 0 || db1.Daemon().Running() {

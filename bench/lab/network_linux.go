@@ -115,9 +115,9 @@ func (h *Host) SetLink(up bool) error { return setLink(h.NS, Interface, up) }
 func (h *Host) SetCable(up bool) error { return setLink(h.sw, h.port, up) }
 
 func setLink(ns *Namespace, name string, up bool) error {
-	conn, err := rtnetlink.Dial(&netlink.Config{NetNS: ns.fd})
+	conn, err := ns.rtnetlink()
 	if err != nil {
-		return fmt.Errorf("set link %s in %s: open rtnetlink: %w", name, ns.Name, err)
+		return err
 	}
 	defer conn.Close()
 	index, err := linkIndex(ns, name)
@@ -134,6 +134,15 @@ func setLink(ns *Namespace, name string, up bool) error {
 	return nil
 }
 
+// rtnetlink opens a socket in the namespace.
+func (n *Namespace) rtnetlink() (*rtnetlink.Conn, error) {
+	conn, err := rtnetlink.Dial(&netlink.Config{NetNS: n.fd})
+	if err != nil {
+		return nil, fmt.Errorf("open rtnetlink in %s: %w", n.Name, err)
+	}
+	return conn, nil
+}
+
 func linkIndex(ns *Namespace, name string) (int, error) {
 	var index int
 	err := ns.Do(func() error {
@@ -145,37 +154,4 @@ func linkIndex(ns *Namespace, name string) (int, error) {
 		return nil
 	})
 	return index, err
-}
-
-// ForeignAddrs returns the addresses on the host's interfaces that the laboratory did not give it.
-func (h *Host) ForeignAddrs() ([]netip.Prefix, error) {
-	var foreign []netip.Prefix
-	err := h.NS.Do(func() error {
-		addrs, err := net.InterfaceAddrs()
-		if err != nil {
-			return fmt.Errorf("list addresses of %s: %w", h.Name, err)
-		}
-		for _, a := range addrs {
-			p, err := netip.ParsePrefix(a.String())
-			own := err != nil || p.Addr() == h.Addr || p.Addr() == hostAddr6(h.number)
-			if !own && !p.Addr().IsLoopback() && !p.Addr().IsLinkLocalUnicast() {
-				foreign = append(foreign, p)
-			}
-		}
-		return nil
-	})
-	return foreign, err
-}
-
-// forget removes the addresses that the laboratory did not give the host, as a loss of power does.
-func (h *Host) forget(ctx context.Context) error {
-	foreign, err := h.ForeignAddrs()
-	if err != nil || len(foreign) == 0 {
-		return err
-	}
-	var b strings.Builder
-	for _, p := range foreign {
-		fmt.Fprintf(&b, "address del %s dev %s\n", p, Interface)
-	}
-	return run(ctx, b.String(), "ip", "-n", h.NS.Name, "-force", "-batch", "-")
 }

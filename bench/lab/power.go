@@ -8,7 +8,7 @@ import (
 )
 
 // PowerOff takes a node's power away: first its cable, then its processes, then what its kernel knew.
-func (n *Node) PowerOff(ctx context.Context) error {
+func (n *Node) PowerOff() error {
 	n.lab.note(Event{Source: SourceLab, Node: n.Name, What: "power off: cable, processes, addresses"})
 	errs := []error{n.SetCable(false)}
 	for _, p := range []*Process{n.Daemon(), n.Server()} {
@@ -16,14 +16,14 @@ func (n *Node) PowerOff(ctx context.Context) error {
 			errs = append(errs, p.Signal(syscall.SIGKILL))
 		}
 	}
-	// The daemon is gone before its addresses are: it would put them back.
-	if p := n.Daemon(); p != nil {
-		<-p.Done()
+	// Addresses go with the power, not when the last memory of the dead is freed; a second look then finds none.
+	errs = append(errs, n.forget())
+	for _, p := range []*Process{n.Daemon(), n.Server()} {
+		if p != nil {
+			<-p.Done()
+		}
 	}
-	errs = append(errs, n.forget(ctx))
-	if p := n.Server(); p != nil {
-		<-p.Done()
-	}
+	errs = append(errs, n.forget())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("take the power of %s away: %w", n.Name, err)
 	}

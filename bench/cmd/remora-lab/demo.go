@@ -117,7 +117,7 @@ func (d *demo) killServer(ctx context.Context, owner string) error {
 
 func (d *demo) powerOff(ctx context.Context, owner string) error {
 	return d.step(ctx, "2. The new owner's whole node dies ("+owner+": link first, then everything)", lab.Step{
-		Act:  func(ctx context.Context) error { return d.l.Node(owner).PowerOff(ctx) },
+		Act:  func(context.Context) error { return d.l.Node(owner).PowerOff() },
 		Done: func(ctx context.Context) error { return d.moved(ctx, owner) },
 	})
 }

@@ -73,7 +73,10 @@ func withLab(ctx context.Context, opts lab.Options, use func(*lab.Lab) error) er
 		return err
 	}
 	err = use(l)
-	if err != nil {
+	switch {
+	case ctx.Err() != nil:
+		err = errors.New("interrupted; the laboratory is cleared away")
+	case err != nil:
 		showLogs(l)
 	}
 	return errors.Join(err, l.Close())

@@ -60,10 +60,12 @@ func (r result) judge(calm result) error {
 	case r.failed() > 0:
 		return fmt.Errorf("%s: %d connections failed, none may", r.Name, r.failed())
 	}
-	// Two cores run everything, so single waits scatter: compare the medians of each run's longest.
+	// One machine runs everything, so single waits scatter: what usually is the longest must not be longer than what
+	// happens undisturbed too, but for the work of an election on the same cores.
 	const slack = 5 * time.Millisecond
-	if got, usual := median(r.waits()), median(calm.waits()); got > usual+slack {
-		return fmt.Errorf("%s: the longest wait of a connection is %s ms, undisturbed it is %s ms", r.Name, ms(got), ms(usual))
+	if got, usual := median(r.waits()), longest(calm.waits()); got > usual+slack {
+		return fmt.Errorf("%s: the longest wait of a connection is %s ms (median of the runs), undisturbed at most %s ms",
+			r.Name, ms(got), ms(usual))
 	}
 	return nil
 }
@@ -110,6 +112,13 @@ func median(ds []time.Duration) time.Duration {
 	}
 	ds = slices.Sorted(slices.Values(ds))
 	return (ds[(len(ds)-1)/2] + ds[len(ds)/2]) / 2
+}
+
+func longest(ds []time.Duration) (most time.Duration) {
+	for _, d := range ds {
+		most = max(most, d)
+	}
+	return most
 }
 
 // ms writes a duration in milliseconds with one digit.
