@@ -35,6 +35,7 @@ type Machine struct {
 	out   []Action
 	view  View
 	fresh map[GroupName]GroupState // the newest known state of each group, from the ledger or from a notice
+	names []GroupName              // the sorted keys of fresh
 
 	health   Health
 	links    map[string]link
@@ -236,11 +237,21 @@ func (m *Machine) noticed(n Notice) {
 	}
 }
 
-// groups returns the names of all groups, sorted, so that a run can be repeated exactly.
-func (m *Machine) groups() []GroupName { return slices.Sorted(maps.Keys(m.fresh)) }
+// groups returns the names of all groups, sorted, so that a run can be repeated exactly. A group that is known stays so.
+func (m *Machine) groups() []GroupName {
+	if len(m.names) != len(m.fresh) {
+		m.names = slices.Sorted(maps.Keys(m.fresh))
+	}
+	return m.names
+}
 
 // heldGroups returns the names of the groups that this node holds in some phase, sorted.
-func (m *Machine) heldGroups() []GroupName { return slices.Sorted(maps.Keys(m.held)) }
+func (m *Machine) heldGroups() []GroupName {
+	if len(m.held) == 0 {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(m.held))
+}
 
 // report tells the others what this node is and holds: at each heartbeat, and at once when it has changed.
 func (m *Machine) report() {
