@@ -105,7 +105,9 @@ first. It is refused, with the reason and nothing changed, if the other node cou
 			return err
 		}),
 	}
+	c.ValidArgsFunction = a.complete(1, groupNames)
 	c.Flags().StringVar(&to, "to", "", "the node that shall own the group")
+	completeFlag(c, "to", a.complete(2, otherNodes))
 	c.Flags().StringVar(&reason, "reason", "", "what to write into the history")
 	c.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
 	return a.client(c)
@@ -140,6 +142,7 @@ and nothing moves; leases are still renewed. If the owner's machine dies meanwhi
 it is back or the pause ends.`
 	}
 	c.Args = atMost(1, "name one group, or none for all")
+	c.ValidArgsFunction = a.complete(1, groupNames)
 	c.RunE = ran(func(cmd *cobra.Command, args []string) error {
 		req := control.PauseRequest{On: on, Reason: a.asked(reason)}
 		what := "all groups"
@@ -181,6 +184,7 @@ is the same on every node and survives any of them.`,
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON in the documented form")
 	c.Flags().StringVar(&req.Group, "group", "", "only this group")
+	completeFlag(c, "group", a.complete(1, groupNames))
 	c.Flags().IntVar(&req.Limit, "limit", 20, "only so many of the newest; 0 for all that are kept")
 	return a.client(c)
 }

@@ -65,7 +65,7 @@ func (c *checker) node(raw *rawNode) Node {
 	c.cfg.at["node.interface."+name] = raw.Interface.at
 	if raw.Interfaces.at.line > 0 {
 		n.Interfaces = map[core.GroupName]string{}
-		c.cfg.at["node.interface."+name] = raw.Interfaces.at
+		c.cfg.at["node.interfaces."+name] = raw.Interfaces.at
 		for _, p := range raw.Interfaces.items {
 			n.Interfaces[core.GroupName(p.key)] = p.val.val
 			c.interfaceName(p.val, nodeTable+" interfaces")

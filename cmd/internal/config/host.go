@@ -80,11 +80,13 @@ func (h *hostChecker) interfaces() {
 		told = append(told, name)
 		text := fmt.Sprintf("node %s has no interface %q: it has %s", h.node.Name, name, strings.Join(present, ", "))
 		text += fmt.Sprintf("; name the right one, under [[node]] %s if it differs from the other nodes'", h.node.Name)
-		if name == g.Interface {
-			h.bad(h.at("group.interface."+string(g.Name)), groupTable+" interface", "%s", withNearest(text, name, present))
-		} else {
-			h.bad(h.at("node.interface."+string(h.node.Name)), nodeTable+" interface", "%s", withNearest(text, name, present))
+		at, key := h.at("group.interface."+string(g.Name)), groupTable+" interface"
+		if h.node.Interfaces[g.Name] != "" {
+			at, key = h.at("node.interfaces."+string(h.node.Name)), nodeTable+" interfaces"
+		} else if h.node.Interface != "" {
+			at, key = h.at("node.interface."+string(h.node.Name)), nodeTable+" interface"
 		}
+		h.bad(at, key, "%s", withNearest(text, name, present))
 	}
 }
 
@@ -207,7 +209,7 @@ func (h *hostChecker) certificates() {
 		h.bad(h.at("tls."+names[f.Part]), "[tls] "+names[f.Part], "%s %s", files[f.Part], f.Text)
 	}
 	if left := ends.Sub(h.host.Now()); len(faults) == 0 && left < expiresSoon {
-		h.warn(h.at("tls.cert"), "[tls] cert", "%s ends on %s: run 'remora pki issue %s' in a new directory and replace it before",
+		h.warn(h.at("tls.cert"), "[tls] cert", "%s ends on %s: make a new one with 'remora pki issue %s' before, where the old one was moved away",
 			t.Cert, ends.UTC().Format(time.DateOnly), h.node.Name)
 	}
 }

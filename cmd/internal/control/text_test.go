@@ -37,7 +37,7 @@ func coreSample() core.Status {
 		Leader: "mgr", Voters: []core.NodeName{"db1", "db2", "mgr"},
 		Groups: []core.GroupStatus{
 			{Name: "writer", Phase: "serving", Held: 8, LeaseLeft: 240 * time.Millisecond, BoundHere: []netip.Addr{netip.MustParseAddr("10.77.0.100")},
-				State: core.GroupState{Spec: spec, Epoch: 8, Owner: "db1", Since: sampleTime.Add(-26*time.Hour).UnixMilli(), Reason: "operator: asked for by anna"}},
+				State: core.GroupState{Spec: spec, Epoch: 8, Owner: "db1", Since: sampleTime.Add(-26 * time.Hour).UnixMilli(), Reason: "operator: asked for by anna"}},
 			{Name: "spare", State: core.GroupState{Spec: idle, Paused: true, Move: &core.Move{To: "db2"}}},
 		},
 		Nodes: []core.NodeStatus{
