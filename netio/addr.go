@@ -25,6 +25,7 @@ const (
 	ifaLabel     = 3
 	ifaCacheInfo = 6
 	ifaFlags     = 8
+	ifaMetric    = 9 // IFA_RT_PRIORITY
 	ifaProto     = 11
 
 	ifaFlagNoDAD = 0x02
@@ -49,6 +50,7 @@ type address struct {
 	Scope  uint8
 	Flags  uint32
 	Proto  uint8
+	Metric uint32 // of the route to the prefix; a replacement without it would set it to 0
 	Label  string
 	Expiry lifetime
 }
@@ -98,6 +100,9 @@ func (a address) encode() ([]byte, error) {
 	}
 	if a.Proto != 0 {
 		e.Uint8(ifaProto, a.Proto)
+	}
+	if a.Metric != 0 {
+		e.Uint32(ifaMetric, a.Metric)
 	}
 	if a.Label != "" {
 		e.String(ifaLabel, a.Label)
@@ -161,6 +166,8 @@ func (a *address) readAttribute(d *netlink.AttributeDecoder) {
 		a.Flags = d.Uint32()
 	case ifaProto:
 		a.Proto = d.Uint8()
+	case ifaMetric:
+		a.Metric = d.Uint32()
 	case ifaCacheInfo:
 		d.Do(a.Expiry.decode)
 	}

@@ -22,7 +22,8 @@ const settleRounds = 3
 // there for that. Copies that are bound already, by hand or on another interface, are taken over: they get mark and
 // lifetime too. Bind returns nil only if it has read back that all of them are bound.
 //
-// A Bind that finds itself late after a system call removes every copy that it has added, renewed or taken over, and
+// When Bind fails, what it has bound until then stays, until Unbind or the end of its lifetime, except in one case: a
+// Bind that finds itself late after a system call removes every copy that it has added, renewed or taken over, and
 // returns ErrLate.
 func (b *Binder) Bind(ctx context.Context, a core.Bind) error {
 	err := b.claims.use(func(s *session) error {
@@ -72,7 +73,7 @@ type claim struct {
 	targets []netip.Prefix
 	seconds uint32
 	// touched are the copies that this claim has added, renewed or taken over.
-	touched map[place]address
+	touched map[place]bool
 }
 
 func (b *Binder) newClaim(s *session, p permit, spec core.GroupSpec, life time.Duration) (*claim, error) {
@@ -84,7 +85,7 @@ func (b *Binder) newClaim(s *session, p permit, spec core.GroupSpec, life time.D
 		return nil, err
 	}
 	return &claim{s: s, b: b, permit: p, link: l, targets: spec.Addresses, seconds: wholeSeconds(life),
-		touched: make(map[place]address)}, nil
+		touched: make(map[place]bool)}, nil
 }
 
 // wholeSeconds rounds down, because an address must rather go too early than too late, but not below the one second
@@ -114,11 +115,14 @@ func (c *claim) undo(which func(address) bool) error {
 	if len(c.touched) == 0 {
 		return nil
 	}
-	_, err := removeAll(c.s, func(a address) bool {
-		_, ok := c.touched[a.place()]
-		return ok && which(a)
-	})
-	return err
+	remove := func(s *session) error {
+		_, err := removeAll(s, func(a address) bool { return c.touched[a.place()] && which(a) })
+		return err
+	}
+	if c.s.broken {
+		return c.b.claims.use(remove)
+	}
+	return remove(c.s)
 }
 
 // bind adds what is missing, then takes over and reads back until nothing is left to do.
@@ -155,15 +159,24 @@ func (c *claim) addOne(ctx context.Context, p netip.Prefix) (existed bool, err e
 	if err := c.allowed(ctx); err != nil {
 		return false, err
 	}
-	err = c.s.add(a)
+	err = c.touch(a, c.s.add)
 	if errors.Is(err, unix.EEXIST) {
 		return true, nil
 	}
 	if err != nil {
 		return false, fmt.Errorf("add %v to %s: %w", p, c.link.Name, err)
 	}
-	c.touched[a.place()] = a
 	return false, nil
+}
+
+// touch makes a system call that claims. The address counts as touched unless the kernel has refused: without an answer
+// it may have been added all the same.
+func (c *claim) touch(a address, call func(address) error) error {
+	err := call(a)
+	if err == nil || c.s.broken {
+		c.touched[a.place()] = true
+	}
+	return err
 }
 
 // wanted is the address that the claim adds for p.
@@ -192,8 +205,7 @@ func (c *claim) allowed(ctx context.Context) error {
 func (c *claim) foreign(found []address, existed map[netip.Addr]bool) []address {
 	var todo []address
 	for _, a := range found {
-		_, done := c.touched[a.place()]
-		if !done && (existed[a.Local] || !a.ours(c.b.cfg.Label)) {
+		if !c.touched[a.place()] && (existed[a.Local] || !a.ours(c.b.cfg.Label)) {
 			todo = append(todo, a)
 		}
 	}
@@ -209,13 +221,11 @@ func (c *claim) renew(ctx context.Context, a address) error {
 		c.b.cfg.Logger.Info("an address that was bound by somebody else is taken over", "group", c.permit.group,
 			"epoch", uint64(c.permit.epoch), "address", a.prefix(), "interface_index", a.Index)
 	}
-	was := a.place()
 	a.Proto, a.Flags = MarkProtocol, a.Flags&ifaFlagsKept
 	a.Expiry = lifetime{Preferred: c.seconds, Valid: c.seconds}
-	if err := c.s.replace(a); err != nil {
+	if err := c.touch(a, c.s.replace); err != nil {
 		return fmt.Errorf("renew %s: %w", where([]address{a}), err)
 	}
-	c.touched[was] = a
 	return nil
 }
 
@@ -309,7 +319,7 @@ func (c *claim) buryRisen(before, after []address) error {
 	}
 	risen := func(a address) bool { return a.Expiry.Created != stamps[a.place()] }
 	for _, a := range after {
-		if _, ours := c.touched[a.place()]; !ours || !risen(a) {
+		if !c.touched[a.place()] || !risen(a) {
 			continue
 		}
 		gone := fmt.Errorf("extend %s: %w any more", where([]address{a}), ErrAbsent)

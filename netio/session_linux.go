@@ -265,7 +265,7 @@ func (s *session) replace(a address) error { return s.change(unix.RTM_NEWADDR, n
 
 // remove removes an address. That it or its interface is gone already is no error.
 func (s *session) remove(a address) error {
-	a.Flags, a.Proto, a.Expiry = 0, 0, lifetime{} // not part of an address's identity
+	a.Flags, a.Proto, a.Metric, a.Expiry = 0, 0, 0, lifetime{} // not part of an address's identity
 	err := s.change(unix.RTM_DELADDR, 0, a)
 	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
 		return nil
