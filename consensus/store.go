@@ -126,7 +126,18 @@ func (s *store) raise(t uint64) {
 func (s *store) FirstIndex() (uint64, error) { return s.log.FirstIndex() }
 func (s *store) LastIndex() (uint64, error)  { return s.log.LastIndex() }
 
-func (s *store) GetLog(i uint64, l *raft.Log) error { return s.log.GetLog(i, l) }
+// GetLog does not find what was deleted, although the log may still hold it in its last file: a follower that asks for
+// it must get the snapshot.
+func (s *store) GetLog(i uint64, l *raft.Log) error {
+	first, err := s.log.FirstIndex()
+	if err != nil {
+		return err
+	}
+	if i < first {
+		return raft.ErrLogNotFound
+	}
+	return s.log.GetLog(i, l)
+}
 
 func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
