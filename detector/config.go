@@ -24,7 +24,8 @@ type Config struct {
 	// Password returns the password. It is called for each new connection, so that a changed one is picked up. Nil means
 	// that there is none.
 	Password func() (string, error)
-	// TLS encrypts the connection if the server offers it and is refused otherwise; nil means no TLS.
+	// TLS encrypts the connection; a server that offers none, or that does not prove its name, is an alarm then. Nil means
+	// no TLS.
 	TLS *tls.Config
 	// Timing gives Probe, ProbeTimeout, Fall and Rise.
 	Timing core.Timing

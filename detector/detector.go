@@ -38,10 +38,11 @@ func (d *Detector) Run(ctx context.Context) error {
 	defer cancel()
 	l := newLoop(d.cfg)
 	ps := newProcesses(d.cfg.Timing.Probe, d.cfg.Logger, l.tell)
-	wg.Go(func() { ps.run(ctx) })
 	srv := newServer(ctx, d, ps, l.tell)
 	defer srv.close()
-	l.run(ctx, srv)
+	l.srv = srv
+	wg.Go(func() { ps.run(ctx) })
+	l.run(ctx)
 	return nil
 }
 
@@ -50,7 +51,7 @@ type server interface {
 	// probe asks the server once and connects before if it must. It returns within about twice timeout.
 	probe(timeout time.Duration) report
 	// abort ends the probe that is under way, drops the connection, and lets every further probe fail at once until
-	// resume. It may be called from any goroutine.
+	// there have been as many calls of resume, in whatever order. Both may be called from any goroutine.
 	abort()
 	resume()
 }
@@ -83,9 +84,6 @@ type loop struct {
 	timer   *time.Timer
 	due     core.Instant // when the next probe should start
 	started core.Instant // when the last probe did
-
-	mu      sync.Mutex
-	aborter func()
 }
 
 func newLoop(cfg Config) *loop {
@@ -104,21 +102,13 @@ func (l *loop) tell(h hint) {
 	}
 	select {
 	case l.exits <- h.exit:
+		l.srv.abort()
 	default:
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.aborter != nil {
-		l.aborter()
 	}
 }
 
-func (l *loop) run(ctx context.Context, srv server) {
-	l.srv = srv
-	l.mu.Lock()
-	l.aborter = srv.abort
-	l.mu.Unlock()
-	defer context.AfterFunc(ctx, srv.abort)()
+func (l *loop) run(ctx context.Context) {
+	defer context.AfterFunc(ctx, l.srv.abort)()
 	l.due = l.cfg.Clock()
 	l.timer = time.NewTimer(0)
 	defer l.timer.Stop()

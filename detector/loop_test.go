@@ -71,9 +71,10 @@ func play(t *testing.T, s *script, d time.Duration, during func(*bench)) *bench 
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	b.loop = newLoop(det.cfg)
+	b.srv = s
 	go func() {
 		defer close(done)
-		b.run(ctx, s)
+		b.run(ctx)
 	}()
 	if during != nil {
 		during(b)

@@ -53,10 +53,7 @@ const testPassword = "s3cret-of-the-test"
 
 // template holds a fresh data directory that each server copies: mariadb-install-db takes seconds.
 var template = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "remora-detector-")
-	if err != nil {
-		return "", err
-	}
+	dir := os.Getenv("REMORA_TEST_TEMPLATE")
 	out, err := exec.Command("mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--user=root",
 		"--skip-test-db", "--datadir="+dir, "--innodb-log-file-size=4M").CombinedOutput()
 	if err != nil {
@@ -265,10 +262,13 @@ func TestMain(m *testing.M) {
 		helper(mode)
 		return
 	}
-	code := m.Run()
-	if dir, err := template(); err == nil && strings.Contains(dir, "remora-detector-") {
-		os.RemoveAll(dir)
+	dir, err := os.MkdirTemp("", "remora-detector-")
+	if err != nil {
+		panic(err)
 	}
+	os.Setenv("REMORA_TEST_TEMPLATE", dir)
+	code := m.Run()
+	os.RemoveAll(dir)
 	os.Exit(code)
 }
 

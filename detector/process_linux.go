@@ -1,154 +1,22 @@
 package detector
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"slices"
 	"strconv"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// processes finds the server's process and keeps watch over it. One goroutine does the finding, which may take long on a
-// busy machine, another one waits for the end.
-type processes struct {
-	probe time.Duration
-	log   *slog.Logger
-	tell  func(hint)
-	asks  chan endpoint
-	paths chan string
-
-	mu      sync.Mutex // held by run to set watched, and by others to use it
-	watched *process
-
-	// The rest belongs to run's goroutine.
-	now    key
-	failed key // for what the search was in vain
-	noted  string
-}
-
-// key is what a search depends on. Only another key is worth another search.
-type key struct {
-	endpoint endpoint
-	doors    string // the inodes of the listening sockets, as text to be comparable
-	path     string // of the server's unix socket
-}
-
-func newProcesses(probe time.Duration, log *slog.Logger, tell func(hint)) *processes {
-	return &processes{probe: probe, log: log, tell: tell, asks: make(chan endpoint, 1), paths: make(chan string, 1)}
-}
-
-// follow says that the server at e has just spoken. It does not wait.
-func (p *processes) follow(e endpoint) { replace(p.asks, e) }
-
-// socket says what the server calls its unix socket. It does not wait.
-func (p *processes) socket(path string) { replace(p.paths, path) }
-
-// replace puts v into a channel of one place, instead of what is there. Only one goroutine may put.
-func replace[T any](ch chan T, v T) {
-	select {
-	case <-ch:
-	default:
-	}
-	ch <- v
-}
-
-func (p *processes) run(ctx context.Context) {
-	defer p.unwatch()
-	for {
-		var ended <-chan struct{}
-		if p.watched != nil {
-			ended = p.watched.ended
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ended:
-			p.unwatch()
-		case p.now.path = <-p.paths:
-			p.search(ctx)
-		case p.now.endpoint = <-p.asks:
-			p.search(ctx)
-		}
-	}
-}
-
-// search makes sure that the process behind the last endpoint is the one that is watched.
-func (p *processes) search(ctx context.Context) {
-	if p.now.endpoint == (endpoint{}) {
-		return
-	}
-	inodes, err := doors(p.now.endpoint)
-	p.now.doors = fmt.Sprint(inodes)
-	if err != nil {
-		p.fail(err)
-		return
-	}
-	if p.watched != nil && p.watched.endpoint == p.now.endpoint && p.watched.doors == p.now.doors || p.failed == p.now {
-		return
-	}
-	pid, err := findOwner(ctx, p.now.endpoint, inodes, p.now.path)
-	if err != nil {
-		p.fail(err)
-		return
-	}
-	w, err := openProcess(pid, p.probe)
-	if err != nil {
-		p.fail(err)
-		return
-	}
-	p.unwatch()
-	w.key = p.now
-	p.failed, p.noted = key{}, ""
-	p.mu.Lock()
-	p.watched = w
-	p.mu.Unlock()
-	p.log.Info("watching the server's process", "pid", w.pid, "name", w.name, "by", w.means())
-	go w.watch(p.tell)
-}
-
-// fail remembers that there is no process to watch, and logs it once.
-func (p *processes) fail(err error) {
-	p.unwatch()
-	p.failed = p.now
-	if p.noted != err.Error() {
-		p.noted = err.Error()
-		p.log.Warn("the end of the server's process will be noticed late, by its sockets alone", "reason", err)
-	}
-}
-
-func (p *processes) unwatch() {
-	w := p.watched
-	if w == nil {
-		return
-	}
-	w.stop()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.watched = nil
-	w.release()
-}
-
-// dying says how the server's process ends, if its flags tell so now. It is cheap and does not wait.
-func (p *processes) dying() string {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.watched == nil {
-		return ""
-	}
-	return p.watched.flagged()
-}
-
 // How the flags of the main thread are read.
 const (
-	// flagsMin and flagsMax bound the interval, if nothing else tells of an exit before its end. Otherwise the flags are
-	// read with each probe only: they tell of a core dump before the threads end.
-	flagsMin, flagsMax = 2 * time.Millisecond, 10 * time.Millisecond
+	// flagsMin and flagsMax bound the interval, if nothing else tells of an exit before its end. It is no luxury: a hundred
+	// readings a second cost 1 to 2 % of a core, nearly all of it for waking up. Otherwise the flags are read with each
+	// probe only: they tell of a core dump before the threads end.
+	flagsMin, flagsMax = 2 * time.Millisecond, 20 * time.Millisecond
 	// afterThread is how many times the flags are read, a millisecond apart, after a thread has ended.
 	afterThread = 20
 	// threadsWatched is how many threads are watched: all but one of a killed process end at once, whichever that is.
@@ -277,7 +145,7 @@ func (p *process) interval() time.Duration {
 	if p.prompt() {
 		return 0
 	}
-	return min(max(p.probe/10, flagsMin), flagsMax)
+	return min(max(p.probe/5, flagsMin), flagsMax)
 }
 
 // means says by what an exit is seen, for the log.

@@ -113,6 +113,32 @@ func TestAnOrdinaryExitIsSeen(t *testing.T) {
 	}
 }
 
+// While a core is written no thread ends and nothing is closed: only the flags tell, and they are read with each probe.
+func TestACoreDumpIsSeen(t *testing.T) {
+	const mib = 256
+	v := newVictim(t, mib)
+	limit := &unix.Rlimit{Cur: 1 << 30, Max: 1 << 30}
+	if err := unix.Prlimit(v.pid(), unix.RLIMIT_CORE, limit, nil); err != nil {
+		t.Fatal(err)
+	}
+	p, err := openProcess(v.pid(), 100*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.release()
+	eof := v.eof(t)
+	t0 := time.Now()
+	if err := v.cmd.Process.Signal(syscall.SIGABRT); err != nil {
+		t.Fatal(err)
+	}
+	until(t, 20*time.Second, "the flags tell", func() bool { return p.flagged() != "" })
+	seen, ended := time.Now(), <-eof
+	t.Logf("%d MiB: told by the flags after %v, EOF after %v", mib, seen.Sub(t0), ended.Sub(t0))
+	if !seen.Before(ended) {
+		t.Error("EOF came first")
+	}
+}
+
 func TestNoConnectorOutsideTheInitialNamespace(t *testing.T) {
 	type result struct {
 		c       *connector

@@ -5,11 +5,9 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,8 +20,8 @@ import (
 // statusEvery is how often a probe also asks for what changes slowly or costs more: position and replica status.
 const statusEvery = time.Second
 
-// statusHold is how long the replica status is left alone after it was not answered in time: on some servers it waits for
-// a STOP REPLICA that itself waits for a long transaction. Each attempt costs the server a thread as long.
+// statusHold is how long the replica status is left alone after it was refused, or not answered in time: on some servers
+// it waits for a STOP REPLICA that itself waits for a long transaction, and each attempt costs them a thread as long.
 const statusHold = 30 * time.Second
 
 // quitWait is how long the goodbye to the server may take.
@@ -52,19 +50,10 @@ type mysqlServer struct {
 	hold  time.Time      // until when the replica status is left alone
 	wg    sync.WaitGroup // the watches of the links
 
-	mu      sync.Mutex
-	aborted bool
-	cancel  context.CancelFunc // of the dial and login under way
-	link    *link              // of the connection that exists or is being made
-}
-
-// session is a connection that has logged in.
-type session struct {
-	conn     driver.Conn
-	link     *link
-	dialect  dialect
-	statusAt time.Time
-	spoiled  bool // an answer is still under way that nobody will read
+	mu     sync.Mutex
+	aborts int                // calls of abort minus those of resume
+	cancel context.CancelFunc // of the dial and login under way
+	link   *link              // of the connection that exists or is being made
 }
 
 func newServer(ctx context.Context, d *Detector, procs *processes, tell func(hint)) *mysqlServer {
@@ -74,17 +63,22 @@ func newServer(ctx context.Context, d *Detector, procs *processes, tell func(hin
 // close says goodbye to the server, for which it waits but shortly. No probe may be under way.
 func (s *mysqlServer) close() {
 	if s.sess != nil {
-		s.sess.link.SetDeadline(time.Now().Add(quitWait))
-		s.sess.conn.Close()
-		s.drop()
+		s.quit()
 	}
 	s.wg.Wait()
+}
+
+// quit ends the connection as the protocol wants it.
+func (s *mysqlServer) quit() {
+	s.sess.link.SetDeadline(time.Now().Add(quitWait))
+	s.sess.conn.Close()
+	s.drop()
 }
 
 func (s *mysqlServer) abort() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aborted = true
+	s.aborts++
 	if s.cancel != nil {
 		s.cancel()
 	}
@@ -96,7 +90,7 @@ func (s *mysqlServer) abort() {
 func (s *mysqlServer) resume() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.aborted = false
+	s.aborts--
 }
 
 // probe asks the server once. If the connection was lost it makes a new one, so a call after a loss is the dial that
@@ -115,8 +109,12 @@ func (s *mysqlServer) probe(timeout time.Duration) report {
 }
 
 func (s *mysqlServer) attempt(timeout time.Duration) report {
-	if s.sess != nil && s.sess.link.ended() {
+	switch {
+	case s.sess == nil:
+	case s.sess.link.ended():
 		s.drop()
+	case s.sess.denied && time.Now().After(s.hold):
+		s.quit()
 	}
 	allowed := timeout
 	if s.sess == nil {
@@ -137,7 +135,7 @@ func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
 	defer cancel()
 	s.mu.Lock()
 	s.cancel, s.link = cancel, nil
-	if s.aborted {
+	if s.aborts > 0 {
 		cancel()
 	}
 	s.mu.Unlock()
@@ -284,6 +282,7 @@ func (s *mysqlServer) replica(now time.Time) error {
 		return nil
 	case errors.As(err, &answer) && answer.Number == errPrivilege:
 		s.alarm = fmt.Sprintf("the replica status cannot be seen: GRANT %s ON *.* to the account", d.replicaPrivilege())
+		s.hold, s.sess.denied = now.Add(statusHold), true
 	case errors.Is(s.sess.link.failure(), os.ErrDeadlineExceeded):
 		s.alarm = fmt.Sprintf("%s is not answered in time: look for a STOP REPLICA that waits; asked again every %v", d.askReplica(), statusHold)
 		s.hold, s.sess.spoiled = now.Add(statusHold), true
@@ -292,70 +291,4 @@ func (s *mysqlServer) replica(now time.Time) error {
 	}
 	s.facts.replicating, s.facts.lag = core.Unknown, unknownLag
 	return nil
-}
-
-// recognise finds the dialect.
-func (x *session) recognise() error {
-	_, err := x.query(askMariaDB)
-	var answer *mysql.MySQLError
-	if err != nil && !(errors.As(err, &answer) && answer.Number == errUnknownVariable) {
-		return err
-	}
-	d := dialect{mariadb: err == nil, vars: map[string]string{}}
-	rows, err := x.query(askVariables)
-	if err != nil {
-		return err
-	}
-	for _, r := range rows {
-		if v, ok := r["value"]; ok {
-			d.vars[strings.ToLower(r["variable_name"])] = v
-		}
-	}
-	d.version = parseVersion(d.vars["version"])
-	x.dialect = d
-	return nil
-}
-
-// query runs a statement in one round trip and reads the whole result. The deadline is that of the link: a context would
-// wake another goroutine with every probe.
-func (x *session) query(statement string) ([]row, error) {
-	rs, err := x.conn.(driver.QueryerContext).QueryContext(context.Background(), statement, nil)
-	if err != nil {
-		return nil, err
-	}
-	defer rs.Close()
-	names := rs.Columns()
-	for i := range names {
-		names[i] = replicaName(names[i])
-	}
-	var rows []row
-	values := make([]driver.Value, len(names))
-	for {
-		switch err := rs.Next(values); {
-		case errors.Is(err, io.EOF):
-			return rows, nil
-		case err != nil:
-			return nil, err
-		}
-		r := make(row, len(names))
-		for i, v := range values {
-			if v != nil {
-				r[names[i]] = text(v)
-			}
-		}
-		rows = append(rows, r)
-	}
-}
-
-// text returns a value of the text protocol as the server wrote it.
-func text(v driver.Value) string {
-	switch v := v.(type) {
-	case []byte:
-		return string(v)
-	case string:
-		return v
-	case int64:
-		return strconv.FormatInt(v, 10)
-	}
-	return fmt.Sprint(v)
 }

@@ -307,3 +307,35 @@ func TestWritable(t *testing.T) {
 		}
 	}
 }
+
+// MySQL gives a new privilege to new connections only, so a refused status is asked for on a new one, after a while.
+func TestAPrivilegeThatIsGrantedLaterIsNoticed(t *testing.T) {
+	var granted atomic.Bool
+	f := newFake(t, &fake{reply: mysql84(func() reply {
+		if granted.Load() {
+			return noReplica()
+		}
+		return reply{number: errPrivilege}
+	})})
+	d, err := New(Config{Address: f.address(), User: "remora", Timing: lan(t), Deliver: func(core.Event) {},
+		Clock: bootClock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newServer(t.Context(), d, newProcesses(time.Second, d.cfg.Logger, func(hint) {}), func(hint) {})
+	defer s.close()
+	if r := s.probe(time.Second); r.finding != answered || len(r.alarms) != 1 {
+		t.Fatalf("%+v", r)
+	}
+	granted.Store(true)
+	if r := s.probe(time.Second); r.finding != answered || len(r.alarms) != 1 || f.asked("SHOW REPLICA STATUS") != 1 {
+		t.Errorf("asked again too soon: %+v", r)
+	}
+	s.hold = time.Now()
+	if r := s.probe(time.Second); r.finding != answered || len(r.alarms) != 0 || r.facts.replicating != core.No {
+		t.Errorf("%+v", r)
+	}
+	if n := f.asked(askMariaDB); n != 2 {
+		t.Errorf("%d connections, want a second one", n)
+	}
+}
