@@ -59,15 +59,16 @@ func (a *app) describe(cfg *config.Config, self core.NodeSpec) error {
 	t := cfg.Timing()
 	rtt, store := time.Millisecond, 5*time.Millisecond
 	survives, left, needed := t.SurvivesLeader(rtt, store)
-	leader := "yes"
+	leader := "other nodes' groups stay where they are"
 	if !survives {
-		leader = "no: other groups are unbound for a moment"
+		leader = "other nodes' groups may be unbound for a moment"
 	}
 	_, err := fmt.Fprintf(a.env.Stdout, `ok: cluster %s, version %d, this machine is node %s
-nodes %d, groups %d, profile %s
-heartbeat %v, lease %v, of which %v are kept for unbinding
-an address is granted anew %v after the last lease that was given, margin %v
-the leader's death costs the groups of others nothing: %s (%v left, %v needed, at %v round trip and %v per append)
+%d nodes, %d groups, profile %s
+  reports every %v, a lease lasts %v, the last %v of it are for unbinding
+  when an owner falls silent, its addresses are granted anew at most %v later (lease + margin of %v)
+  when the leader falls silent, %s:
+    a lease has %v left then, an election may need %v (with %v between nodes and %v for an append to the log)
 `, cfg.Cluster, cfg.Version, self.Name, len(cfg.Nodes), len(cfg.Groups), cfg.Profile, t.Heartbeat, t.TTL, t.Unbind,
 		t.TTL+core.Margin(t.TTL), core.Margin(t.TTL), leader, left, needed, rtt, store)
 	return err

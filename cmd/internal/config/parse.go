@@ -7,7 +7,7 @@ import (
 )
 
 // maxSize bounds what is read, in bytes: no honest file comes near it.
-const maxSize = 1 << 20
+const maxSize = 256 << 10
 
 // Load reads and checks a file. The error is a Problems list that holds everything that is wrong with it.
 func Load(path string) (*Config, error) {

@@ -22,7 +22,7 @@ type Facts struct {
 // FromCore turns the machine's status into the documented one.
 func FromCore(s core.Status, f Facts) Status {
 	out := Status{
-		Schema: Schema, Cluster: f.Cluster, Node: string(f.Node), Time: f.Now.UTC(), Version: f.Version, DryRun: f.DryRun,
+		Schema: Schema, Cluster: f.Cluster, Node: string(f.Node), Time: f.Now.UTC().Truncate(time.Millisecond), Version: f.Version, DryRun: f.DryRun,
 		Quorum: quorum(s), Leader: string(s.Leader), ConfigVersion: s.View.Config.Version,
 		Timing: Timing{Profile: f.Profile, HeartbeatMS: f.Timing.Heartbeat.Milliseconds(), TTLMS: f.Timing.TTL.Milliseconds(),
 			MarginMS: core.Margin(f.Timing.TTL).Milliseconds()},
