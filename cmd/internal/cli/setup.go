@@ -64,9 +64,9 @@ func (a *app) describe(cfg *config.Config, self core.NodeSpec) error {
 		leader = "other nodes' groups may be unbound for a moment"
 	}
 	_, err := fmt.Fprintf(a.env.Stdout, `ok: cluster %s, version %d, this machine is node %s
-%d nodes, %d groups, profile %s
+nodes: %d, groups: %d, profile: %s
   reports every %v, a lease lasts %v, the last %v of it are for unbinding
-  when an owner falls silent, its addresses are granted anew at most %v later (lease + margin of %v)
+  when an owner falls silent, its addresses are granted anew %v after its last renewal (lease + margin of %v)
   when the leader falls silent, %s:
     a lease has %v left then, an election may need %v (with %v between nodes and %v for an append to the log)
 `, cfg.Cluster, cfg.Version, self.Name, len(cfg.Nodes), len(cfg.Groups), cfg.Profile, t.Heartbeat, t.TTL, t.Unbind,
