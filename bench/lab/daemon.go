@@ -12,13 +12,17 @@ import (
 	"time"
 )
 
+// pkiDir is the directory of the certificates inside the laboratory's.
+const pkiDir = "pki"
+
 var errNoDaemon = errors.New("no daemon was started")
 
 // paths returns the places of the files of the node's daemon.
 func (n *Node) paths() nodePaths {
 	at := func(name string) string { return filepath.Join(n.dir, name) }
+	cert := func(name string) string { return filepath.Join(n.lab.dir, pkiDir, name) }
 	return nodePaths{ConfigFile: at("remora.toml"), StateDir: at("state"), Socket: at("remora.sock"), Log: at("remora.log"),
-		Password: at("mysql.password"), CA: at("ca.pem"), Cert: at("node.pem"), Key: at("node.key")}
+		Password: at("mysql.password"), CA: cert("ca.pem"), Cert: cert(n.Name + ".pem"), Key: cert(n.Name + ".key")}
 }
 
 // ConfigPath returns the path of the configuration file of the node's daemon.
@@ -33,16 +37,17 @@ func (n *Node) LogPath() string { return n.paths().Log }
 // StateDir returns the directory in which the node's daemon keeps its state.
 func (n *Node) StateDir() string { return n.paths().StateDir }
 
-// PrepareDaemons writes certificates, password and configuration of all nodes.
+// PrepareDaemons makes certificates, as an operator would, and writes password and configuration of all nodes.
 func (l *Lab) PrepareDaemons() error {
-	ca, err := newAuthority(l.opts.Name)
-	if err != nil {
+	dir := filepath.Join(l.dir, pkiDir)
+	ctx := context.Background()
+	if err := run(ctx, "", l.opts.Remora, "pki", "init", "--cluster", l.opts.Name, "--dir", dir); err != nil {
 		return err
 	}
 	for _, n := range l.nodes {
 		p := n.paths()
 		err := errors.Join(
-			ca.issue(n.Name, n.dir),
+			run(ctx, "", l.opts.Remora, "pki", "issue", n.Name, "--dir", dir),
 			os.MkdirAll(p.StateDir, 0o700),
 			os.WriteFile(p.Password, []byte(MonitorPassword+"\n"), 0o600),
 			os.WriteFile(p.ConfigFile, []byte(l.opts.config(l.nodes, p)), 0o644))

@@ -105,11 +105,11 @@ func (o Options) check() error {
 	if len(o.dir()) > room {
 		return fmt.Errorf("the directory %s is longer than %d bytes: unix sockets in it could not be named", o.dir(), room)
 	}
-	seen := map[string]bool{"client": true, "router": true, "switch": true}
+	seen := map[string]bool{"client": true, "router": true, "switch": true, pkiDir: true}
 	nodes, witnesses := 0, 0
 	for _, n := range o.Nodes {
 		if n.Name == "" || len(n.Name) > 10 || seen[n.Name] || strings.ContainsAny(n.Name, "/ \t\n") {
-			return fmt.Errorf("node name %q: use a short name once, without blanks, other than client, router and switch", n.Name)
+			return fmt.Errorf("node name %q: use a short name once, without blanks, other than client, router, switch and pki", n.Name)
 		}
 		seen[n.Name] = true
 		if n.Witness {

@@ -85,12 +85,9 @@ func (l *Lab) fillReport(r *Report) error {
 
 // clientEvents returns the answers at both ends of the client's gap.
 func (r *Report) clientEvents() []Event {
-	a, b := r.Client.GapStart, r.Client.GapEnd
-	if a.IsZero() || b.IsZero() {
-		return nil
-	}
-	servers := r.Client.Servers
-	if len(servers) == 0 {
+	const notable = 50 * time.Millisecond // without a move, shorter gaps are the machine's
+	a, b, servers := r.Client.GapStart, r.Client.GapEnd, r.Client.Servers
+	if len(servers) == 0 || r.Before == r.After && r.Client.Gap < notable {
 		return nil
 	}
 	return []Event{

@@ -71,13 +71,28 @@ func Lines(events []Event, zero time.Time, milestones []Milestone) []Line {
 			label := orDefault(m.Label, e.What)
 			key := [2]string{e.Node, label}
 			if !m.Once || !seen[key] {
-				lines = append(lines, Line{At: e.Time.Sub(zero), Node: e.Node, Label: label, Detail: e.Detail})
+				lines = append(lines, Line{At: e.Time.Sub(zero), Node: e.Node, Label: label, Detail: e.words()})
 			}
 			seen[key] = true
 			break
 		}
 	}
 	return lines
+}
+
+// words returns what a person wants to read of an event's details: of a daemon's line the epoch and the reason.
+func (e Event) words() string {
+	var parts []string
+	if epoch, ok := e.Attrs["epoch"]; ok {
+		parts = append(parts, fmt.Sprintf("epoch %v", epoch))
+	}
+	if reason, ok := e.Attrs["reason"]; ok {
+		parts = append(parts, fmt.Sprint(reason))
+	}
+	if len(parts) == 0 {
+		return e.Detail
+	}
+	return strings.Join(parts, ": ")
 }
 
 // WriteLines prints a time line as a table.

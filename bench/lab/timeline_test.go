@@ -42,7 +42,8 @@ func TestLines(t *testing.T) {
 	}
 	events := []Event{
 		{Time: moment(0), Source: SourceLab, Node: "a", What: "kill -9"},
-		{Time: moment(1), Source: SourceDaemon, Node: "a", What: "server is failed", Detail: "refused"},
+		{Time: moment(1), Source: SourceDaemon, Node: "a", What: "server is failed", Detail: "x=1",
+			Attrs: map[string]any{"x": 1.0, "epoch": 2.0, "reason": "refused"}},
 		{Time: moment(2), Source: SourceDaemon, Node: "a", What: "something else"},
 		{Time: moment(3), Source: SourceDaemon, Node: "a", What: "server is failed"},
 		{Time: moment(4), Source: SourceARP, Node: "b", What: WhatAnnounced},
@@ -52,7 +53,7 @@ func TestLines(t *testing.T) {
 	got := Lines(events, moment(0), ms)
 	want := []Line{
 		{At: 0, Node: "a", Label: "kill -9"},
-		{At: time.Millisecond, Node: "a", Label: "detected", Detail: "refused"},
+		{At: time.Millisecond, Node: "a", Label: "detected", Detail: "epoch 2: refused"},
 		{At: 4 * time.Millisecond, Node: "b", Label: "announced"},
 		{At: 6 * time.Millisecond, Node: "a", Label: "announced"},
 	}

@@ -123,6 +123,7 @@ func (d *demo) powerOff(ctx context.Context, owner string) error {
 }
 
 func (d *demo) bringBack(ctx context.Context, first, second string) error {
+	owner := d.l.Holder(d.l.VIP())
 	return d.step(ctx, "3. Both come back; the address stays where it is", lab.Step{
 		Act: func(ctx context.Context) error {
 			if err := d.l.Node(second).PowerOn(ctx); err != nil {
@@ -131,10 +132,13 @@ func (d *demo) bringBack(ctx context.Context, first, second string) error {
 			return d.l.Node(first).StartServer(ctx)
 		},
 		Done: func(ctx context.Context) error {
-			if err := d.l.WaitReplicating(ctx); err != nil {
+			if err := errors.Join(d.l.WaitReplicating(ctx), d.l.WaitStable(ctx)); err != nil {
 				return err
 			}
-			return d.l.WaitStable(ctx)
+			if now := d.l.Holder(d.l.VIP()); now != owner {
+				return fmt.Errorf("%v went from %s to %s although nothing was wrong with %s", d.l.VIP(), owner, now, owner)
+			}
+			return nil
 		},
 	})
 }

@@ -75,7 +75,7 @@ func withLab(ctx context.Context, opts lab.Options, use func(*lab.Lab) error) er
 	err = use(l)
 	switch {
 	case ctx.Err() != nil:
-		err = errors.New("interrupted; the laboratory is cleared away")
+		err = errors.New("interrupted")
 	case err != nil:
 		showLogs(l)
 	}
