@@ -1,21 +1,281 @@
 package sim
 
-import "github.com/remora-ha/remora/core"
+import (
+	"maps"
+	"time"
 
-// Break is a rule of the protocol that is broken on purpose, by changing what passes between the machine and the world.
-// It shows that an oracle would see it.
+	"github.com/remora-ha/remora/core"
+)
+
+// Break is a rule of the protocol that is broken on purpose, to show that an oracle sees it. It is broken by changing
+// what passes between the machine and the world around it; the machine itself is always the real one.
 type Break uint8
 
 // The broken rules.
 const (
+	// Nothing is broken.
 	Nothing Break = iota
+	// ReleaseBeforeUnbind says that the addresses are gone, and unbinds them some time later.
 	ReleaseBeforeUnbind
-	KeepLeftovers
+	// FailedUnbindCounts takes an unbind that failed for a good one.
+	FailedUnbindCounts
+	// ClaimEndsEarly says that a bind has failed before the kernel is done with it.
+	ClaimEndsEarly
+	// ClaimLate carries claims out after their time.
 	ClaimLate
+	// LeaseFromAnswer counts a lease from the last report before the ack came, not from the report that is acked.
+	LeaseFromAnswer
+	// NoMargin gives leases that last as long as the arbiter waits.
+	NoMargin
+	// NoWaitInOffice lets an arbiter new in office believe that no lease can be out.
+	NoWaitInOffice
+	// AckWhileGranting lets the arbiter forget that a grant is on its way.
+	AckWhileGranting
+	// ConfirmTermAtSending asks voters for the sender's current term, not for the one in which it took office.
+	ConfirmTermAtSending
+	// EchoAnyTerm lets voters echo whatever term they are asked for.
+	EchoAnyTerm
+	// SameIncarnation gives all processes of a node the same incarnation.
+	SameIncarnation
+	// RenewAfterRelease asks for releases of what goes on being served and renewed.
+	RenewAfterRelease
+	// ForgetLongLeases lets the ledger forget at once that longer leases than the present ones may be out.
+	ForgetLongLeases
+	// AnnounceEarly announces as soon as a bind is asked for.
+	AnnounceEarly
+	// UnbindLate carries an unbind out only after the next event.
+	UnbindLate
+	// DeafToHealth does not tell the machine that MySQL has failed.
+	DeafToHealth
+	// DeafToAcks does not tell the machine that its leases are renewed.
+	DeafToAcks
+	// KeepLeftovers starts a process without removing what the one before has left.
+	KeepLeftovers
+	// UnbindUntouched unbinds a group of which nothing was bound.
+	UnbindUntouched
+	// NoWaitAtStart lets a process take part at once.
+	NoWaitAtStart
+	// OldSnapshot brings a process back to a state of the ledger that it has left behind.
+	OldSnapshot
+	// NoCompareAndSet applies grants whatever epoch they follow.
+	NoCompareAndSet
+	// GenerousFence lets the kernel hold leases longer than the holder does.
+	GenerousFence
+	// ForgetVote loses the vote, not the term, when a process ends.
+	ForgetVote
+	breaks
 )
 
-func (b Break) event(p *process, ev core.Event) core.Event                             { return ev }
-func (b Break) actions(p *process, now core.Instant, acts []core.Action) []core.Action { return acts }
-func (b Break) message(p *process, m core.Message) core.Message                        { return m }
-func (b Break) command(p *process, c core.Command) core.Command                        { return c }
-func (b Break) afterwards(p *process, ev core.Event)                                   {}
+// event changes what the machine is told.
+func (b Break) event(p *process, ev core.Event) core.Event {
+	switch b {
+	case LeaseFromAnswer:
+		if r, ok := ev.(core.Received); ok {
+			if ack, ok := r.Msg.(core.Ack); ok && ack.Incarnation == p.inc {
+				ack.Seq = p.watch.lastSeq
+				r.Msg = ack
+				return r
+			}
+		}
+	case NoWaitInOffice:
+		if c, ok := ev.(core.Committed); ok && p.takesOffice(c) {
+			c.View.Longest, c.View.Config.TTL = 1, 1
+			return c
+		}
+	case ConfirmTermAtSending:
+		if c, ok := ev.(core.Committed); ok && p.takesOffice(c) {
+			p.office = c.Term
+		}
+		if r, ok := ev.(core.Received); ok {
+			if e, ok := r.Msg.(core.Echo); ok {
+				e.Term = p.office
+				r.Msg = e
+				return r
+			}
+		}
+	case EchoAnyTerm:
+		if r, ok := ev.(core.Received); ok {
+			if c, ok := r.Msg.(core.Confirm); ok {
+				r.Term = c.Term
+				return r
+			}
+		}
+	case ForgetLongLeases:
+		switch e := ev.(type) {
+		case core.Committed:
+			e.View.Longest = e.View.Config.TTL
+			return e
+		case core.Restored:
+			e.View.Longest = e.View.Config.TTL
+			return e
+		}
+	case DeafToHealth:
+		if h, ok := ev.(core.HealthChanged); ok && h.Health.State == core.Failed {
+			return core.Tick{}
+		}
+	case DeafToAcks:
+		if r, ok := ev.(core.Received); ok {
+			if _, ok := r.Msg.(core.Ack); ok {
+				return core.Tick{}
+			}
+		}
+	}
+	return ev
+}
+
+// takesOffice reports whether an entry opens this process' own office.
+func (p *process) takesOffice(c core.Committed) bool {
+	for _, op := range c.Command.Ops {
+		if op.TakeOffice != nil && op.TakeOffice.Node == p.n.name && op.TakeOffice.Incarnation == p.inc {
+			return true
+		}
+	}
+	return false
+}
+
+// actions changes what the machine wants done.
+func (b Break) actions(p *process, acts []core.Action) []core.Action {
+	switch b {
+	case RenewAfterRelease:
+		for i := range p.watch.groups {
+			if g := &p.watch.groups[i]; g.bound && p.n.w.dice.chance(0.01) {
+				return append(acts, core.Send{To: pick(p.n.w.dice, p.n.w.names), Msg: core.ReleaseRequest{Group: groupName(i), Epoch: g.epoch, Reason: "on purpose"}})
+			}
+		}
+	case AnnounceEarly:
+		for _, a := range acts {
+			if bind, ok := a.(core.Bind); ok {
+				return append(acts, core.Announce{Group: bind.Group, Epoch: bind.Epoch, Spec: bind.Spec, NotAfter: bind.NotAfter, Round: 1})
+			}
+		}
+	case UnbindLate:
+		var now []core.Action
+		now, p.heldBack = append(now, p.heldBack...), nil
+		for _, a := range acts {
+			if _, ok := a.(core.Unbind); ok {
+				p.heldBack = append(p.heldBack, a)
+			} else {
+				now = append(now, a)
+			}
+		}
+		return now
+	case UnbindUntouched:
+		for _, a := range acts {
+			if s, ok := a.(core.Send); ok {
+				if r, ok := s.Msg.(core.ReleaseRequest); ok {
+					spec := p.watch.groups[groupIndex(r.Group)].told.Spec
+					return append(acts, core.Unbind{Group: r.Group, Epoch: r.Epoch, Spec: spec})
+				}
+			}
+		}
+	}
+	return acts
+}
+
+// message changes what goes on the wire.
+func (b Break) message(p *process, m core.Message) core.Message {
+	switch m := m.(type) {
+	case core.Ack:
+		if b == NoMargin {
+			m.TTL += core.Margin(m.TTL)
+			return m
+		}
+	case core.Confirm:
+		if b == ConfirmTermAtSending {
+			m.Term = p.n.raft.term
+			return m
+		}
+	}
+	return m
+}
+
+// command changes what is handed to Raft.
+func (b Break) command(p *process, c core.Command) core.Command {
+	for i, op := range c.Ops {
+		if op.Grant == nil {
+			continue
+		}
+		g := *op.Grant
+		switch b {
+		case NoMargin:
+			g.TTL += core.Millis(core.Margin(g.TTL.Duration()) / time.Millisecond)
+		case AckWhileGranting:
+			if key := (grantKey{g.Group, g.Prev}); !p.lied[key] {
+				p.lied = maps.Clone(p.lied)
+				if p.lied == nil {
+					p.lied = map[grantKey]bool{}
+				}
+				p.lied[key] = true
+				p.n.deliverAfter(0, core.ProposalFailed{ID: c.ID, Known: true, Reason: "on purpose"})
+			}
+		default:
+			continue
+		}
+		ops := append([]core.Op(nil), c.Ops...)
+		ops[i].Grant = &g
+		c.Ops = ops
+	}
+	return c
+}
+
+// appended changes what the leader writes into its log.
+func (b Break) appended(p *process, c core.Command) core.Command {
+	if b != NoCompareAndSet {
+		return c
+	}
+	ops := append([]core.Op(nil), c.Ops...)
+	for i, op := range ops {
+		if op.Grant != nil {
+			g := *op.Grant
+			g.Prev = p.ledger.View().Groups[g.Group].Epoch
+			ops[i].Grant = &g
+		}
+	}
+	c.Ops = ops
+	return c
+}
+
+// afterwards does what a break needs once a step is over.
+func (b Break) afterwards(p *process, ev core.Event) {
+	switch b {
+	case NoWaitInOffice:
+		if c, ok := ev.(core.Committed); ok && p.takesOffice(c) {
+			p.step(core.Restored{View: c.View}) // the real one
+		}
+	case OldSnapshot:
+		c, ok := ev.(core.Committed)
+		if !ok {
+			return
+		}
+		if old := p.oldView; old != nil && p.n.w.dice.chance(0.1) {
+			p.oldView = nil
+			p.step(core.Restored{View: *old})
+		} else if old == nil {
+			p.oldView = &c.View
+		}
+	}
+}
+
+// grantKey names a grant by what it follows.
+type grantKey struct {
+	group core.GroupName
+	prev  core.Epoch
+}
+
+// broken is what breaks remember of a process.
+type broken struct {
+	office   core.Term
+	heldBack []core.Action
+	lied     map[grantKey]bool
+	oldView  *core.View
+}
+
+// String names the broken rule.
+func (b Break) String() string {
+	return [...]string{"nothing", "release before unbind", "failed unbind counts", "claim ends early", "claim carried out late",
+		"lease counted from the answer", "no margin", "no wait in office", "ack while a grant is on its way",
+		"confirm with the term at sending", "echo any term", "report numbers without incarnation", "renew after release",
+		"two lengths of lease", "announce before bind", "unbind a step late", "deaf to MySQL's failure", "deaf to acks",
+		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
+		"no compare-and-set", "kernel more generous than holder", "vote forgotten at restart"}[b]
+}

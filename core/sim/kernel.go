@@ -100,6 +100,9 @@ func (k *kernel) holdLeases(p *process) {
 			continue
 		}
 		at := k.n.clock.when(end)
+		if k.n.w.opt.Break == GenerousFence {
+			at += int64(k.n.w.plan.timing.TTL)
+		}
 		for _, a := range gw.spec.Addresses {
 			c := &k.addrs[addressIndex(a.Addr())]
 			closed := c.lease <= k.n.w.now
@@ -215,6 +218,9 @@ func (p *process) bind(wk *worker, a core.Bind) {
 	}
 	p.n.w.or.claims(p, a.Group, a.Epoch, a.NotAfter)
 	k := &p.n.kern
+	if p.n.w.opt.Break == ClaimEndsEarly {
+		p.later(0, func() { p.step(core.BindDone{Group: a.Group, Epoch: a.Epoch, Err: "on purpose"}) })
+	}
 	p.systemCall(false, func(failed bool) {
 		for i, pre := range a.Spec.Addresses {
 			if failed && i == len(a.Spec.Addresses)-1 {
@@ -309,11 +315,18 @@ func (p *process) announce(a core.Announce) {
 func (p *process) unbind(a core.Unbind) {
 	w, k := p.n.w, &p.n.kern
 	g := groupIndex(a.Group)
-	p.gate[g] = max(p.gate[g], a.Epoch)
-	k.closeFence(a.Spec)
 	if w.opt.Break == ReleaseBeforeUnbind {
 		p.later(0, func() { p.step(core.UnbindDone{Group: a.Group, Epoch: a.Epoch, Gone: true}) })
+		p.later(w.plan.timing.TTL/4, func() { p.carryUnbind(a) })
+		return
 	}
+	p.gate[g] = max(p.gate[g], a.Epoch)
+	k.closeFence(a.Spec)
+	p.carryUnbind(a)
+}
+
+func (p *process) carryUnbind(a core.Unbind) {
+	w, k := p.n.w, &p.n.kern
 	p.systemCall(true, func(failed bool) {
 		for _, pre := range a.Spec.Addresses {
 			if !failed {
@@ -326,8 +339,8 @@ func (p *process) unbind(a core.Unbind) {
 		for _, pre := range a.Spec.Addresses {
 			gone = gone && !k.addrs[addressIndex(pre.Addr())].bound
 		}
-		ev := core.UnbindDone{Group: a.Group, Epoch: a.Epoch, Gone: gone}
-		if !gone {
+		ev := core.UnbindDone{Group: a.Group, Epoch: a.Epoch, Gone: gone || w.opt.Break == FailedUnbindCounts}
+		if !ev.Gone {
 			ev.Err = "the kernel refuses"
 		}
 		p.step(ev)

@@ -43,6 +43,7 @@ type process struct {
 	gate    [maxGroups]core.Epoch // up to which epoch claims are shut out
 	stopped bool
 	watch   watch
+	broken
 }
 
 // deliverAfter puts an event into the mailbox of the process that runs now.
@@ -76,6 +77,9 @@ func (n *node) boot() {
 func (n *node) run() {
 	w := n.w
 	p := &process{n: n, gen: n.gen, inc: core.Incarnation(w.dice.Uint64() | 1), ledger: core.NewLedger()}
+	if w.opt.Break == SameIncarnation {
+		p.inc = core.Incarnation(n.id + 1)
+	}
 	n.proc = p
 	n.history = append(n.history, p)
 	n.frozenUntil = 0
@@ -83,8 +87,12 @@ func (n *node) run() {
 	start := n.clock.at(w.now)
 	longest := max(w.plan.timing.TTL, p.ledger.View().Longest.Duration(), n.file.TTL.Duration())
 	ready := start.Add(longest + core.Margin(longest))
-	p.m = core.New(core.Options{Self: n.name, Incarnation: p.inc, Timing: w.plan.timing, Seed: w.dice.Uint64(), Start: start, Ready: ready})
 	p.watch.init(p, ready)
+	w.or.started(p)
+	if w.opt.Break == NoWaitAtStart {
+		ready = start
+	}
+	p.m = core.New(core.Options{Self: n.name, Incarnation: p.inc, Timing: w.plan.timing, Seed: w.dice.Uint64(), Start: start, Ready: ready})
 	n.raft.start()
 	n.raft.commit, n.raft.handed = n.snapshotAt, n.snapshotAt
 	n.raft.mayVoteAt = 0
@@ -157,7 +165,7 @@ func (p *process) step(ev core.Event) {
 	told := w.opt.Break.event(p, ev)
 	acts := p.m.Step(now, told)
 	w.trace.step(n, told, acts)
-	acts = w.opt.Break.actions(p, now, acts)
+	acts = w.opt.Break.actions(p, acts)
 	w.or.acted(p, now, acts)
 	for _, a := range acts {
 		p.do(a)
@@ -196,6 +204,9 @@ func (p *process) do(a core.Action) {
 // end ends the process at once, as SIGKILL does. What it has put into the kernel stays there.
 func (n *node) end(how string) {
 	n.w.trace.line(n, how, "")
+	if n.w.opt.Break == ForgetVote {
+		n.raft.vote = -1
+	}
 	n.proc, n.frozenUntil = nil, 0
 	n.gen++
 }

@@ -10,6 +10,7 @@ type watch struct {
 	p        *process
 	ready    core.Instant
 	sent     [maxReports]sentReport
+	lastSeq  core.Seq
 	groups   [maxGroups]groupWatch
 	health   core.Health
 	linkDown bool
@@ -56,6 +57,15 @@ func (g *groupWatch) leaseIn(e core.Epoch) core.Instant {
 		return g.prevLease
 	}
 	return 0
+}
+
+// started checks I9: nothing of an earlier process is left when the machine takes its first step.
+func (o *oracle) started(p *process) {
+	for a := range p.n.kern.addrs {
+		if p.n.kern.addrs[a].ours {
+			o.w.fail(I9, "%s begins with %v still bound by the process before", p.n.name, address(a))
+		}
+	}
 }
 
 // told notes what an event tells the process.
@@ -140,6 +150,7 @@ func (o *oracle) acted(p *process, now core.Instant, acts []core.Action) {
 		case core.Send:
 			if r, ok := a.Msg.(core.Report); ok {
 				p.watch.sent[r.Seq%maxReports] = sentReport{seq: r.Seq, at: now}
+				p.watch.lastSeq = r.Seq
 			}
 		case core.Unbind:
 			g := &p.watch.groups[groupIndex(a.Group)]
