@@ -14,7 +14,7 @@ import (
 
 const (
 	// replyTimeout bounds the wait for the kernel's answer. The kernel handles a request inside the call that sends it,
-	// so the answer is there already, unless it was lost for want of memory.
+	// however long that takes, so the answer is there when the wait begins, unless it was lost for want of memory.
 	replyTimeout = time.Second
 	// dumpTries bounds how often a dump that was overtaken by a change is begun again.
 	dumpTries = 8
@@ -50,16 +50,29 @@ func (s *session) close() error { return s.conn.Close() }
 
 // request sends one message and returns the kernel's answer.
 func (s *session) request(typ netlink.HeaderType, flags netlink.HeaderFlags, body []byte) ([]netlink.Message, error) {
-	if err := s.conn.SetReadDeadline(time.Now().Add(replyTimeout)); err != nil {
+	req, err := s.send(typ, flags, body)
+	if err == nil {
+		err = s.awaitAnswer()
+	}
+	if err != nil {
 		return nil, s.fail(err)
 	}
-	m := netlink.Message{Header: netlink.Header{Type: typ, Flags: flags | netlink.Request}, Data: body}
-	msgs, err := s.conn.Execute(m)
+	msgs, err := s.conn.Receive()
+	if err == nil {
+		err = netlink.Validate(req, msgs)
+	}
 	if err != nil {
 		return nil, s.fail(err)
 	}
 	return msgs, nil
 }
+
+func (s *session) send(typ netlink.HeaderType, flags netlink.HeaderFlags, body []byte) (netlink.Message, error) {
+	return s.conn.Send(netlink.Message{Header: netlink.Header{Type: typ, Flags: flags | netlink.Request}, Data: body})
+}
+
+// awaitAnswer bounds the wait that follows. It is called after the request was sent, because sending may take long.
+func (s *session) awaitAnswer() error { return s.conn.SetReadDeadline(time.Now().Add(replyTimeout)) }
 
 // fail classifies err and notes whether the session can still be used: after a refusal by the kernel it can.
 func (s *session) fail(err error) error {
@@ -90,10 +103,7 @@ func (s *session) dump(typ netlink.HeaderType, body []byte, reset func(), visit 
 }
 
 func (s *session) dumpOnce(typ netlink.HeaderType, body []byte, visit func(syscall.NetlinkMessage) error) (whole bool, err error) {
-	if err := s.conn.SetReadDeadline(time.Now().Add(replyTimeout)); err != nil {
-		return false, s.fail(err)
-	}
-	req, err := s.conn.Send(netlink.Message{Header: netlink.Header{Type: typ, Flags: netlink.Request | netlink.Dump}, Data: body})
+	req, err := s.send(typ, netlink.Dump, body)
 	if err != nil {
 		return false, s.fail(err)
 	}
@@ -109,15 +119,13 @@ func (s *session) dumpOnce(typ netlink.HeaderType, body []byte, visit func(sysca
 				continue
 			}
 			whole = whole && m.Header.Flags&unix.NLM_F_DUMP_INTR == 0
-			end, err := endOfDump(m)
-			if err == nil && !end {
+			if done, err = endOfDump(m); err == nil && !done {
 				err = visit(m)
 			}
 			if err != nil {
 				s.broken = true // the rest of the dump is still in the socket
 				return false, err
 			}
-			done = done || end
 		}
 	}
 	return whole, nil
@@ -126,6 +134,9 @@ func (s *session) dumpOnce(typ netlink.HeaderType, body []byte, visit func(sysca
 // receive reads one datagram. It does so below package netlink, which drops the header of a dump's last message and
 // with it the kernel's word that the dump was interrupted.
 func (s *session) receive() (msgs []syscall.NetlinkMessage, err error) {
+	if err := s.awaitAnswer(); err != nil {
+		return nil, err
+	}
 	var n int
 	waitErr := s.raw.Read(func(fd uintptr) bool {
 		n, _, err = unix.Recvfrom(int(fd), s.buf, unix.MSG_TRUNC)
