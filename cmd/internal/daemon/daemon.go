@@ -202,11 +202,12 @@ func (d *daemon) takePart(ctx context.Context) error {
 	return nil
 }
 
-// observe sees every step of the machine. It tells the watcher which groups the ledger has.
+// observe sees every step of the machine. It logs what was committed and tells the watcher which groups the ledger has.
 func (d *daemon) observe(_ core.Instant, ev core.Event, _ []core.Action) {
 	var view core.View
 	switch ev := ev.(type) {
 	case core.Committed:
+		d.logCommitted(ev)
 		if !changesGroups(ev.Command) {
 			return
 		}
@@ -223,6 +224,26 @@ func (d *daemon) observe(_ core.Instant, ev core.Event, _ []core.Action) {
 	if !reflect.DeepEqual(specs, d.watched) {
 		d.watched = specs
 		d.watcher.SetGroups(specs)
+	}
+}
+
+// logCommitted writes a line for each change of ownership that the ledger has accepted.
+func (d *daemon) logCommitted(c core.Committed) {
+	for i, op := range c.Command.Ops {
+		switch {
+		case c.Outcomes[i].Refused != "":
+			d.log.Debug("refused by the ledger", "index", c.Index, "reason", c.Outcomes[i].Refused)
+		case op.Grant != nil:
+			d.log.Info("grant committed", "group", op.Grant.Group, "epoch", op.Grant.Prev+1, "owner", op.Grant.To, "reason", op.Grant.Reason)
+		case op.Release != nil:
+			d.log.Info("release committed", "group", op.Release.Group, "epoch", op.Release.Epoch, "by", op.Release.Node, "reason", op.Release.Reason)
+		case op.Move != nil:
+			d.log.Info("move committed", "group", op.Move.Group, "epoch", op.Move.Epoch, "to", op.Move.To, "reason", op.Move.Reason)
+		case op.Pause != nil:
+			d.log.Info("pause committed", "group", op.Pause.Group, "on", op.Pause.On, "reason", op.Pause.Reason)
+		case op.Configure != nil:
+			d.log.Info("configuration committed", "version", op.Configure.Version, "ttl", op.Configure.TTL.Duration())
+		}
 	}
 }
 

@@ -40,8 +40,8 @@ func (d *daemon) reload() error {
 	if err := fixed(d.cfg, next, d.opt.Self.Name); err != nil {
 		return err
 	}
-	for _, p := range config.CheckHost(next, d.opt.Self.Name, config.ThisHost()).Errors() {
-		return fmt.Errorf("the machine does not fit the file: %s", p)
+	if problems := config.CheckHost(next, d.opt.Self.Name, config.ThisHost()).Errors(); len(problems) > 0 {
+		return fmt.Errorf("the machine does not fit the file: %w", problems)
 	}
 	if err := d.node.Reload(); err != nil {
 		return err
