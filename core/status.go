@@ -210,7 +210,7 @@ func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
 	if !n.Spec.Witness && r.Health.State == Healthy {
 		for _, name := range slices.Sorted(maps.Keys(n.Unfit)) {
 			why := n.Unfit[name]
-			if g := m.fresh[name]; g.Owner != "" && g.Spec.Policy != Follow && !slices.ContainsFunc(r.Blocked, func(b Blocked) bool { return b.Group == name }) {
+			if g := m.fresh[name]; g.Owner != "" && !g.Paused && g.Spec.Policy != Follow && !slices.ContainsFunc(r.Blocked, func(b Blocked) bool { return b.Group == name }) {
 				add(subject, "It could not take group %s: %s.", name, why)
 			}
 		}
