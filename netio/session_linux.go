@@ -8,6 +8,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -22,8 +23,11 @@ const (
 	dumpBuffer = 32 << 10
 )
 
-// session is a netlink socket for requests. It is used by one goroutine at a time.
+// session is a pair of netlink sockets: changes go through package rtnetlink, lists through a socket of their own whose
+// datagrams are read below the library; see receive. It is used by one goroutine at a time.
 type session struct {
+	changes *rtnetlink.Conn
+
 	conn *netlink.Conn
 	raw  syscall.RawConn
 	buf  []byte
@@ -32,21 +36,25 @@ type session struct {
 }
 
 func newSession() (*session, error) {
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	changes, err := rtnetlink.Dial(nil)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", classify(err))
 	}
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", classify(errors.Join(err, changes.Close())))
+	}
+	s := &session{changes: changes, conn: conn, buf: make([]byte, dumpBuffer)}
 	// Better error texts, where the kernel has them (4.12).
 	_ = conn.SetOption(netlink.ExtendedAcknowledge, true)
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		_ = conn.Close()
-		return nil, fmt.Errorf("open a netlink socket: %w", err)
+	_ = changes.SetOption(netlink.ExtendedAcknowledge, true)
+	if s.raw, err = conn.SyscallConn(); err != nil {
+		return nil, fmt.Errorf("open a netlink socket: %w", errors.Join(err, s.close()))
 	}
-	return &session{conn: conn, raw: raw, buf: make([]byte, dumpBuffer)}, nil
+	return s, nil
 }
 
-func (s *session) close() error { return s.conn.Close() }
+func (s *session) close() error { return errors.Join(s.changes.Close(), s.conn.Close()) }
 
 // request sends one message and returns the kernel's answer.
 func (s *session) request(typ netlink.HeaderType, flags netlink.HeaderFlags, body []byte) ([]netlink.Message, error) {
@@ -264,9 +272,32 @@ func (s *session) change(typ netlink.HeaderType, flags netlink.HeaderFlags, a ad
 	if err != nil {
 		return err
 	}
-	_, err = s.request(typ, flags|netlink.Acknowledge, body)
-	return err
+	req, err := s.changes.Send(&addressMessage{body: body}, uint16(typ), flags|netlink.Acknowledge|netlink.Request)
+	if err == nil { // the deadline is for the answer alone, because sending may take long
+		err = s.changes.SetReadDeadline(time.Now().Add(replyTimeout))
+	}
+	if err != nil {
+		return s.fail(err)
+	}
+	_, msgs, err := s.changes.Receive()
+	if err == nil {
+		err = netlink.Validate(req, msgs)
+	}
+	if err != nil {
+		return s.fail(err)
+	}
+	return nil
 }
+
+// addressMessage is an address message with a body of our own: rtnetlink.AddressMessage reads lifetimes and marks and
+// does not write them.
+type addressMessage struct {
+	rtnetlink.AddressMessage
+	body []byte
+}
+
+// MarshalBinary returns the body.
+func (m *addressMessage) MarshalBinary() ([]byte, error) { return m.body, nil }
 
 func (s *session) add(a address) error {
 	return s.change(unix.RTM_NEWADDR, netlink.Create|netlink.Excl, a)
