@@ -60,19 +60,34 @@ var errNoSession = errors.New("no session")
 
 func (w *wire) send(to core.NodeName, m core.Message) error {
 	p := w.n.peers.get(to)
-	at, ok := w.n.peers.address(to)
-	if p == nil || !ok {
+	if p == nil {
 		return ErrNotMember
-	}
-	key := p.out.Load()
-	if key == nil {
-		return errNoSession
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	plain, err := appendMessage(w.plain[:0], m)
 	if err != nil {
 		return err
+	}
+	return w.seal(p, plain)
+}
+
+// sendPlain sends an encoded message.
+func (w *wire) sendPlain(p *peer, plain []byte) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.seal(p, plain)
+}
+
+// seal seals a message and sends it. The caller holds the lock.
+func (w *wire) seal(p *peer, plain []byte) error {
+	at, ok := w.n.peers.address(p.name)
+	if !ok {
+		return ErrNotMember
+	}
+	key := p.out.Load()
+	if key == nil {
+		return errNoSession
 	}
 	if err := sendNow(w.conn, w.raw, key.seal(w.sealt[:0], plain, &w.nonce), at); err != nil {
 		return err
@@ -104,13 +119,20 @@ func (w *wire) serve() {
 	}
 }
 
-var errNotVoter = errors.New("echo of a server that does not vote")
+var (
+	errNotVoter = errors.New("echo of a server that does not vote")
+	errBusy     = errors.New("the receiver is busy")
+)
 
 // receive checks a datagram and delivers its message.
 func (w *wire) receive(b []byte, nonce *[12]byte) error {
 	plain, from, err := w.n.openers.open(b, nonce)
 	if err != nil {
 		return err
+	}
+	if isBeat(plain) {
+		w.n.markHeard(from.peer)
+		return w.n.receiveBeat(plain, from)
 	}
 	m, err := parseMessage(plain)
 	if err != nil {
@@ -123,7 +145,7 @@ func (w *wire) receive(b []byte, nonce *[12]byte) error {
 	}
 	// The term is read now, after the datagram's arrival, and is never lower than one that this node has voted in.
 	if !w.n.cfg.DeliverDatagram(core.Received{From: from.peer.name, Msg: m, Term: w.n.Term()}) {
-		return errors.New("the receiver is busy")
+		return errBusy
 	}
 	return nil
 }

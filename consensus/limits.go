@@ -13,6 +13,7 @@ type limits struct {
 	silence   time.Duration // unacknowledged data on TCP
 	rto       time.Duration // least TCP retransmission time, where the kernel can
 	pace      time.Duration // least time between two empty heartbeats to one follower
+	again     time.Duration // until a heartbeat without an answer is sent again
 	hello     time.Duration // between two hellos on a session
 	redial    time.Duration // first pause after a failed dial; it doubles up to redialMax
 	redialMax time.Duration
@@ -37,12 +38,13 @@ func limitsOf(t core.Timing) limits {
 		rpc:       bound(4*hb, 100*time.Millisecond, 2*time.Second),
 		silence:   bound(10*hb, 500*time.Millisecond, 5*time.Second),
 		rto:       bound(hb/2, 5*time.Millisecond, 200*time.Millisecond),
-		pace:      hb / 4,
-		hello:     bound(10*hb, 200*time.Millisecond, 2*time.Second),
+		pace:      hb / 3,
+		again:     hb / 8,
+		hello:     bound(20*hb, 400*time.Millisecond, 4*time.Second),
 		redial:    bound(hb, 20*time.Millisecond, 200*time.Millisecond),
 		redialMax: bound(10*hb, 200*time.Millisecond, 2*time.Second),
 		enqueue:   bound(2*hb, 50*time.Millisecond, time.Second),
-		commit:    bound(hb, 50*time.Millisecond, 200*time.Millisecond),
+		commit:    bound(2*hb, 100*time.Millisecond, 500*time.Millisecond),
 	}
 	l.handshake = max(l.rpc, time.Second)
 	return l

@@ -76,6 +76,7 @@ type Node struct {
 	stream   *streamLayer
 	peers    table
 	openers  openers
+	beats    *beats
 
 	raft     atomic.Pointer[raft.Raft]
 	trans    *transport
@@ -93,6 +94,8 @@ type Node struct {
 	helloed    chan struct{} // a peer has said something, for a node that waits to enter
 	membership chan struct{} // the same, and more, for a leader's housekeeping
 	refit      chan struct{} // the ledger's nodes may have changed
+	canvassed  chan struct{} // somebody has asked for a pre-vote
+	turned     chan struct{} // Raft became follower, candidate or leader
 	failed     chan error
 
 	ctx  context.Context
@@ -115,7 +118,8 @@ func Open(cfg Config) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, lim: limitsOf(cfg.Timing), log: cfg.Logger, opened: time.Now(),
 		proposals: make(chan proposal, maxProposals), changed: make(chan struct{}, 1), helloed: make(chan struct{}, 1), membership: make(chan struct{}, 1),
-		refit: make(chan struct{}, 1), failed: make(chan error, 1)}
+		refit: make(chan struct{}, 1), canvassed: make(chan struct{}, 1),
+		turned: make(chan struct{}, 1), beats: newBeats(), failed: make(chan error, 1)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.fsm = &adapter{n: n, ledger: cfg.Ledger}
 	if err := n.open(); err != nil {
@@ -185,6 +189,7 @@ func (n *Node) serve() {
 	n.spawn(n.wire.serve)
 	n.spawn(n.propose)
 	n.spawn(n.watch)
+	n.spawn(n.answerBeats)
 }
 
 // spawn runs f in a goroutine that Shutdown waits for. After Shutdown has begun it does nothing.

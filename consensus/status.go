@@ -44,7 +44,7 @@ type Server struct {
 // Peer is another node as seen from this one.
 type Peer struct {
 	Node core.NodeName `json:"node"`
-	// Reachable is set while a session to the peer is up.
+	// Reachable is set while a session to the peer is up and something authentic has come from it lately.
 	Reachable bool `json:"reachable"`
 	// Heard is how long ago something authentic came from the peer; negative if nothing ever did.
 	Heard time.Duration `json:"heard"`
@@ -84,7 +84,8 @@ func (n *Node) peerStatus(p *peer) Peer {
 	if at := p.heard.Load(); at > 0 {
 		heard = n.now() - time.Duration(at)
 	}
-	return Peer{Node: p.name, Reachable: p.session.Load() != 0, Heard: heard, RTT: time.Duration(p.rtt.Load())}
+	lately := heard >= 0 && heard < n.lim.hello+n.lim.rpc
+	return Peer{Node: p.name, Reachable: lately && p.session.Load() != 0, Heard: heard, RTT: time.Duration(p.rtt.Load())}
 }
 
 func (n *Node) raftStatus(s *Status, r *raft.Raft) {

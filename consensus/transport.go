@@ -39,9 +39,18 @@ func isHeartbeat(a *raft.AppendEntriesRequest) bool {
 func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
 	if isHeartbeat(a) {
 		t.pace(id)
+		if t.beat(id, a, r) {
+			return nil
+		}
 		return t.NetworkTransport.AppendEntries(id, at, a, r)
 	}
 	return t.appendLog(id, at, a, r)
+}
+
+// SetHeartbeatHandler implements raft.Transport.
+func (t *transport) SetHeartbeatHandler(f func(raft.RPC)) {
+	t.n.beats.handler.Store(&f)
+	t.NetworkTransport.SetHeartbeatHandler(f)
 }
 
 // pace holds a heartbeat back so that a follower gets one in each pace at most. The library would send ten to twenty in

@@ -20,7 +20,7 @@ type standing struct {
 }
 
 // recheck is how often the watcher looks although nothing has called it.
-const recheck = 100 * time.Millisecond
+const recheck = 200 * time.Millisecond
 
 // watch tells the agent what changes in Raft. What Raft observes only wakes it: it compares Raft's state with what it
 // told last, so no change is lost when wake-ups are.
@@ -97,8 +97,13 @@ func voters(c raft.Configuration) []core.NodeName {
 func (n *Node) observe(r *raft.Raft) {
 	r.RegisterObserver(raft.NewObserver(nil, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
-		case raft.RaftState, raft.LeaderObservation, raft.PeerObservation:
+		case raft.RaftState:
 			poke(n.changed)
+			poke(n.turned)
+		case raft.LeaderObservation, raft.PeerObservation:
+			poke(n.changed)
+		case raft.RequestPreVoteRequest:
+			poke(n.canvassed)
 		}
 		return false
 	}))
