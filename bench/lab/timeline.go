@@ -17,6 +17,8 @@ type Milestone struct {
 	Label string
 	// Once shows only the first of each node.
 	Once bool
+	// News shows an event only from the node that tells it first: what is committed, all nodes tell in their turn.
+	News bool
 }
 
 func (m Milestone) matches(e Event) bool {
@@ -39,8 +41,8 @@ func Milestones() []Milestone {
 		{Source: SourceDaemon, What: "giving up", Label: "giving up", Once: true},
 		{Source: SourceDaemon, What: "giving back", Label: "giving back", Once: true},
 		{Source: SourceDaemon, What: "unbound", Label: "unbound", Once: true},
-		{Source: SourceDaemon, What: "release committed", Label: "committed: release", Once: true},
-		{Source: SourceDaemon, What: "grant committed", Label: "committed: grant", Once: true},
+		{Source: SourceDaemon, What: "release committed", Label: "committed: release", News: true},
+		{Source: SourceDaemon, What: "grant committed", Label: "committed: grant", News: true},
 		{Source: SourceDaemon, What: "bound", Label: "bound", Once: true},
 		{Source: SourceDaemon, What: "announced", Label: "announced", Once: true},
 		{Source: SourceAddress, What: WhatAddrAdded, Label: "kernel: address added"},
@@ -70,7 +72,10 @@ func Lines(events []Event, zero time.Time, milestones []Milestone) []Line {
 			}
 			label := orDefault(m.Label, e.What)
 			key := [2]string{e.Node, label}
-			if !m.Once || !seen[key] {
+			if m.News {
+				key = [2]string{label, e.words()}
+			}
+			if !m.Once && !m.News || !seen[key] {
 				lines = append(lines, Line{At: e.Time.Sub(zero), Node: e.Node, Label: label, Detail: e.words()})
 			}
 			seen[key] = true
