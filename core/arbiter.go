@@ -105,10 +105,11 @@ func (m *Machine) arbitrate() {
 	m.handOverToIdle()
 }
 
-// propose hands operations to Raft as one command.
+// propose hands operations to Raft as one command. The ledger refuses what was decided in an office that has ended: Raft
+// may have lost and regained leadership without this machine's knowledge, and would commit it in the new term.
 func (m *Machine) propose(notAfter Instant, ops ...Op) uint64 {
 	id := m.rng.Uint64() | 1
-	m.do(Propose{Command: Command{ID: id, By: m.opt.Self, Ops: ops}, NotAfter: notAfter})
+	m.do(Propose{Command: Command{ID: id, By: m.opt.Self, Ops: ops, Office: m.arb.term}, NotAfter: notAfter})
 	return id
 }
 

@@ -9,6 +9,9 @@ type Command struct {
 	By  NodeName `json:"by"`
 	At  int64    `json:"at"`
 	Ops []Op     `json:"ops"`
+	// Office is the term of the office in which an arbiter has decided this, 0 if no office was needed. Once another
+	// arbiter has taken office the decision is void: it rests on leases as the old arbiter knew them.
+	Office Term `json:"office,omitempty"`
 }
 
 // Op is one operation. Exactly one field is set.

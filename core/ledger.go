@@ -129,6 +129,10 @@ func (l *Ledger) Apply(index Index, term Term, c Command) []Outcome {
 }
 
 func (l *Ledger) apply(index Index, term Term, c Command, op Op) Outcome {
+	if group, rests := op.restsOnOffice(); rests && c.Office != 0 && c.Office != l.view.Office.Term {
+		return Outcome{Group: group, Refused: fmt.Sprintf("it was decided in the office of term %d, and that of term %d has followed",
+			c.Office, l.view.Office.Term)}
+	}
 	e := Entry{Index: index, At: c.At, Node: c.By}
 	switch {
 	case op.TakeOffice != nil:
@@ -157,6 +161,22 @@ func (l *Ledger) apply(index Index, term Term, c Command, op Op) Outcome {
 	}
 	l.remember(e)
 	return Outcome{}
+}
+
+// restsOnOffice reports whether an operation is sound only as long as the arbiter that proposed it is in office, and the
+// group that it touches.
+func (op Op) restsOnOffice() (GroupName, bool) {
+	switch {
+	case op.Grant != nil:
+		return op.Grant.Group, true
+	case op.Release != nil:
+		return op.Release.Group, true
+	case op.Move != nil:
+		return op.Move.Group, true
+	case op.Settle != nil:
+		return "", true
+	}
+	return "", false
 }
 
 // change applies f to a copy of a group and keeps the copy only if f does not refuse.
