@@ -55,14 +55,14 @@ const (
 	UnbindUntouched
 	// NoWaitAtStart lets a process take part at once.
 	NoWaitAtStart
-	// OldSnapshot brings a process back to a state of the ledger that it has left behind.
+	// OldSnapshot brings the ledger of a node back to a state that it has left behind.
 	OldSnapshot
 	// NoCompareAndSet applies grants whatever epoch they follow.
 	NoCompareAndSet
 	// GenerousFence lets the kernel hold leases longer than the holder does.
 	GenerousFence
-	// ForgetVote loses the vote, not the term, when a process ends.
-	ForgetVote
+	// VoteTwice lets voters vote as often as they are asked.
+	VoteTwice
 	breaks
 )
 
@@ -224,11 +224,17 @@ func (b Break) appended(p *process, c core.Command) core.Command {
 		return c
 	}
 	ops := append([]core.Op(nil), c.Ops...)
+	groups := p.ledger.View().Groups
 	for i, op := range ops {
-		if op.Grant != nil {
+		switch {
+		case op.Grant != nil:
 			g := *op.Grant
-			g.Prev = p.ledger.View().Groups[g.Group].Epoch
+			g.Prev = groups[g.Group].Epoch
 			ops[i].Grant = &g
+		case op.Release != nil:
+			r := *op.Release
+			r.Epoch = groups[r.Group].Epoch
+			ops[i].Release = &r
 		}
 	}
 	c.Ops = ops
@@ -243,15 +249,9 @@ func (b Break) afterwards(p *process, ev core.Event) {
 			p.step(core.Restored{View: c.View}) // the real one
 		}
 	case OldSnapshot:
-		c, ok := ev.(core.Committed)
-		if !ok {
-			return
-		}
-		if old := p.oldView; old != nil && p.n.w.dice.chance(0.1) {
-			p.oldView = nil
-			p.step(core.Restored{View: *old})
-		} else if old == nil {
-			p.oldView = &c.View
+		if c, ok := ev.(core.Committed); ok && c.Index > 4 && p.n.w.dice.chance(0.1) {
+			p.ledger = core.NewLedger()
+			p.n.w.rebuild(p.ledger, p.n.raft.log, int(c.Index)-4)
 		}
 	}
 }
@@ -267,7 +267,6 @@ type broken struct {
 	office   core.Term
 	heldBack []core.Action
 	lied     map[grantKey]bool
-	oldView  *core.View
 }
 
 // String names the broken rule.
@@ -277,5 +276,5 @@ func (b Break) String() string {
 		"confirm with the term at sending", "echo any term", "report numbers without incarnation", "renew after release",
 		"two lengths of lease", "announce before bind", "unbind a step late", "deaf to MySQL's failure", "deaf to acks",
 		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
-		"no compare-and-set", "kernel more generous than holder", "vote forgotten at restart"}[b]
+		"no compare-and-set", "kernel more generous than holder", "two votes in a term"}[b]
 }

@@ -30,6 +30,8 @@ const (
 	diskStall
 	bindsFail
 	clockJump
+	twoLeaders
+	shortenLease
 	// Those that only the kernel lease masters.
 	kill
 	freeze
@@ -134,6 +136,10 @@ func (w *world) inflict(k faultKind) {
 		n.kern.hangUntil = until
 	case diskStall:
 		n.diskStall = until
+	case twoLeaders:
+		w.splitLeadership()
+	case shortenLease:
+		w.changeLease()
 	default:
 		w.disturb(k, n, d)
 	}
@@ -168,6 +174,65 @@ func (w *world) troubleNetwork(k faultKind, n *node, d time.Duration) {
 		w.net.slow[n.id] = w.dice.between(0, w.plan.timing.TTL/2)
 	}
 	w.after(d, w.net.heal)
+}
+
+// splitLeadership makes a leader that does not know of its successor, because its disk stands still or because Raft's
+// news do not get through to the machine, and then keeps the successor from hearing an owner that the old one still hears.
+func (w *world) splitLeadership() {
+	old := w.leader()
+	if old == nil {
+		return
+	}
+	ttl := w.plan.timing.TTL
+	if w.dice.chance(0.5) {
+		old.diskStall, old.raft.beatsGoOn = w.now+int64(5*ttl), false
+		old.raft.write()
+	} else {
+		old.newsStall = w.now + int64(5*ttl)
+		old.raft.transferTo(w.dice.IntN(len(w.nodes)))
+	}
+	w.after(w.dice.between(ttl/4, ttl), func() {
+		if young := w.leader(); young != nil && young != old {
+			w.hideOwnersFrom(young)
+			w.after(4*ttl, w.net.heal)
+		}
+	})
+}
+
+func (w *world) hideOwnersFrom(n *node) {
+	for _, g := range w.or.view.Groups {
+		if o := ownerIndex(g.Owner); o >= 0 && o != n.id {
+			w.net.cut[o][n.id] = true
+		}
+	}
+}
+
+// changeLease makes the lease longer, or shorter again; then somebody else takes office and the owners are not heard.
+func (w *world) changeLease() {
+	l := w.leader()
+	c := w.newest
+	c.Version++
+	c.TTL = 4 * w.baseTTL()
+	if w.newest.TTL > w.baseTTL() {
+		c.TTL = w.baseTTL()
+	}
+	w.newest = c
+	for _, n := range w.nodes {
+		n.offer(c)
+	}
+	if l == nil || c.TTL > w.baseTTL() {
+		return
+	}
+	ttl := w.plan.timing.TTL
+	w.after(ttl/8, func() {
+		l.raft.transferTo(w.dice.IntN(len(w.nodes)))
+		w.after(ttl/8, func() {
+			if young := w.leader(); young != nil {
+				w.hideOwnersFrom(young)
+				w.after(4*ttl, w.net.heal)
+			}
+		})
+	})
 }
 
 // powerOff ends a process and empties its kernel; the disk stays.
@@ -280,7 +345,7 @@ func (w *world) addByHand(n *node, a int, d time.Duration) {
 	if n.kern.addrs[a].bound {
 		return
 	}
-	n.kern.addrs[a] = kaddr{bound: true, group: n.kern.addrs[a].group, lease: n.kern.addrs[a].lease}
+	n.kern.addrs[a] = kaddr{bound: true, byHand: w.now, group: n.kern.addrs[a].group, lease: n.kern.addrs[a].lease}
 	n.seen(a)
 	w.after(d, func() { n.removeByHand(a) })
 }
@@ -311,7 +376,7 @@ func (w *world) endFaults() {
 	w.trace.line(nil, "all faults end", "")
 	w.net.heal()
 	for _, n := range w.nodes {
-		n.diskStall, n.kern.slowUntil, n.kern.failUntil, n.kern.hangUntil = 0, 0, 0, 0
+		n.diskStall, n.newsStall, n.kern.slowUntil, n.kern.failUntil, n.kern.hangUntil = 0, 0, 0, 0, 0
 	}
 	w.keepCalm()
 }

@@ -23,6 +23,8 @@ type kaddr struct {
 	epoch core.Epoch
 	// lease is the true time at which the kernel closes the fence by itself. Without the kernel lease it is not used.
 	lease int64
+	// byHand is when a person has bound it.
+	byHand int64
 	// deleted is set when a person has removed the address while Remora held it.
 	deleted bool
 }

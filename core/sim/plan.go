@@ -24,6 +24,7 @@ type plan struct {
 	gate          bool
 	preVote       bool
 	waitToVote    bool
+	slowProposals bool
 	snapshotAfter int // a follower that lacks more entries is sent a snapshot; 0: never
 	faultEvery    time.Duration
 	faultsFor     time.Duration
@@ -43,7 +44,7 @@ func timings() []core.Timing {
 
 func (w *world) makePlan() {
 	d, p := w.dice, &w.plan
-	*p = plan{nodes: pick(d, []int{3, 3, 3, 3, 3, 5, 5, 7}), groups: pick(d, []int{1, 1, 2, 3}), timing: pick(d, timings())}
+	*p = plan{nodes: pick(d, []int{3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 3, 5, 5, 5, 5, 7}), groups: pick(d, []int{1, 1, 2, 3}), timing: pick(d, timings())}
 	if w.opt.Nodes != 0 {
 		p.nodes = w.opt.Nodes
 	}
@@ -62,13 +63,17 @@ func (w *world) makePlan() {
 		p.kernelLease = false
 	}
 	p.gate = d.chance(0.5)
+	p.slowProposals = d.chance(0.3)
 	p.preVote, p.waitToVote = d.chance(0.7), d.chance(0.5)
 	if d.chance(0.5) {
 		p.snapshotAfter = 1 + d.IntN(8)
 	}
 	p.faultEvery = unit / time.Duration(1+d.IntN(6))
-	p.faultsFor = unit * time.Duration(8+d.IntN(13))
-	w.chooseFaults()
+	p.faultsFor = unit * time.Duration(6+d.IntN(11))
+	p.faults = w.opt.faults
+	if p.faults == nil {
+		w.chooseFaults()
+	}
 	base := d.between(20*time.Microsecond, unit/60)
 	w.net = network{base: base, jitter: base / time.Duration(1+d.IntN(8)), longMax: unit}
 	if d.chance(0.3) {
@@ -92,6 +97,14 @@ func nodeName(i int) core.NodeName { return core.NodeName("n" + string(rune('1'+
 
 func nodeIndex(n core.NodeName) int { return int(n[1] - '1') }
 
+// ownerIndex returns the number of an owner, -1 if there is none.
+func ownerIndex(n core.NodeName) int {
+	if n == "" {
+		return -1
+	}
+	return nodeIndex(n)
+}
+
 func groupName(i int) core.GroupName { return names[i] }
 
 var names = [maxGroups]core.GroupName{"g1", "g2", "g3", "g4"}
@@ -114,7 +127,7 @@ func groupOf(a core.Action) core.GroupName {
 
 // firstConfig is the configuration with which the cluster begins.
 func (w *world) firstConfig() core.Config {
-	c := core.Config{Version: 1, Cluster: "sim", TTL: core.Millis(w.plan.timing.TTL / time.Millisecond)}
+	c := core.Config{Version: 1, Cluster: "sim", TTL: w.baseTTL()}
 	for i := range w.plan.nodes {
 		c.Nodes = append(c.Nodes, core.NodeSpec{
 			Name: nodeName(i), Address: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 77, 0, byte(11 + i)}), 7400),
@@ -136,6 +149,9 @@ func (w *world) firstConfig() core.Config {
 	return c
 }
 
+// baseTTL is the length of the lease with which a cluster begins; all others are longer.
+func (w *world) baseTTL() core.Millis { return core.Millis(w.plan.timing.TTL / time.Millisecond) }
+
 // nextConfig changes a configuration: the length of the lease, an address that moves from one group to another, a group
 // that goes or comes.
 func (w *world) nextConfig(c core.Config) core.Config {
@@ -148,8 +164,7 @@ func (w *world) nextConfig(c core.Config) core.Config {
 	c.Groups = groups
 	switch from := w.dice.IntN(len(groups)); w.dice.IntN(4) {
 	case 0, 1:
-		base := core.Millis(w.plan.timing.TTL / time.Millisecond)
-		c.TTL = pick(w.dice, []core.Millis{base, base * 2, base * 4})
+		c.TTL = w.baseTTL() * pick(w.dice, []core.Millis{1, 2, 4})
 	case 2:
 		to := w.dice.IntN(len(groups))
 		if n := len(groups[from].Addresses); from != to && n > 1 {

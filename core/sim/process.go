@@ -20,7 +20,8 @@ type node struct {
 	history     []*process
 	frozenUntil int64
 	diskStall   int64
-	snapshotAt  int // up to which entry the disk has a snapshot of the ledger
+	newsStall   int64 // until then Raft's news and committed entries do not get through to the machine
+	snapshotAt  int   // up to which entry the disk has a snapshot of the ledger
 	health      core.Health
 	linkDown    bool
 	file        core.Config
@@ -204,9 +205,6 @@ func (p *process) do(a core.Action) {
 // end ends the process at once, as SIGKILL does. What it has put into the kernel stays there.
 func (n *node) end(how string) {
 	n.w.trace.line(n, how, "")
-	if n.w.opt.Break == ForgetVote {
-		n.raft.vote = -1
-	}
 	n.proc, n.frozenUntil = nil, 0
 	n.gen++
 }

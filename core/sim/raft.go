@@ -139,6 +139,13 @@ func (r *raft) persist(f func()) {
 	}})
 }
 
+// write lets the loop stand still for a write that changes nothing, as snapshots and compactions do.
+func (r *raft) write() {
+	if r.n.proc != nil {
+		r.persist(func() {})
+	}
+}
+
 // electionTimer looks whether a leader was heard in time.
 func (r *raft) electionTimer() {
 	w := r.w()
@@ -221,7 +228,7 @@ func (r *raft) voteAsked(from int, m *raftMsg) {
 		w.sendRaft(r.n.id, from, &raftMsg{kind: giveVote, term: r.term})
 		return
 	}
-	ok := upToDate && (m.term > r.term || r.vote < 0 || r.vote == from)
+	ok := upToDate && (m.term > r.term || r.vote < 0 || r.vote == from || w.opt.Break == VoteTwice)
 	vote := r.vote
 	if m.term > r.term {
 		vote = -1
@@ -359,7 +366,7 @@ func (r *raft) learnCommit(index int) {
 // enqueueApply lets the state machine, a thread of its own, work off entries in order.
 func (r *raft) enqueueApply(index int, restore bool) {
 	w := r.w()
-	r.applyAt = max(r.applyAt, w.now) + int64(w.dice.about(w.plan.apply))
+	r.applyAt = max(r.applyAt, r.n.newsStall, w.now) + int64(w.dice.about(w.plan.apply))
 	p, e := r.n.proc, r.log[index]
 	w.q.push(r.applyAt, item{kind: processCall, node: int8(r.n.id), gen: r.n.gen, call: func() {
 		if restore {

@@ -43,7 +43,7 @@ func (r *raft) stepDown() {
 // time it may see the last only.
 func (r *raft) news() {
 	w := r.w()
-	r.newsAt = max(r.newsAt, w.now+int64(w.dice.about(w.plan.mailbox)))
+	r.newsAt = max(r.newsAt, r.n.newsStall, w.now+int64(w.dice.about(w.plan.mailbox)))
 	w.q.push(r.newsAt, item{kind: processCall, node: int8(r.n.id), gen: r.n.gen, call: func() {
 		if r.role == leading {
 			r.n.proc.step(core.Elected{Term: r.term})
@@ -196,11 +196,16 @@ func (r *raft) transferTo(to int) {
 	}
 }
 
-// handProposal is the adapter between the machine and Raft: it looks at the clock, then waits for the loop.
+// handProposal is the adapter between the machine and Raft: it looks at the clock, then waits for the loop. Now and then
+// it takes so long that leadership may have gone and come back meanwhile.
 func (n *node) handProposal(a core.Propose) {
 	w, p := n.w, n.proc
 	a.Command = w.opt.Break.command(p, a.Command)
-	w.q.push(w.now+int64(w.dice.between(0, 300*time.Microsecond)), item{kind: processCall, node: int8(n.id), gen: n.gen, call: func() {
+	d := w.dice.between(0, 300*time.Microsecond)
+	if w.plan.slowProposals && w.dice.chance(0.05) {
+		d = w.dice.between(0, 2*w.plan.timing.TTL)
+	}
+	w.q.push(w.now+int64(d), item{kind: processCall, node: int8(n.id), gen: n.gen, call: func() {
 		if a.NotAfter != 0 && n.clock.at(w.now) > a.NotAfter {
 			n.deliverAfter(0, core.ProposalFailed{ID: a.Command.ID, Known: true, Reason: "too late"})
 			return

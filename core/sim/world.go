@@ -30,6 +30,8 @@ type Options struct {
 	Rules Rule
 	// Trace, if set, gets a line for each thing that happens.
 	Trace io.Writer
+	// faults restricts the kinds of faults; nil lets the seed choose.
+	faults []faultKind
 }
 
 // Failure is a rule that did not hold.
