@@ -1,0 +1,334 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// inBubble runs a test in virtual time. The bubble itself sees to it that no goroutine is left: it panics if one is
+// blocked for ever when the test has ended.
+func inBubble(t *testing.T, f func(t *testing.T, r *rig)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		defer func() {
+			if r.cancel != nil {
+				r.cancel()
+			}
+			time.Sleep(time.Minute) // so long what was begun may take to end
+		}()
+		f(t, r)
+	})
+}
+
+func TestServesAndGoesOnServing(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		time.Sleep(30 * time.Second)
+		synctest.Wait()
+		if !r.kernel.isBound() || r.kernel.count("unbind") != 0 || r.kernel.count("extend") < 30 {
+			t.Errorf("after half a minute: bound %t, %d unbinds, %d extends", r.kernel.isBound(), r.kernel.count("unbind"), r.kernel.count("extend"))
+		}
+		if s, err := r.Status(t.Context()); err != nil || s.Groups[0].Phase != "serving" || s.Groups[0].LeaseLeft <= 0 {
+			t.Errorf("status %+v, %v", s.Groups, err)
+		}
+		if n := r.fed(); n < 29 {
+			t.Errorf("the watchdog was fed %d times in 30 s", n)
+		}
+		r.stop()
+	})
+}
+
+// A bind that hangs in the kernel delays no unbind, and no release goes out before the bind has ended and another unbind
+// has read back.
+func TestI5_HungBindDoesNotDelayUnbind(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		end := make(chan struct{})
+		r.kernel.setHooks(hooks{bind: func(context.Context, core.Bind) error {
+			<-end
+			r.kernel.set(true) // it takes effect late
+			return nil
+		}})
+		r.start()
+		time.Sleep(300 * time.Millisecond)
+		synctest.Wait()
+		if r.kernel.count("bind") != 1 {
+			t.Fatalf("no bind: %v", r.kernel.calls)
+		}
+		before := time.Now()
+		r.Deliver(failed)
+		synctest.Wait()
+		if n := r.kernel.count("unbind"); n != 1 || time.Since(before) != 0 {
+			t.Fatalf("%d unbinds after %v", n, time.Since(before))
+		}
+		time.Sleep(50 * time.Millisecond)
+		synctest.Wait()
+		if r.raft.releases() != 0 {
+			t.Fatal("released while the bind is still in the kernel")
+		}
+		unbinds := r.kernel.count("unbind")
+		close(end)
+		synctest.Wait()
+		if r.raft.releases() != 0 || r.kernel.count("unbind") != unbinds+1 {
+			t.Fatalf("%d releases and %d more unbinds when the bind has just ended", r.raft.releases(), r.kernel.count("unbind")-unbinds)
+		}
+		time.Sleep(10 * time.Millisecond)
+		synctest.Wait()
+		if r.raft.releases() != 1 || r.kernel.isBound() {
+			t.Fatalf("%d releases, bound %t", r.raft.releases(), r.kernel.isBound())
+		}
+		r.stop()
+	})
+}
+
+// An unbind that hangs is given up after a while and tried again, beside the one that hangs.
+func TestI5_HungUnbindIsTriedAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		r.kernel.setHooks(hooks{unbind: func(ctx context.Context, _ core.Unbind) error {
+			if r.kernel.count("unbind") < 3 {
+				<-ctx.Done()
+				return ctx.Err()
+			}
+			r.kernel.set(false)
+			return nil
+		}})
+		r.Deliver(failed)
+		time.Sleep(unbindTimeout)
+		synctest.Wait()
+		if r.askedForRelease() {
+			t.Fatal("asked for the release although nothing was read back")
+		}
+		time.Sleep(2 * unbindTimeout)
+		synctest.Wait()
+		if n := r.kernel.count("unbind"); n != 3 || r.kernel.isBound() {
+			t.Fatalf("bound %t after %d unbinds", r.kernel.isBound(), n)
+		}
+		r.stop()
+	})
+}
+
+// A claim that the kernel's side drops as late is told to the machine as such, and nothing is announced on it.
+func TestLateClaimIsDropped(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.kernel.setHooks(hooks{bind: func(_ context.Context, a core.Bind) error {
+			time.Sleep(a.NotAfter.Sub(r.kernel.clock()) + time.Millisecond)
+			return errLate
+		}})
+		r.start()
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if r.kernel.count("bind") == 0 || r.kernel.count("announce") != 0 || r.kernel.isBound() {
+			t.Fatalf("calls %v", r.kernel.calls)
+		}
+		late := false
+		for _, s := range r.seen() {
+			if done, ok := s.event.(core.BindDone); ok {
+				late = late || done.Late && done.Err != ""
+			}
+		}
+		if !late {
+			t.Error("the machine was not told that the bind came too late")
+		}
+		r.stop()
+	})
+}
+
+// A grant that waits too long before Raft takes it is dropped; what gives up is proposed however late it is.
+func TestLateProposalIsDropped(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.raft.delay = time.Second
+		r.start()
+		time.Sleep(3500 * time.Millisecond)
+		synctest.Wait()
+		if r.kernel.count("bind") != 0 || r.raft.dropped() == 0 {
+			t.Fatalf("bound on a grant of a second ago: %v", r.kernel.calls)
+		}
+		r.stop()
+	})
+}
+
+// A machine that was suspended hears of it before anything else, and gives up first.
+func TestI5_SuspendGivesUpFirst(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		r.mu.Lock()
+		r.slept += 14 * time.Second
+		begin := len(r.steps)
+		r.mu.Unlock()
+		r.Deliver(core.LeaderSeen{Leader: "n1"})
+		synctest.Wait()
+		first := r.seen()[begin]
+		if _, ok := first.event.(core.ClockJumped); !ok {
+			t.Fatalf("the first event after waking is %#v", first.event)
+		}
+		for _, a := range first.actions {
+			if _, note := a.(core.Note); note {
+				continue
+			}
+			if _, ok := a.(core.Unbind); !ok {
+				t.Errorf("the first action after waking is %#v", a)
+			}
+			break
+		}
+		r.stop()
+	})
+}
+
+// A full mailbox drops datagrams. Results and events wait for room, and the loop never waits for itself.
+func TestFullMailboxDropsDatagramsOnly(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		block := make(chan struct{})
+		r.setBlock(block)
+		r.Deliver(core.Tick{}) // the loop stands still in this step
+		synctest.Wait()
+		n := 0
+		for r.TryDeliver(core.Received{From: "n1", Msg: core.Echo{}}) {
+			n++
+		}
+		if n == 0 || n > mailboxSize {
+			t.Fatalf("%d datagrams went in", n)
+		}
+		delivered := make(chan struct{})
+		go func() {
+			r.Deliver(failed)
+			close(delivered)
+		}()
+		synctest.Wait()
+		select {
+		case <-delivered:
+			t.Fatal("an event went into a full mailbox")
+		default:
+		}
+		r.setBlock(nil)
+		close(block)
+		<-delivered
+		time.Sleep(50 * time.Millisecond)
+		synctest.Wait()
+		if r.kernel.isBound() {
+			t.Fatal("the event was lost: MySQL has failed and the address is still bound")
+		}
+		r.stop()
+	})
+}
+
+// The orderly end: unbind, read back, release, hand leadership on, and only then the end.
+func TestShutdownOrder(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		begin := len(r.seen())
+		r.Deliver(core.ShutdownAsked{})
+		if err := <-r.end; err != nil {
+			t.Fatalf("Run returned %v", err)
+		}
+		if r.kernel.isBound() || r.raft.releases() != 1 {
+			t.Fatalf("bound %t, %d releases", r.kernel.isBound(), r.raft.releases())
+		}
+		var order []string
+		for _, s := range r.seen()[begin:] {
+			if done, ok := s.event.(core.UnbindDone); ok && done.Gone {
+				order = append(order, "gone")
+			}
+			for _, a := range s.actions {
+				switch a := a.(type) {
+				case core.Unbind:
+					order = append(order, "unbind")
+				case core.Propose:
+					order = append(order, "propose")
+				case core.Stopped:
+					order = append(order, "stopped")
+				case core.Bind, core.Announce, core.Extend, core.Probe:
+					t.Errorf("claimed while stopping: %#v", a)
+				}
+			}
+		}
+		want := []string{"unbind", "gone", "propose", "stopped"}
+		if len(order) != len(want) {
+			t.Fatalf("order %v, want %v", order, want)
+		}
+		for i := range want {
+			if order[i] != want[i] {
+				t.Fatalf("order %v, want %v", order, want)
+			}
+		}
+		checkStopped(t, r)
+	})
+}
+
+// checkStopped asks an agent that has ended; each of its doors must say so, and none may wait.
+func checkStopped(t *testing.T, r *rig) {
+	t.Helper()
+	if _, err := r.Status(t.Context()); !errors.Is(err, ErrStopped) {
+		t.Errorf("Status: %v", err)
+	}
+	if err := r.Move(t.Context(), "writer", "n1", "test"); !errors.Is(err, ErrStopped) {
+		t.Errorf("Move: %v", err)
+	}
+	if err := r.Pause(t.Context(), "", true, "test"); !errors.Is(err, ErrStopped) {
+		t.Errorf("Pause: %v", err)
+	}
+	for range 2 * mailboxSize { // more than fits
+		r.Deliver(core.Tick{})
+	}
+}
+
+func TestAsking(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		if err := r.Pause(t.Context(), "writer", true, "test"); err != nil {
+			t.Errorf("Pause: %v", err)
+		}
+		var refused Refusal
+		if err := r.Move(t.Context(), "writer", "n1", "test"); !errors.As(err, &refused) || refused == "" {
+			t.Errorf("Move to the owner: %v", err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		block := make(chan struct{})
+		r.setBlock(block) // nobody answers
+		r.Deliver(core.Tick{})
+		synctest.Wait()
+		if err := r.Pause(ctx, "writer", false, "test"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Pause while the loop stands still: %v", err)
+		}
+		if _, err := r.Status(ctx); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("Status while the loop stands still: %v", err)
+		}
+		r.setBlock(nil)
+		close(block)
+		r.stop()
+		if err := r.Move(t.Context(), "writer", "n1", "test"); !errors.Is(err, ErrStopped) {
+			t.Errorf("Move after the end: %v", err)
+		}
+	})
+}
+
+// When the context ends in the middle of everything, all goroutines end too.
+func TestNoGoroutineIsLeft(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		hung := func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() }
+		r.kernel.setHooks(hooks{
+			extend: func(ctx context.Context, _ core.Extend) error { return hung(ctx) },
+			unbind: func(ctx context.Context, _ core.Unbind) error { return hung(ctx) },
+		})
+		time.Sleep(time.Second)
+		r.Deliver(failed)
+		time.Sleep(time.Millisecond)
+		answered := make(chan error)
+		go func() { answered <- r.Move(context.Background(), "writer", "n2", "test") }()
+		r.cancel()
+		if err := <-r.end; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run returned %v", err)
+		}
+		if err := <-answered; err == nil {
+			t.Error("a move was done by an agent that has ended")
+		}
+	})
+}
