@@ -120,15 +120,29 @@ func (a *Agent) ask(ctx context.Context, event func(uint64) core.Event) error {
 	}
 	select {
 	case refused := <-q.answer:
-		if refused != "" {
-			return Refusal(refused)
-		}
-		return nil
+		return refusal(refused)
 	case <-a.done:
-		return ErrStopped
+		return a.lastAnswer(q)
 	case <-ctx.Done():
 		return fmt.Errorf("no answer yet, the request may still be carried out: %w", ctx.Err())
 	}
+}
+
+// lastAnswer returns the answer that an agent gave in its last step, if it gave one.
+func (a *Agent) lastAnswer(q query) error {
+	select {
+	case refused := <-q.answer:
+		return refusal(refused)
+	default:
+		return ErrStopped
+	}
+}
+
+func refusal(why string) error {
+	if why == "" {
+		return nil
+	}
+	return Refusal(why)
 }
 
 // Status returns the machine's picture of the present state.

@@ -27,6 +27,9 @@ func (a *Agent) worker(ctx context.Context, name core.GroupName) *worker {
 		for {
 			select {
 			case f := <-w.queue:
+				if ctx.Err() != nil {
+					return // the agent has ended: nothing more is claimed
+				}
 				if ev := f(); ev != nil {
 					a.Deliver(ev)
 				}
