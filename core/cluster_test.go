@@ -65,6 +65,7 @@ type node struct {
 	applied  int
 	up       bool
 	frozen   bool
+	slept    bool // it was frozen while it had the address: until it has unbound, only the kernel lease (I8) could help
 	deaf     bool    // its Raft hears nothing, though datagrams reach it
 	inbox    []Event // what came while it was frozen
 	timer    int
@@ -131,7 +132,7 @@ func (c *cluster) boot(name NodeName) {
 	inc := Incarnation(100*(slices.Index(c.names, name)+1) + n.restarts)
 	n.m = New(Options{Self: name, Incarnation: inc, Timing: c.time, Release: "test", Seed: 1, DryRun: n.dryRun,
 		Start: c.now, Ready: c.now.Add(c.time.TTL + Margin(c.time.TTL))})
-	n.up, n.stopped, n.frozen, n.inbox, n.hung = true, false, false, nil, nil
+	n.up, n.stopped, n.frozen, n.slept, n.inbox, n.hung = true, false, false, false, nil, nil
 	n.lease = map[GroupName]Instant{}
 	c.step(name, ConfigOffered{Config: c.cfg})
 	if n.applied > 0 {
@@ -197,7 +198,11 @@ func (c *cluster) do(n *node, a Action) {
 	case Propose:
 		c.propose(n, a)
 	case TransferLeadership:
-		c.after(10*time.Millisecond, func() { c.elect(a.To) })
+		c.after(10*time.Millisecond, func() {
+			if c.majority(a.To) {
+				c.elect(a.To)
+			}
+		})
 	case SetTimer:
 		n.timer++
 		timer := n.timer
@@ -261,6 +266,7 @@ func (c *cluster) unbind(n *node, a Unbind, bad string) {
 		for _, p := range a.Spec.Addresses {
 			delete(n.bound, p.Addr())
 		}
+		n.slept = false
 	}
 	c.step(n.name, UnbindDone{Group: a.Group, Epoch: a.Epoch, Gone: bad == "", Err: bad})
 	for _, p := range a.Spec.Addresses {
@@ -416,9 +422,16 @@ func (c *cluster) isolate(name NodeName) {
 	}
 }
 
+func (c *cluster) freeze(name NodeName) {
+	n := c.nodes[name]
+	n.frozen = n.up
+	n.slept = n.up && len(n.bound) > 0
+}
+
 func (c *cluster) thaw(name NodeName) {
 	n := c.nodes[name]
 	n.frozen = false
+	n.slept = n.slept && n.lease["writer"] < c.now
 	inbox := n.inbox
 	n.inbox = nil
 	for _, ev := range inbox {
@@ -444,7 +457,7 @@ func (c *cluster) checkOneHolder(a netip.Addr) {
 	var on []string
 	for _, name := range c.names {
 		n := c.nodes[name]
-		if e, ok := n.bound[a]; ok && n.up && !n.dryRun { // what a dead process leaves behind is the kernel lease's business, I8
+		if e, ok := n.bound[a]; ok && n.up && !n.slept && !n.dryRun { // the dead and the frozen are the kernel lease's business, I8
 			on = append(on, fmt.Sprintf("%s in epoch %d", name, e))
 		}
 	}

@@ -321,7 +321,7 @@ func (s *script) process(cmd string, name NodeName) {
 	case "kill":
 		c.kill(name)
 	case "freeze":
-		c.nodes[name].frozen = true
+		c.freeze(name)
 	case "thaw":
 		c.thaw(name)
 	case "stop":
