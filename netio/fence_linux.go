@@ -1,0 +1,307 @@
+package netio
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Fence holds the lease in the kernel, to the millisecond: traffic to and from a guarded address is dropped, on every
+// interface and in both directions, unless the address is open and the report that its lease is counted from is alive.
+// A process that is killed or frozen stops answering when its lease is over, because it is the kernel that drops.
+//
+// # Why nothing that comes late opens anything
+//
+// What expires is not the address but the report. The set "leases" has the number of each report for TTL from a moment
+// before it is sent: Arm adds the number and returns, then the report is sent. The maps "addr4" and "addr6" lead from
+// each guarded address to the number of the report that its lease rests on; the rules look the address up there, and
+// the number in leases. Opening and renewing only make the address point to another number. However late the kernel
+// carries that out, whether the process was stopped before, within or after the system call, the address is open no
+// longer than the report's number lives, and that was decided before the report was sent. A lease is counted from the
+// sending of its report, so the kernel's never ends later than the holder's.
+//
+// Addresses that time out themselves would leave a hole: a process that is stopped between its look at the clock and
+// the kernel's work gives the element a time that is counted from too late a moment, and if it is stopped again before
+// it can look at the clock once more, nobody takes that back.
+//
+// # Giving up is final
+//
+// A claim, which is an Arm or an Open, may be on its way while an address is given up, and the kernel may carry it out
+// afterwards. The set "turn" has one number. Each claim removes and adds that number in its own transaction, which fails
+// as a whole if it is not there; each Close puts another in its place. So a claim that was made before the Close is
+// either carried out before it, or not at all; it is then made anew without the addresses that were given up. A process
+// whose tables were replaced by another has no turn either.
+//
+// Claims have a socket and a lock of their own, and what gives up has others. Close never waits for a claim, except for
+// the kernel's own order of transactions. None of this needs the RTNL lock.
+//
+// # What the kernel makes of a time
+//
+// It rounds a timeout down to whole ticks and begins to count at the last tick: a lease ends up to two ticks before TTL
+// is over, and not after. The ticks stop while the machine sleeps.
+//
+// # What is covered
+//
+// IPv4 and IPv6 to the address (input) and from it (output), ARP for it, and neighbour solicitations and advertisements
+// about it. Announcements of another owner pass, so that the node's own neighbour cache follows; so does traffic of this
+// node with the address on another node. Packets that are forwarded are not looked at. ARP is that of Ethernet and
+// whatever else has hardware addresses of six bytes.
+type Fence struct {
+	cfg    FenceConfig
+	tables *fenceTables
+	state  fenceState
+	ports  fencePorts
+	losses chan error
+
+	claimMu sync.Mutex // one claim at a time
+	claims  fenceSocket
+	yieldMu sync.Mutex // one act of giving up, or of building, at a time
+	yields  fenceSocket
+}
+
+// claimTries bounds how often a claim is made anew because something was given up at the same time.
+const claimTries = 16
+
+// NewFence returns a Fence that is not installed yet. It fails with [ErrNoFence] if the kernel can not do what the fence
+// needs, which it finds out by building and removing a scratch table, and with [ErrPermission].
+func NewFence(cfg FenceConfig) (*Fence, error) {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	f := &Fence{cfg: cfg, tables: newFenceTables(cfg.Table), losses: make(chan error, 1)}
+	f.state.turn = rand.Uint32() // not that of another process
+	f.claims = fenceSocket{tables: f.tables, ports: &f.ports}
+	f.yields = fenceSocket{tables: f.tables, ports: &f.ports}
+	scratch := fenceSocket{tables: newFenceTables(cfg.Table + ".probe"), ports: &f.ports}
+	err = scratch.commit(func(b *fenceBatch) {
+		b.clear()
+		b.build([]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, 0)
+		b.arm(1, MinFenceTTL)
+		b.clear()
+	})
+	if err = errors.Join(err, scratch.close()); err != nil {
+		return nil, fmt.Errorf("netio: fence: try a scratch table: %w", lacking(err))
+	}
+	if err := errors.Join(f.claims.open(), f.yields.open()); err != nil {
+		return nil, errors.Join(fmt.Errorf("netio: fence: %w", err), f.Detach())
+	}
+	return f, nil
+}
+
+// lacking puts ErrNoFence beside the errors by which a kernel says that it has not got something.
+func lacking(err error) error {
+	for _, errno := range []unix.Errno{unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.EAFNOSUPPORT, unix.ENOENT, unix.EINVAL} {
+		if errors.Is(err, errno) {
+			return fmt.Errorf("%w (%w)", ErrNoFence, err)
+		}
+	}
+	return err
+}
+
+// Detach closes the fence's sockets and leaves its tables in the kernel, where leases run out and nothing opens.
+func (f *Fence) Detach() error {
+	f.claimMu.Lock()
+	defer f.claimMu.Unlock()
+	f.yieldMu.Lock()
+	defer f.yieldMu.Unlock()
+	return errors.Join(f.claims.close(), f.yields.close())
+}
+
+// Install builds the tables with the addresses to be guarded, all closed, in the place of whatever an earlier process
+// left. At no moment are there no rules if there were some before. It may be repeated.
+func (f *Fence) Install(addrs []netip.Addr) error {
+	set, err := plainAddrs(addrs)
+	if err != nil {
+		return fmt.Errorf("netio: fence: install: %w", err)
+	}
+	f.yieldMu.Lock()
+	defer f.yieldMu.Unlock()
+	f.state.shutAll()
+	f.state.set(set, true)
+	if err := f.rebuild(); err != nil {
+		return fmt.Errorf("netio: fence: install for %d addresses: %w", len(set), err)
+	}
+	return nil
+}
+
+// rebuild makes the tables anew, all closed. The caller holds yieldMu.
+func (f *Fence) rebuild() error {
+	addrs, turn := f.state.addresses(), f.state.currentTurn()+1
+	err := f.yields.commit(func(b *fenceBatch) {
+		b.clear()
+		b.build(addrs, turn)
+	})
+	f.state.setTurn(turn)
+	f.state.shutAll() // also for claims that began while this was on its way
+	if err == nil {
+		return nil
+	}
+	// The answers of the kernel are intermingled with repetitions of the rules. What counts is what it has.
+	if f.check() == nil {
+		return nil
+	}
+	return err
+}
+
+// SetAddresses replaces the addresses that are guarded: new ones are closed, those that stay keep their state, and those
+// that go are no longer guarded, which means that their traffic passes.
+func (f *Fence) SetAddresses(addrs []netip.Addr) error {
+	set, err := plainAddrs(addrs)
+	if err != nil {
+		return fmt.Errorf("netio: fence: set addresses: %w", err)
+	}
+	if !f.state.isInstalled() {
+		return f.Install(addrs)
+	}
+	f.yieldMu.Lock()
+	defer f.yieldMu.Unlock()
+	added, removed := f.state.differences(set)
+	if len(added)+len(removed) == 0 {
+		return nil
+	}
+	f.state.shut(removed)
+	err = f.yield(func(b *fenceBatch) {
+		b.unguard(removed)
+		b.guard(added)
+	})
+	f.state.set(set, true)
+	if err == nil {
+		return nil
+	}
+	if err := f.rebuild(); err != nil {
+		return fmt.Errorf("netio: fence: guard %d more addresses and %d less: %w", len(added), len(removed), err)
+	}
+	return nil
+}
+
+// yield carries out a transaction that ends the turn of the claims on their way. The caller holds yieldMu.
+func (f *Fence) yield(build func(*fenceBatch)) error {
+	turn := f.state.currentTurn()
+	err := f.yields.commit(func(b *fenceBatch) {
+		b.take(turn, turn+1)
+		build(b)
+	})
+	if err == nil {
+		f.state.setTurn(turn + 1)
+	}
+	return err
+}
+
+// Arm lets report seq live in the kernel for ttl from now on, and makes the addresses of open point to the answered
+// reports that their leases rest on, all in one transaction. It must have returned without an error before the report
+// is sent. Numbers rise from call to call, and those of open are smaller than seq, else it fails with [ErrReportOrder];
+// a call that failed may be repeated with the same number. ttl is at least [MinFenceTTL]. An address that is given up
+// while Arm is on its way stays closed.
+//
+// After a loss of the tables addresses open again with the first Arm whose answered reports were armed afterwards.
+func (f *Fence) Arm(seq uint64, ttl time.Duration, open map[netip.Addr]uint64) error {
+	since := f.state.now()
+	f.claimMu.Lock()
+	defer f.claimMu.Unlock()
+	err := f.state.mayArm(seq, ttl, open)
+	if err == nil {
+		_, err = f.claim(since, open, func(b *fenceBatch) { b.arm(seq, ttl) })
+	}
+	if err != nil {
+		return fmt.Errorf("netio: fence: arm report %d for %v and extend %d addresses: %w", seq, ttl, len(open), err)
+	}
+	f.state.setArmed(seq)
+	return nil
+}
+
+// Open makes addresses point to report seq, which was armed and answered. If the report's time is over, they stay
+// closed. It returns [ErrLate] if one of them was given up while Open was on its way; that one stays closed too.
+func (f *Fence) Open(addrs []netip.Addr, seq uint64) error {
+	since := f.state.now()
+	f.claimMu.Lock()
+	defer f.claimMu.Unlock()
+	open := make(map[netip.Addr]uint64, len(addrs))
+	for _, a := range addrs {
+		open[a] = seq
+	}
+	err := f.state.mayOpen(seq)
+	var left []netip.Addr
+	if err == nil {
+		left, err = f.claim(since, open, func(*fenceBatch) {})
+	}
+	if err == nil && len(left) > 0 {
+		err = fmt.Errorf("%w: %v was given up meanwhile", ErrLate, left)
+	}
+	if err != nil {
+		return fmt.Errorf("netio: fence: open %v by report %d: %w", addrs, seq, err)
+	}
+	return nil
+}
+
+// claim carries out a transaction that may open addresses, without those that are given up after generation since; it
+// returns these. The caller holds claimMu.
+func (f *Fence) claim(since uint64, open map[netip.Addr]uint64, more func(*fenceBatch)) (left []netip.Addr, err error) {
+	for range claimTries {
+		turn, allowed, left, err := f.state.plan(open, since)
+		if err != nil {
+			return nil, err
+		}
+		err = f.claims.commit(func(b *fenceBatch) {
+			b.take(turn, turn)
+			more(b)
+			b.point(allowed)
+		})
+		if !errors.Is(err, unix.ENOENT) {
+			return left, err
+		}
+		if err := f.settle(turn); err != nil {
+			return nil, err
+		}
+	}
+	return nil, fmt.Errorf("something was given up %d times meanwhile: try again", claimTries)
+}
+
+// settle finds out why a claim was refused: waits for what is being given up, or restores what was lost.
+func (f *Fence) settle(turn uint32) error {
+	f.yieldMu.Lock()
+	defer f.yieldMu.Unlock()
+	if f.state.currentTurn() != turn {
+		return nil
+	}
+	return f.repair()
+}
+
+// Close drops the traffic of addresses from now on. Claims on their way do not open them again. Addresses that are
+// closed already, or not guarded, are no error. If the tables are gone Close puts them back, with all addresses closed.
+func (f *Fence) Close(addrs []netip.Addr) error {
+	if len(f.state.shut(addrs)) == 0 {
+		return nil
+	}
+	f.yieldMu.Lock()
+	defer f.yieldMu.Unlock()
+	guarded := f.state.shut(addrs)
+	err := f.yield(func(b *fenceBatch) { b.point(allClosed(guarded)) })
+	if err != nil {
+		f.cfg.Logger.Warn("fence: can not close addresses one by one, closing all", "addresses", guarded, "error", err)
+		err = f.rebuild()
+	}
+	f.state.shut(addrs) // also for claims that began while this was on its way
+	if err != nil {
+		return fmt.Errorf("netio: fence: close %v: %w", guarded, err)
+	}
+	return nil
+}
+
+// Remove removes the fence's tables and nothing else. Traffic of the addresses passes from then on.
+func (f *Fence) Remove() error {
+	f.yieldMu.Lock()
+	defer f.yieldMu.Unlock()
+	f.state.shutAll()
+	f.state.set(nil, false)
+	f.state.setTurn(f.state.currentTurn() + 1)
+	if err := f.yields.commit((*fenceBatch).clear); err != nil {
+		return fmt.Errorf("netio: fence: remove the tables %q: %w", f.cfg.Table, err)
+	}
+	return nil
+}

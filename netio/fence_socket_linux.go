@@ -1,0 +1,129 @@
+package netio
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// fenceBuffer holds a transaction with tens of thousands of addresses, and the answers to it.
+	fenceBuffer = 8 << 20
+	// answerWait bounds the wait for the kernel's answers. They are there when the sending returns; fewer than expected
+	// come only if the kernel refused the transaction as a whole.
+	answerWait = 250 * time.Millisecond
+	// commitTries bounds how often a transaction is tried that the kernel refused for the moment.
+	commitTries = 5
+)
+
+// fenceSocket carries out transactions. Its user sees to it that there is one at a time.
+type fenceSocket struct {
+	tables *fenceTables
+	ports  *fencePorts
+	conn   *nftables.Conn
+	raw    *netlink.Conn
+}
+
+// commit carries out a transaction: all of it or nothing. After an error that is not of the kernel's making it may have
+// been carried out all the same.
+func (s *fenceSocket) commit(build func(*fenceBatch)) (err error) {
+	for range commitTries {
+		if err = s.try(build); !passing(err) {
+			break
+		}
+	}
+	return err
+}
+
+// passing reports whether the same transaction may succeed when it is tried again at once.
+func passing(err error) bool {
+	return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) || errors.Is(err, unix.ERESTART)
+}
+
+func (s *fenceSocket) try(build func(*fenceBatch)) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	b := &fenceBatch{t: s.tables, c: s.conn}
+	build(b)
+	err := b.err
+	if err == nil {
+		err = s.raw.SetReadDeadline(time.Now().Add(answerWait))
+	}
+	if err == nil {
+		err = s.conn.Flush()
+	}
+	if err != nil { // unread answers may be left in the socket
+		return classify(errors.Join(err, s.close()))
+	}
+	return nil
+}
+
+// open makes sure that there is a socket.
+func (s *fenceSocket) open() error {
+	if s.conn != nil {
+		return nil
+	}
+	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
+		s.raw = c
+		s.ports.add(c.PID())
+		return errors.Join(c.SetWriteBuffer(fenceBuffer), c.SetReadBuffer(fenceBuffer),
+			c.SetOption(netlink.CapAcknowledge, true))
+	}))
+	if err != nil {
+		return fmt.Errorf("open a netlink socket to nf_tables: %w", classify(err))
+	}
+	s.conn = conn
+	return nil
+}
+
+func (s *fenceSocket) close() error {
+	if s.conn == nil {
+		return nil
+	}
+	s.ports.remove(s.raw.PID())
+	err := s.conn.CloseLasting()
+	s.conn, s.raw = nil, nil
+	return err
+}
+
+// fencePorts knows the netlink ports of our own sockets, by which notifications of our own doing are told from others'.
+type fencePorts struct {
+	mu    sync.Mutex
+	ports map[uint32]bool
+}
+
+func (p *fencePorts) add(port uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ports == nil {
+		p.ports = make(map[uint32]bool)
+	}
+	p.ports[port] = true
+}
+
+func (p *fencePorts) remove(port uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	delete(p.ports, port)
+}
+
+func (p *fencePorts) has(port uint32) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ports[port]
+}
+
+func (p *fencePorts) list() (ports []uint32) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for port := range p.ports {
+		ports = append(ports, port)
+	}
+	return ports
+}

@@ -1,0 +1,268 @@
+package netio
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// leasesMax bounds the reports held in the kernel, which removes what is over once a second.
+	leasesMax = 1 << 16
+	// elementsPerMessage keeps a message's list of elements below the 64 KiB that a netlink attribute can have.
+	elementsPerMessage = 500
+	// Hooks of the family arp (linux/netfilter_arp.h).
+	arpIn, arpOut = 0, 1
+	// Registers of 16 bytes: for an address, for the number that it points to, and for the packet's mark.
+	regAddress, regNumber, regMark = unix.NFT_REG_1, unix.NFT_REG_2, unix.NFT_REG_3
+)
+
+// fenceTables is the layout of the fence's tables in the kernel. Sets belong to one table, so each family has its own.
+type fenceTables struct {
+	inet, arp    *nftables.Table
+	turn         *nftables.Set
+	leases       []*nftables.Set
+	addr4, addr6 []*nftables.Set
+	rules        []*nftables.Rule
+}
+
+// newFenceTables lays out the tables: maps from each guarded address to a report's number, the reports that are alive,
+// and the rules that drop what is neither.
+func newFenceTables(name string) *fenceTables {
+	t := &fenceTables{
+		inet: &nftables.Table{Family: nftables.TableFamilyINet, Name: name},
+		arp:  &nftables.Table{Family: nftables.TableFamilyARP, Name: name},
+	}
+	num := nftables.TypeMark
+	set := func(table *nftables.Table, id uint32, s nftables.Set) *nftables.Set {
+		s.Table, s.ID = table, id // the number has a meaning within one transaction only
+		return &s
+	}
+	leases := nftables.Set{Name: "leases", KeyType: num, HasTimeout: true, Size: leasesMax}
+	addr4 := nftables.Set{Name: "addr4", KeyType: nftables.TypeIPAddr, DataType: num, IsMap: true}
+	addr6 := nftables.Set{Name: "addr6", KeyType: nftables.TypeIP6Addr, DataType: num, IsMap: true}
+	t.turn = set(t.inet, 1, nftables.Set{Name: "turn", KeyType: num})
+	t.leases = []*nftables.Set{set(t.inet, 2, leases), set(t.arp, 3, leases)}
+	t.addr4 = []*nftables.Set{set(t.inet, 4, addr4), set(t.arp, 5, addr4)}
+	t.addr6 = []*nftables.Set{set(t.inet, 6, addr6)}
+	t.rules = slices.Concat(t.inetRules(), t.arpRules())
+	return t
+}
+
+func (t *fenceTables) both() []*nftables.Table { return []*nftables.Table{t.inet, t.arp} }
+
+func (t *fenceTables) sets() []*nftables.Set {
+	return slices.Concat([]*nftables.Set{t.turn}, t.leases, t.addr4, t.addr6)
+}
+
+// chains returns the base chains that the rules are in, in their order.
+func (t *fenceTables) chains() (cs []*nftables.Chain) {
+	for _, r := range t.rules {
+		if !slices.Contains(cs, r.Chain) {
+			cs = append(cs, r.Chain)
+		}
+	}
+	return cs
+}
+
+// baseChain is a chain that comes before everybody else's and lets pass what its rules do not drop.
+func baseChain(t *nftables.Table, name string, hook nftables.ChainHook) *nftables.Chain {
+	accept := nftables.ChainPolicyAccept
+	return &nftables.Chain{Table: t, Name: name, Type: nftables.ChainTypeFilter, Hooknum: &hook,
+		Priority: nftables.ChainPriorityFirst, Policy: &accept}
+}
+
+// inetRules drops packets to and from closed addresses, and neighbour discovery about them, which is sent to multicast
+// addresses and may come from another address.
+func (t *fenceTables) inetRules() []*nftables.Rule {
+	in := baseChain(t.inet, "input", *nftables.ChainHookInput)
+	out := baseChain(t.inet, "output", *nftables.ChainHookOutput)
+	v4 := meta(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV4)
+	v6 := meta(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6)
+	nd := func(kind uint8) []expr.Any {
+		return slices.Concat(meta(expr.MetaKeyL4PROTO, unix.IPPROTO_ICMPV6), []expr.Any{
+			&expr.Payload{DestRegister: regAddress, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+			&expr.Cmp{Op: expr.CmpOpEq, Register: regAddress, Data: []byte{kind}},
+		})
+	}
+	drop := func(c *nftables.Chain, addrs *nftables.Set, match []expr.Any, base expr.PayloadBase, off uint32) *nftables.Rule {
+		return &nftables.Rule{Table: t.inet, Chain: c, Exprs: slices.Concat(match, t.closed(addrs, base, off))}
+	}
+	const network, transport = expr.PayloadBaseNetworkHeader, expr.PayloadBaseTransportHeader
+	return []*nftables.Rule{
+		drop(in, t.addr4[0], v4, network, 16),                          // destination address
+		drop(in, t.addr6[0], v6, network, 24),                          // destination address
+		drop(in, t.addr6[0], nd(NeighborSolicitation), transport, 8),   // target (RFC 4861, 4.3)
+		drop(out, t.addr4[0], v4, network, 12),                         // source address
+		drop(out, t.addr6[0], v6, network, 8),                          // source address
+		drop(out, t.addr6[0], nd(NeighborAdvertisement), transport, 8), // target (RFC 4861, 4.4)
+	}
+}
+
+// arpRules drops questions about closed addresses and what is said in their name. What is said in the name of a guarded
+// address passes inwards: it is its owner's announcement, from which our own neighbour cache shall learn.
+func (t *fenceTables) arpRules() []*nftables.Rule {
+	in, out := baseChain(t.arp, "input", arpIn), baseChain(t.arp, "output", arpOut)
+	const network, sender, target = expr.PayloadBaseNetworkHeader, 14, 24
+	announced := append(numberOf(t.addr4[1], network, sender), &expr.Verdict{Kind: expr.VerdictAccept})
+	return []*nftables.Rule{
+		{Table: t.arp, Chain: in, Exprs: announced},
+		{Table: t.arp, Chain: in, Exprs: t.closed(t.addr4[1], network, target)},
+		{Table: t.arp, Chain: out, Exprs: t.closed(t.addr4[1], network, sender)},
+	}
+}
+
+func meta(key expr.MetaKey, value byte) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: key, Register: regAddress},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: regAddress, Data: []byte{value}},
+	}
+}
+
+// closed drops the packet if the address at off is guarded and the report that it points to is not alive.
+func (t *fenceTables) closed(addrs *nftables.Set, base expr.PayloadBase, off uint32) []expr.Any {
+	leases := t.leases[slices.Index(t.both(), addrs.Table)]
+	return append(numberOf(addrs, base, off),
+		&expr.Lookup{SourceRegister: regNumber, SetName: leases.Name, SetID: leases.ID, Invert: true},
+		&expr.Verdict{Kind: expr.VerdictDrop})
+}
+
+// numberOf ends the rule unless the address at off is guarded, and loads the number that it points to.
+//
+// The number goes through the packet's mark, and the mark is put back, because nft(8) dies when it lists a lookup in a
+// set of what was found in a map. Between the two nothing ends the rule, and nobody else has the packet.
+func numberOf(addrs *nftables.Set, base expr.PayloadBase, off uint32) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: regMark},
+		&expr.Payload{DestRegister: regAddress, Base: base, Offset: off, Len: addrs.KeyType.Bytes},
+		&expr.Lookup{SourceRegister: regAddress, DestRegister: regNumber, IsDestRegSet: true, SetName: addrs.Name, SetID: addrs.ID},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: regNumber},
+		&expr.Meta{Key: expr.MetaKeyMARK, Register: regNumber},
+		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: regMark},
+	}
+}
+
+// fenceBatch is a transaction in the making.
+type fenceBatch struct {
+	t   *fenceTables
+	c   *nftables.Conn
+	err error
+}
+
+func (b *fenceBatch) add(s *nftables.Set, elements []nftables.SetElement) {
+	for part := range slices.Chunk(elements, elementsPerMessage) {
+		if b.err == nil {
+			b.err = b.c.SetAddElements(s, part)
+		}
+	}
+}
+
+func (b *fenceBatch) remove(s *nftables.Set, elements []nftables.SetElement) {
+	for part := range slices.Chunk(elements, elementsPerMessage) {
+		if b.err == nil {
+			b.err = b.c.SetDeleteElements(s, part)
+		}
+	}
+}
+
+// take makes the transaction fail with ENOENT if it is not the turn of the one that made it.
+func (b *fenceBatch) take(turn, next uint32) {
+	b.remove(b.t.turn, []nftables.SetElement{{Key: mark(turn)}})
+	b.add(b.t.turn, []nftables.SetElement{{Key: mark(next)}})
+}
+
+// arm adds a report that is alive for ttl.
+func (b *fenceBatch) arm(seq uint64, ttl time.Duration) {
+	for _, s := range b.t.leases {
+		b.add(s, []nftables.SetElement{{Key: number(seq), Timeout: ttl}})
+	}
+}
+
+// point makes guarded addresses point to reports. An element's data can not be changed, so it is replaced.
+func (b *fenceBatch) point(addrs map[netip.Addr]uint64) {
+	keys4, keys6, vals4, vals6 := fenceElements(addrs)
+	for _, s := range b.t.addr4 {
+		b.remove(s, keys4)
+		b.add(s, vals4)
+	}
+	for _, s := range b.t.addr6 {
+		b.remove(s, keys6)
+		b.add(s, vals6)
+	}
+}
+
+// guard adds addresses, closed.
+func (b *fenceBatch) guard(addrs []netip.Addr) {
+	_, _, vals4, vals6 := fenceElements(allClosed(addrs))
+	for _, s := range b.t.addr4 {
+		b.add(s, vals4)
+	}
+	for _, s := range b.t.addr6 {
+		b.add(s, vals6)
+	}
+}
+
+// unguard removes addresses.
+func (b *fenceBatch) unguard(addrs []netip.Addr) {
+	keys4, keys6, _, _ := fenceElements(allClosed(addrs))
+	for _, s := range b.t.addr4 {
+		b.remove(s, keys4)
+	}
+	for _, s := range b.t.addr6 {
+		b.remove(s, keys6)
+	}
+}
+
+func allClosed(addrs []netip.Addr) map[netip.Addr]uint64 {
+	m := make(map[netip.Addr]uint64, len(addrs))
+	for _, a := range addrs {
+		m[a] = closedNumber
+	}
+	return m
+}
+
+// fenceElements returns the elements of the maps for addresses of each family, without and with data.
+func fenceElements(addrs map[netip.Addr]uint64) (keys4, keys6, vals4, vals6 []nftables.SetElement) {
+	for a, seq := range addrs {
+		k, v := nftables.SetElement{Key: a.AsSlice()}, nftables.SetElement{Key: a.AsSlice(), Val: number(seq)}
+		if a.Is4() {
+			keys4, vals4 = append(keys4, k), append(vals4, v)
+		} else {
+			keys6, vals6 = append(keys6, k), append(vals6, v)
+		}
+	}
+	return keys4, keys6, vals4, vals6
+}
+
+// clear removes the tables, if they are there.
+func (b *fenceBatch) clear() {
+	for _, t := range b.t.both() {
+		b.c.AddTable(t) // deleting a table that is not there would fail
+		b.c.DelTable(t)
+	}
+}
+
+// build makes the tables anew with all addresses closed. The rules come last and together: the kernel repeats them in
+// its answer, and the library expects that to be one datagram.
+func (b *fenceBatch) build(addrs []netip.Addr, turn uint32) {
+	for _, t := range b.t.both() {
+		b.c.AddTable(t)
+	}
+	for _, s := range b.t.sets() {
+		if b.err == nil {
+			b.err = b.c.AddSet(s, nil)
+		}
+	}
+	b.add(b.t.turn, []nftables.SetElement{{Key: mark(turn)}})
+	b.guard(addrs)
+	for _, c := range b.t.chains() {
+		b.c.AddChain(c)
+	}
+	for _, r := range b.t.rules {
+		b.c.AddRule(r)
+	}
+}
