@@ -65,7 +65,7 @@ type node struct {
 	applied  int
 	up       bool
 	frozen   bool
-	slept    bool // it was frozen while it had the address: until it has unbound, only the kernel lease (I8) could help
+	slept    bool    // it was frozen while it had the address: until it has unbound, only the kernel lease (I8) could help
 	deaf     bool    // its Raft hears nothing, though datagrams reach it
 	inbox    []Event // what came while it was frozen
 	timer    int

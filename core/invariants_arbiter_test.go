@@ -204,6 +204,14 @@ func TestI2_AckNeedsAMajorityInItsTerm(t *testing.T) {
 	}{
 		{"one voter", func(s *solo, n uint64) []Action { return s.echo("n2", n) }, 0},
 		{"one voter twice", func(s *solo, n uint64) []Action { return append(s.echo("n2", n), s.echo("n2", n)...) }, 0},
+		{"one of two voters", func(s *solo, n uint64) []Action {
+			s.step(VotersChanged{Voters: []NodeName{"n1", "n2"}})
+			return s.echo("n2", n)
+		}, 0},
+		{"one that votes no more", func(s *solo, n uint64) []Action {
+			s.step(VotersChanged{Voters: []NodeName{"n1", "n2"}})
+			return append(s.echo("n2", n), s.echo("n3", n)...)
+		}, 0},
 		{"two voters", func(s *solo, n uint64) []Action { return append(s.echo("n2", n), s.echo("n3", n)...) }, 1},
 		{"all voters", func(s *solo, n uint64) []Action {
 			return slices.Concat(s.echo("n2", n), s.echo("n3", n), s.echo("n1", n))

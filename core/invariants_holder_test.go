@@ -195,6 +195,23 @@ func TestI3_LosingTheRightUnbindsAtOnce(t *testing.T) {
 	}
 }
 
+// A notice that was overtaken by the log is not believed.
+func TestI3_AnOldNoticeChangesNothing(t *testing.T) {
+	s := newSolo(t)
+	s.prove()
+	s.later(s.m.opt.Timing.Heartbeat)
+	old := s.group()
+	old.Owner, old.Epoch = "n1", old.Epoch+1
+	old.Grant = &Grant{Group: "writer", Prev: old.Epoch - 1, To: "n1", Incarnation: soloIncarnation, Seq: s.m.seq, TTL: Millis(soloTTL.Milliseconds())}
+	s.grantTo("n2", 21, 1)
+	as := s.step(Received{From: "n3", Msg: Notice{Group: "writer", State: old}})
+	for _, a := range append(as, s.later(time.Millisecond)...) {
+		if claims(a) {
+			t.Fatalf("claimed on a notice of index %d: %#v", old.Index, a)
+		}
+	}
+}
+
 func TestI3_PauseKeepsAFailedServerButNotABrokenLink(t *testing.T) {
 	s := newSolo(t)
 	s.own()

@@ -1,0 +1,56 @@
+package core
+
+import (
+	"testing"
+	"time"
+)
+
+// BenchmarkStep shows what the commonest events cost an owner, and a leader with one owner to look after.
+func BenchmarkStep(b *testing.B) {
+	b.Run("idle tick", func(b *testing.B) {
+		s := newSolo(b)
+		s.own()
+		b.ReportAllocs()
+		for b.Loop() {
+			s.m.Step(s.now, Tick{})
+		}
+	})
+	b.Run("heartbeat", func(b *testing.B) {
+		s := newSolo(b)
+		e := s.own()
+		b.ReportAllocs()
+		for b.Loop() {
+			s.now = s.now.Add(s.m.opt.Timing.Heartbeat)
+			s.m.Step(s.now, Tick{})
+			s.m.Step(s.now, s.ack(e))
+		}
+	})
+	b.Run("report received", func(b *testing.B) {
+		s := newSolo(b)
+		s.own()
+		r := Report{Incarnation: 21, Health: healthy.Health}
+		b.ReportAllocs()
+		for b.Loop() {
+			r.Seq++
+			s.m.Step(s.now, Received{From: "n2", Msg: r})
+		}
+	})
+	b.Run("ack", func(b *testing.B) {
+		s := newSolo(b)
+		ack := s.ack(s.own())
+		b.ReportAllocs()
+		for b.Loop() {
+			s.m.Step(s.now, ack)
+		}
+	})
+	b.Run("renewal by the arbiter", func(b *testing.B) {
+		s, e := newArbiterOf(b)
+		seq := Seq(100)
+		b.ReportAllocs()
+		for b.Loop() {
+			seq++
+			s.now = s.now.Add(time.Millisecond)
+			s.renew(seq, e)
+		}
+	})
+}
