@@ -11,6 +11,8 @@ import (
 	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
 	"go.etcd.io/bbolt"
+
+	"github.com/remora-ha/remora/core"
 )
 
 // BenchmarkStore compares the two durable stores by what Remora does with them: single small entries, each durable
@@ -76,4 +78,23 @@ func percentiles(b *testing.B, f func() error) {
 	slices.Sort(took)
 	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
+}
+
+// BenchmarkCommit measures proposals on the leader of three nodes on the loopback interface, all with their logs on one
+// disk, until they are applied there.
+func BenchmarkCommit(b *testing.B) {
+	c := newCluster(b, "db1", "db2", "mgr")
+	c.startAll()
+	c.commit()
+	l := c.leader()
+	before := len(l.committed())
+	percentiles(b, func() error {
+		l.Propose(core.Command{ID: lastID.Add(1), By: l.name, Ops: []core.Op{{Grant: &core.Grant{Group: "writer", To: "db1"}}}}, nil)
+		for len(eventsOf[core.Committed](l)) <= before {
+			time.Sleep(50 * time.Microsecond)
+		}
+		l.forget()
+		before = 0
+		return nil
+	})
 }

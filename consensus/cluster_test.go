@@ -82,7 +82,7 @@ type member struct {
 
 // cluster is a set of members on 127.0.0.1, .2, .3 and so on.
 type cluster struct {
-	t      *testing.T
+	t      testing.TB
 	ca     *authority
 	specs  []core.NodeSpec
 	nodes  []*member
@@ -94,7 +94,7 @@ const testCluster = "orders"
 // nextNet gives each cluster loopback addresses of its own, 127.1.N.x.
 var nextNet atomic.Uint32
 
-func newCluster(t *testing.T, names ...core.NodeName) *cluster {
+func newCluster(t testing.TB, names ...core.NodeName) *cluster {
 	t.Helper()
 	c := &cluster{t: t, ca: newAuthority(t), timing: testTiming()}
 	net := byte(nextNet.Add(1))

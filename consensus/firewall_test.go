@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
 // firewall drops packets in the namespace of the test process, as a power cut or a pulled cable does: nobody gets a
@@ -44,6 +45,17 @@ func (f *firewall) drop(from, to netip.Addr) {
 	}
 	exprs := append(address(12, from), address(16, to)...)
 	f.conn.AddRule(&nftables.Rule{Table: f.table, Chain: f.chain, Exprs: append(exprs, &expr.Verdict{Kind: expr.VerdictDrop})})
+	must(f.t, f.conn.Flush())
+}
+
+// dropDatagrams drops all UDP.
+func (f *firewall) dropDatagrams() {
+	f.t.Helper()
+	f.conn.AddRule(&nftables.Rule{Table: f.table, Chain: f.chain, Exprs: []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{unix.IPPROTO_UDP}},
+		&expr.Verdict{Kind: expr.VerdictDrop},
+	}})
 	must(f.t, f.conn.Flush())
 }
 

@@ -138,7 +138,7 @@ func (n *Node) answerBeat(b beat) {
 	answer := make(chan raft.RPCResponse, 1)
 	(*handler)(raft.RPC{RespChan: answer, Command: &raft.AppendEntriesRequest{
 		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: server, Addr: server},
-		Term:      b.term, Leader: server}})
+		Term:      b.term}})
 	select {
 	case a := <-answer:
 		if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && a.Error == nil {

@@ -38,7 +38,7 @@ func limitsOf(t core.Timing) limits {
 		rpc:       bound(4*hb, 100*time.Millisecond, 2*time.Second),
 		silence:   bound(10*hb, 500*time.Millisecond, 5*time.Second),
 		rto:       bound(hb/2, 5*time.Millisecond, 200*time.Millisecond),
-		pace:      hb / 3,
+		pace:      hb / 6,
 		again:     hb / 8,
 		hello:     bound(20*hb, 400*time.Millisecond, 4*time.Second),
 		redial:    bound(hb, 20*time.Millisecond, 200*time.Millisecond),

@@ -294,3 +294,56 @@ func TestEchoesOfNonVotersDoNotCount(t *testing.T) {
 	}
 	c.commit(rest...)
 }
+
+// TestHeartbeatsWithoutDatagrams: where UDP does not get through, heartbeats go over TCP and Raft works.
+func TestHeartbeatsWithoutDatagrams(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	newFirewall(t).dropDatagrams()
+	c.startAll()
+	for range 5 {
+		c.have(c.commit(), c.nodes...)
+	}
+}
+
+// TestOneWayCut: a leader whose packets do not reach anybody is replaced, and one that hears nobody stands down.
+func TestOneWayCut(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	c.startAll()
+	c.commit()
+	f := newFirewall(t)
+	for _, outward := range []bool{true, false} {
+		old := c.leader()
+		rest := c.others(old)
+		for _, o := range rest {
+			if outward {
+				f.drop(old.address(), o.address())
+			} else {
+				f.drop(o.address(), old.address())
+			}
+		}
+		c.have(c.commit(rest...), rest...)
+		eventually(t, "the old leader stands down", func() bool { return len(eventsOf[core.Deposed](old)) > 0 })
+		f.heal()
+		c.have(c.commit(), c.nodes...)
+		old.forget()
+	}
+}
+
+func TestAnswersOfOthersDoNotCount(t *testing.T) {
+	b := newBeats()
+	seq, reply := b.expect("db2#00000001")
+	b.answer(seq, "db2#00000002", beatReply{})
+	b.answer(seq+1, "db2#00000001", beatReply{})
+	if len(reply) != 0 {
+		t.Error("an answer of another server, or to another heartbeat, was taken")
+	}
+	b.answer(seq, "db2#00000001", beatReply{term: 3})
+	b.answer(seq, "db2#00000001", beatReply{term: 3})
+	if len(reply) != 1 {
+		t.Errorf("%d answers wait, want 1", len(reply))
+	}
+	b.forget(seq)
+	if len(b.waiting) != 0 {
+		t.Error("a call that has ended still waits")
+	}
+}

@@ -83,6 +83,7 @@ type Node struct {
 	hasState atomic.Bool // the log or a snapshot is there
 	joining  atomic.Bool // this node asks to be taken in
 	settled  atomic.Bool // this node votes
+	calm     bool        // hasten has set Raft's timers for calm
 	retired  atomic.Bool // this server was removed and has stopped Raft
 	control  atomic.Pointer[ControlHandler]
 	refusals atomic.Uint64

@@ -22,9 +22,7 @@ const (
 func (n *Node) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = n.id
-	c.HeartbeatTimeout = n.cfg.Timing.RaftHeartbeat
-	// The library wants an election timeout that is not shorter, also while hasten lengthens the heartbeat timeout.
-	c.ElectionTimeout = max(n.cfg.Timing.RaftElection, n.cfg.Timing.RaftHeartbeat+reloadStep)
+	c.HeartbeatTimeout, c.ElectionTimeout = n.raftTimeouts(false)
 	// The library's own lease is no fence for Remora; it makes a leader that is cut off stand down.
 	c.LeaderLeaseTimeout = n.cfg.Timing.RaftHeartbeat
 	c.CommitTimeout = n.lim.commit

@@ -102,7 +102,7 @@ func TestRandomReportsSurviveTheWire(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		m := core.Report{Incarnation: core.Incarnation(r.Uint64()), Seq: core.Seq(r.Uint64()), Leaving: r.IntN(2) == 0,
 			Config: r.Uint64() >> r.IntN(64), Release: word(r, 20), Health: core.Health{State: core.HealthState(r.IntN(3)),
-				Writable: core.Tri(r.IntN(3)), Lag: time.Duration(r.Int64()) - time.Duration(r.Int64()), Reason: word(r, core.MaxReason), GTID: word(r, core.MaxGTID)}}
+				Writable: core.Tri(r.IntN(3)), Lag: time.Duration(r.Uint64()), Reason: word(r, core.MaxReason), GTID: word(r, core.MaxGTID)}}
 		for range r.IntN(4) {
 			m.Holds = append(m.Holds, core.Holding{Group: core.GroupName(word(r, 40)), Epoch: core.Epoch(r.Uint64()), Phase: core.HoldPhase(r.IntN(4))})
 		}
