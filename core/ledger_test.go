@@ -270,10 +270,10 @@ func randomOp(r *rand.Rand, v View) Op {
 // Two ledgers that are given the same commands have the same bytes, also when one of them is restored from a snapshot at
 // every turn. Epochs only rise, and no address is in two groups that are owned.
 func TestI7_EpochsOnlyRiseAndLedgersAgree(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(30) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		a, b := NewLedger(), NewLedger()
-		for i := range Index(200) {
+		for i := range Index(150) {
 			ops := make([]Op, 1+r.IntN(3))
 			for j := range ops {
 				ops[j] = randomOp(r, a.View())

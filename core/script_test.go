@@ -458,30 +458,3 @@ func (s *script) addr(text string) netip.Addr {
 	}
 	return a
 }
-
-// settle boots all nodes with healthy servers and lets time pass until owner serves the first group and leader leads.
-func (c *cluster) settle(owner, leader NodeName) {
-	healthy := Health{State: Healthy, Writable: Yes}
-	for _, name := range c.names {
-		if c.nodes[name].health.State == HealthUnknown && name == owner {
-			c.nodes[name].health = healthy
-		}
-		c.boot(name)
-	}
-	c.elect(leader)
-	c.run(700 * time.Millisecond)
-	for _, n := range c.cfg.Nodes {
-		if !n.Witness && n.Name != owner && c.nodes[n.Name].health.State == HealthUnknown {
-			c.nodes[n.Name].health = healthy
-			c.step(n.Name, HealthChanged{Health: healthy})
-		}
-	}
-	c.run(100 * time.Millisecond)
-	first := c.cfg.Groups[0].Name
-	if g := c.nodes[leader].ledger.View().Groups[first]; g.Owner != owner {
-		c.t.Fatalf("not settled: %s is owned by %q", first, g.Owner)
-	}
-	if c.leader != leader {
-		c.t.Fatalf("not settled: %s leads", c.leader)
-	}
-}
