@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -13,6 +14,9 @@ import (
 
 // checkTries bounds how often the tables are read. A list that is read while a transaction changes it may have gaps.
 const checkTries = 3
+
+// readWait bounds the wait for a list.
+const readWait = time.Second
 
 // errTableGone is a loss that needs no second look.
 var errTableGone = errors.New("the table is gone")
@@ -60,12 +64,20 @@ func (f *Fence) check() (err error) {
 	return err
 }
 
-func (f *Fence) readBack() (err error) {
-	c, err := nftables.New(nftables.AsLasting())
-	if err != nil {
-		return fmt.Errorf("open a netlink socket to nf_tables: %w", err)
+func (f *Fence) readBack() error {
+	if err := f.reads.open(); err != nil {
+		return err
 	}
-	defer func() { err = errors.Join(err, c.CloseLasting()) }()
+	if err := f.reads.raw.SetReadDeadline(time.Now().Add(readWait)); err != nil {
+		return err
+	}
+	if err := f.readAll(f.reads.conn); err != nil {
+		return errors.Join(err, f.reads.drain())
+	}
+	return nil
+}
+
+func (f *Fence) readAll(c *nftables.Conn) error {
 	for _, t := range f.tables.both() {
 		have, err := c.ListTableOfFamily(t.Name, t.Family)
 		if err != nil {

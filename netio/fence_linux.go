@@ -34,8 +34,8 @@ import (
 // A claim, which is an Arm or an Open, may be on its way while an address is given up, and the kernel may carry it out
 // afterwards. The set "turn" has one number. Each claim removes and adds that number in its own transaction, which fails
 // as a whole if it is not there; each Close puts another in its place. So a claim that was made before the Close is
-// either carried out before it, or not at all; it is then made anew without the addresses that were given up. A process
-// whose tables were replaced by another has no turn either.
+// either carried out before it, or not at all; it is then made anew without the addresses that were given up. The same
+// keeps out the claims of a process whose tables were replaced by another's.
 //
 // Claims have a socket and a lock of their own, and what gives up has others. Close never waits for a claim, except for
 // the kernel's own order of transactions. None of this needs the RTNL lock.
@@ -60,8 +60,9 @@ type Fence struct {
 
 	claimMu sync.Mutex // one claim at a time
 	claims  fenceSocket
-	yieldMu sync.Mutex // one act of giving up, or of building, at a time
+	yieldMu sync.Mutex // one act of giving up, of building, or of reading, at a time
 	yields  fenceSocket
+	reads   fenceSocket
 }
 
 // claimTries bounds how often a claim is made anew because something was given up at the same time.
@@ -77,18 +78,19 @@ func NewFence(cfg FenceConfig) (*Fence, error) {
 	f := &Fence{cfg: cfg, tables: newFenceTables(cfg.Table), losses: make(chan error, 1)}
 	f.state.turn = rand.Uint32() // not that of another process
 	f.claims = fenceSocket{tables: f.tables, ports: &f.ports}
-	f.yields = fenceSocket{tables: f.tables, ports: &f.ports}
-	scratch := fenceSocket{tables: newFenceTables(cfg.Table + ".probe"), ports: &f.ports}
-	err = scratch.commit(func(b *fenceBatch) {
+	f.reads = fenceSocket{tables: f.tables, ports: &f.ports}
+	f.yields = fenceSocket{tables: newFenceTables(cfg.Table + ".probe"), ports: &f.ports}
+	err = f.yields.commit(func(b *fenceBatch) {
 		b.clear()
 		b.build([]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, 0)
 		b.arm(1, MinFenceTTL)
 		b.clear()
 	})
-	if err = errors.Join(err, scratch.close()); err != nil {
-		return nil, fmt.Errorf("netio: fence: try a scratch table: %w", lacking(err))
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("netio: fence: try a scratch table: %w", lacking(err)), f.Detach())
 	}
-	if err := errors.Join(f.claims.open(), f.yields.open()); err != nil {
+	f.yields.tables = f.tables
+	if err := errors.Join(f.claims.open(), f.reads.open()); err != nil {
 		return nil, errors.Join(fmt.Errorf("netio: fence: %w", err), f.Detach())
 	}
 	return f, nil
@@ -110,7 +112,7 @@ func (f *Fence) Detach() error {
 	defer f.claimMu.Unlock()
 	f.yieldMu.Lock()
 	defer f.yieldMu.Unlock()
-	return errors.Join(f.claims.close(), f.yields.close())
+	return errors.Join(f.claims.close(), f.yields.close(), f.reads.close())
 }
 
 // Install builds the tables with the addresses to be guarded, all closed, in the place of whatever an earlier process

@@ -236,18 +236,14 @@ func TestRemoteOwnerIsReached(t *testing.T) {
 }
 
 func TestAnnouncementsOfTheOwnerPass(t *testing.T) {
-	w, _ := newNode(t) // the addresses are still bound, too
-	newFence(t, fenced...)
-	gone := netip.MustParseAddr("10.77.0.10")
-	f, err := NewFence(FenceConfig{Table: "remora.2"})
-	must(t, err)
-	defer func() { must(t, errors.Join(f.Remove(), f.Detach())) }()
-	must(t, f.Install([]netip.Addr{gone}))
+	w, _ := newNode(t)
+	moved := netip.MustParseAddr("10.77.0.10") // bound by another node
+	newFence(t, fence4, fence6, moved)
 	for op, mac := range map[uint16]MAC{ARPRequest: {2, 0, 0, 0, 0, 1}, ARPReply: {2, 0, 0, 0, 0, 2}} {
-		ip(t, "neigh", "replace", gone.String(), "lladdr", "02:00:00:00:00:99", "dev", w.name, "nud", "stale")
+		ip(t, "neigh", "replace", moved.String(), "lladdr", "02:00:00:00:00:99", "dev", w.name, "nud", "stale")
 		poll(t, "the neighbour cache has the announced "+mac.String(), func() bool {
-			w.say(GratuitousARP(op, mac, gone).AppendFrame(nil)) // the kernel ignores what comes within a second of a change
-			return strings.Contains(ip(t, "neigh", "show", gone.String()), mac.String())
+			w.say(GratuitousARP(op, mac, moved).AppendFrame(nil)) // the kernel ignores what comes within a second of a change
+			return strings.Contains(ip(t, "neigh", "show", moved.String()), mac.String())
 		})
 	}
 }

@@ -51,15 +51,35 @@ func (s *fenceSocket) try(build func(*fenceBatch)) error {
 	}
 	b := &fenceBatch{t: s.tables, c: s.conn}
 	build(b)
-	err := b.err
-	if err == nil {
-		err = s.raw.SetReadDeadline(time.Now().Add(answerWait))
+	if b.err != nil {
+		return errors.Join(b.err, s.close()) // the library keeps what was built
 	}
+	err := s.raw.SetReadDeadline(time.Now().Add(answerWait))
 	if err == nil {
 		err = s.conn.Flush()
 	}
-	if err != nil { // unread answers may be left in the socket
-		return classify(errors.Join(err, s.close()))
+	if err != nil {
+		return classify(errors.Join(err, s.drain()))
+	}
+	return nil
+}
+
+// drain throws unread answers away after an error. The kernel has answered by the time the sending returns, so nothing
+// comes later. A new socket would do as well, but the closing of the old one makes the kernel wait, with a lock that all
+// transactions need, until what earlier ones deleted is freed: tens of milliseconds.
+func (s *fenceSocket) drain() error {
+	rc, err := s.raw.SyscallConn()
+	if err == nil {
+		err = rc.Control(func(fd uintptr) {
+			for buf := make([]byte, 1); ; {
+				if _, _, err := unix.Recvfrom(int(fd), buf, unix.MSG_DONTWAIT); err != nil && !errors.Is(err, unix.EINTR) {
+					return
+				}
+			}
+		})
+	}
+	if err != nil {
+		return errors.Join(err, s.close())
 	}
 	return nil
 }
