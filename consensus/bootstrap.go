@@ -140,7 +140,23 @@ func (n *Node) judgeRemoval(from core.NodeName, h *hello) {
 		return
 	}
 	m.done = true
-	n.spawn(func() { n.retire(from) })
+	n.spawn(func() {
+		n.retire(fmt.Sprintf("the leader, node %q, has no Raft server %s in its configuration: the node was removed, or set up anew under the same name", from, n.id))
+	})
+}
+
+// judgeConfiguration looks whether the ledger and Raft have both left this node out.
+func (n *Node) judgeConfiguration(c raft.Configuration) {
+	if _, listed := suffrage(c, n.id); listed || len(c.Servers) == 0 || n.ledgerHas(n.cfg.Self) {
+		return
+	}
+	m := &n.removal
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !m.done {
+		m.done = true
+		n.spawn(func() { n.retire("the configuration has this node no more") })
+	}
 }
 
 // neverListed reports whether this server does not expect to be in the configuration: it is just being taken in.
@@ -149,7 +165,7 @@ func (n *Node) neverListed(r *raft.Raft) bool {
 }
 
 // retire stops Raft on a server that was removed.
-func (n *Node) retire(leader core.NodeName) {
+func (n *Node) retire(why string) {
 	r := n.raft.Load()
 	if r == nil {
 		return
@@ -158,6 +174,6 @@ func (n *Node) retire(leader core.NodeName) {
 	if err := r.Shutdown().Error(); err != nil {
 		n.log.Error("stop Raft", "error", err)
 	}
-	n.fail(fmt.Errorf("%w: the leader, node %q, has no Raft server %s in its configuration (the node was removed, or set up anew under the same name); "+
-		"to make this machine a member again, stop remora here, move %s away and start it", ErrRemoved, leader, n.id, n.cfg.StateDir))
+	n.fail(fmt.Errorf("%w: %s; to make this machine a member again, add it to the configuration, stop remora here, move %s away and start it",
+		ErrRemoved, why, n.cfg.StateDir))
 }

@@ -34,7 +34,7 @@ type adapter struct {
 
 	mu      sync.Mutex // guards the ledger
 	ledger  FSM
-	longest core.Millis
+	longest longest // as it is on disk
 
 	applied atomic.Uint64
 }
@@ -51,7 +51,7 @@ func (a *adapter) Apply(l *raft.Log) any {
 	out := a.ledger.Apply(core.Index(l.Index), core.Term(l.Term), c)
 	view := a.ledger.View()
 	a.mu.Unlock()
-	a.keepLongest(view.Longest)
+	a.keepLongest(view)
 	a.applied.Store(l.Index)
 	a.n.deliver(core.Committed{Index: core.Index(l.Index), Term: core.Term(l.Term), Command: c, Outcomes: out, View: view})
 	a.n.configured(c)
@@ -65,15 +65,16 @@ func (a *adapter) StoreConfiguration(index uint64, _ raft.Configuration) {
 }
 
 // keepLongest writes the longest lease down before anybody learns of it.
-func (a *adapter) keepLongest(m core.Millis) {
-	if m == a.longest || m <= 0 {
+func (a *adapter) keepLongest(v core.View) {
+	now := longest{lease: v.Longest, at: v.Index}
+	if now.lease == a.longest.lease || now.lease <= 0 || now.at <= a.longest.at {
 		return
 	}
-	if err := keepLongest(a.n.cfg.StateDir, m); err != nil {
+	if err := now.write(a.n.cfg.StateDir); err != nil {
 		a.n.log.Error("can not keep the longest lease: a restart of this node may wait too short a time", "error", err)
 		return
 	}
-	a.longest = m
+	a.longest = now
 }
 
 // Snapshot implements raft.FSM.
@@ -101,7 +102,7 @@ func (a *adapter) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("restore a snapshot: %w", err)
 	}
-	a.keepLongest(view.Longest)
+	a.keepLongest(view)
 	a.applied.Store(uint64(view.Index))
 	a.n.deliver(core.Restored{View: view})
 	poke(a.n.refit)

@@ -150,6 +150,9 @@ func (n *Node) open() (err error) {
 	if n.id, err = serverID(dir, n.cfg.Self); err != nil {
 		return err
 	}
+	if n.fsm.longest, err = readLongest(dir); err != nil {
+		return err
+	}
 	logger := newRaftLogger(n.log)
 	if n.store, err = openStore(filepath.Join(dir, logDir), logger); err != nil {
 		return err

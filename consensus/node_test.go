@@ -198,6 +198,14 @@ func TestNodesLeaveAndEnterTheConfiguration(t *testing.T) {
 		s := c.leader(among...).Status()
 		return len(s.Servers) == 3 && !slices.ContainsFunc(s.Servers, func(v Server) bool { return v.Node == l.name })
 	})
+	select {
+	case err := <-l.Failed():
+		if !errors.Is(err, ErrRemoved) {
+			t.Errorf("the node that left failed with %v, want %v", err, ErrRemoved)
+		}
+	case <-time.After(30 * time.Second):
+		t.Error("the node that left was not told")
+	}
 	c.have(c.commit(among...), among...)
 	last.shutdown()
 }

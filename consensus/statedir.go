@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -82,23 +81,35 @@ func nodeOf(id raft.ServerID) core.NodeName {
 // LongestLease returns the longest lease that this node has seen in the ledger, as kept in the state directory; zero if
 // it has seen none. A starting node waits that long, and the margin, before it takes part.
 func LongestLease(stateDir string) (time.Duration, error) {
-	path := filepath.Join(stateDir, longestFile)
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return 0, nil
-	}
-	if err != nil {
-		return 0, fmt.Errorf("read the longest lease: %w", err)
-	}
-	ms, err := strconv.ParseUint(strings.TrimSpace(string(raw)), 10, 32)
-	if err != nil {
-		return 0, fmt.Errorf("read the longest lease from %s: %w", path, err)
-	}
-	return core.Millis(ms).Duration(), nil
+	l, err := readLongest(stateDir)
+	return l.lease.Duration(), err
 }
 
-func keepLongest(dir string, m core.Millis) error {
-	return writeFile(filepath.Join(dir, longestFile), []byte(strconv.FormatInt(int64(m), 10)+"\n"))
+// longest is the longest lease that may be out, as of a position in the log. Positions only rise, so that a restart,
+// which applies old entries again, does not write an older length over a newer one.
+type longest struct {
+	lease core.Millis
+	at    core.Index
+}
+
+func readLongest(dir string) (longest, error) {
+	var l longest
+	path := filepath.Join(dir, longestFile)
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return l, nil
+	}
+	if err != nil {
+		return l, fmt.Errorf("read the longest lease: %w", err)
+	}
+	if _, err := fmt.Sscanf(string(raw), "%d ms at entry %d\n", &l.lease, &l.at); err != nil || l.lease < 0 {
+		return longest{}, fmt.Errorf("read the longest lease from %s: %q is not of the form \"300 ms at entry 7\": %w", path, raw, err)
+	}
+	return l, nil
+}
+
+func (l longest) write(dir string) error {
+	return writeFile(filepath.Join(dir, longestFile), fmt.Appendf(nil, "%d ms at entry %d\n", l.lease, l.at))
 }
 
 // writeFile replaces a file so that after a crash either the old or the new contents are there in full.

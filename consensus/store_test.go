@@ -2,11 +2,16 @@ package consensus
 
 import (
 	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
+
+	"github.com/remora-ha/remora/core"
 )
 
 func testStore(t *testing.T, dir string) *store {
@@ -91,17 +96,34 @@ func TestDeletedEntriesAreNotFound(t *testing.T) {
 
 func TestLongestLeaseIsKept(t *testing.T) {
 	dir := t.TempDir()
-	for _, want := range []time.Duration{0, 300 * time.Millisecond, 4 * time.Second} {
-		if want > 0 {
-			must(t, keepLongest(dir, 300))
-			must(t, keepLongest(dir, 4000))
-			want = 4 * time.Second
-		}
+	check := func(want time.Duration) {
+		t.Helper()
 		got, err := LongestLease(dir)
 		must(t, err)
 		if got != want {
 			t.Errorf("the longest lease is %v, want %v", got, want)
 		}
+	}
+	open := func() *adapter {
+		l, err := readLongest(dir)
+		must(t, err)
+		return &adapter{n: &Node{cfg: Config{StateDir: dir}, log: slog.New(slog.DiscardHandler)}, longest: l}
+	}
+	check(0)
+	a := open()
+	a.keepLongest(core.View{Index: 3, Longest: 300})
+	check(300 * time.Millisecond)
+	a.keepLongest(core.View{Index: 7, Longest: 4000})
+	check(4 * time.Second)
+	// After a restart the log is applied again from its start.
+	a = open()
+	a.keepLongest(core.View{Index: 3, Longest: 300})
+	check(4 * time.Second)
+	a.keepLongest(core.View{Index: 9, Longest: 300})
+	check(300 * time.Millisecond)
+	must(t, os.WriteFile(filepath.Join(dir, longestFile), []byte("soon\n"), 0o600))
+	if _, err := LongestLease(dir); err == nil {
+		t.Error("a damaged file was read")
 	}
 }
 

@@ -48,6 +48,7 @@ func (n *Node) watch() {
 func (n *Node) tell(s *standing, r *raft.Raft) {
 	config := r.GetConfiguration().Configuration()
 	n.settled.Store(isVoter(config, n.id))
+	n.judgeConfiguration(config)
 	if v := voters(config); !s.told || !slices.Equal(v, s.voters) {
 		s.voters, s.told = v, true
 		n.deliver(core.VotersChanged{Voters: slices.Clone(v)})
