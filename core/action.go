@@ -1,6 +1,9 @@
 package core
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Action is something that the machine wants done. Actions are carried out in the order of the list that Step returns.
 // Those that claim (Bind, Extend, Probe, Announce, Propose of a grant) carry NotAfter and are dropped when it has
@@ -15,7 +18,25 @@ type Bind struct {
 	Spec  GroupSpec
 	// Lifetime is the valid lifetime that the kernel is given, in whole seconds.
 	Lifetime time.Duration
+	// Report is the report that the lease rests on. The kernel's fence opens for the addresses as long as it lives.
+	Report   Seq
 	NotAfter Instant
+}
+
+// Arm tells the kernel's fence of the report that the Sends after it in the same list carry, before they are sent: it
+// lives for TTL. The same transaction makes the fence open for addresses whose leases were renewed since, each as long as
+// the report lives that its lease rests on. If that fails, the report is not sent.
+type Arm struct {
+	Seq  Seq
+	TTL  time.Duration
+	Open []Opening
+}
+
+// Opening is a group for which the fence is open while a report lives.
+type Opening struct {
+	Group     GroupName
+	Addresses []netip.Prefix
+	Report    Seq
 }
 
 // Extend renews the kernel's lifetime of addresses that are bound. It must not add an address that is gone.
@@ -94,6 +115,7 @@ type Note struct {
 }
 
 func (Bind) action()               {}
+func (Arm) action()                {}
 func (Extend) action()             {}
 func (Unbind) action()             {}
 func (Probe) action()              {}

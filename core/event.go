@@ -112,6 +112,9 @@ type ProbeDone struct {
 	Err      string
 }
 
+// FenceLost says that somebody else removed the kernel's fence. It was put back closed, or is being put back.
+type FenceLost struct{ Reason string }
+
 // ClockJumped says that the lease clock or the loop itself stood still or leapt: suspend, SIGSTOP, a debugger.
 type ClockJumped struct{ Reason string }
 
@@ -154,6 +157,7 @@ func (BindDone) event()       {}
 func (ExtendDone) event()     {}
 func (UnbindDone) event()     {}
 func (ProbeDone) event()      {}
+func (FenceLost) event()      {}
 func (ClockJumped) event()    {}
 func (ShutdownAsked) event()  {}
 func (MoveAsked) event()      {}

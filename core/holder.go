@@ -28,6 +28,11 @@ type holding struct {
 	phase phase
 	// lease is the end of the lease: nothing of this epoch is answered for after it.
 	lease Instant
+	// rests is the report from whose sending the lease is counted.
+	rests Seq
+	// shut is the last report that died with the kernel's fence when that was lost, 0 if it was not: the fence opens again
+	// by the ack of a later one.
+	shut Seq
 	// claims counts the Bind, Extend and Probe actions whose result has not come. While there is one, an unbind that was
 	// read back proves nothing, because the claim may still take effect.
 	claims    int
@@ -35,8 +40,9 @@ type holding struct {
 	clean     bool    // no claim was on its way when that Unbind was sent
 	due       Instant // until when the Bind or Probe on its way must have ended
 	retryAt   Instant // when an Unbind or a ReleaseRequest is due again
-	tries     int
-	proved    bool // the addresses were bound, so the link was asked before
+	tries     int     // attempts to unbind
+	asked     int     // requests for the release
+	proved    bool    // the addresses were bound, so the link was asked before
 	why       string
 	again     bool // an address was removed while a Bind was on its way
 	extended  Instant
@@ -59,6 +65,7 @@ const (
 	unbindRetryMin = 2 * time.Millisecond
 	unbindRetryMax = 100 * time.Millisecond
 	releaseRetry   = 20 * time.Millisecond
+	releaseRests   = 640 * time.Millisecond
 	// stuckAfter is how many attempts to unbind may be needed before a node says that it can not serve the group.
 	stuckAfter = 3
 )
@@ -169,10 +176,19 @@ func (m *Machine) mustYield(h *holding, g GroupState) string {
 		return "the configuration of the group changed"
 	case g.Retired:
 		return "the configuration has the group no more"
+	case !m.mayOwn():
+		return "the configuration does not let this node own any more"
 	case m.stopping != 0:
 		return "the daemon is stopping"
 	}
 	return m.unfit(g, true)
+}
+
+// mayOwn reports whether the ledger's configuration has this node, and not as a witness. It is taken for granted until
+// the ledger has a configuration.
+func (m *Machine) mayOwn() bool {
+	nodes := m.view.Config.Nodes
+	return len(nodes) == 0 || slices.ContainsFunc(nodes, func(n NodeSpec) bool { return n.Name == m.opt.Self && !n.Witness })
 }
 
 // unfit returns why this node can not serve a group. A paused group stays where it is whatever MySQL does.
@@ -219,8 +235,8 @@ func (m *Machine) consider(name GroupName, g GroupState) {
 		m.handBack(h, "the daemon was restarted")
 		return
 	}
-	if sent, known := m.sentAt(g.Grant.Seq); known {
-		h.lease = sent.Add(g.Grant.TTL.Duration())
+	if sent, known := m.sentFor(g.Grant.Seq, g.Grant.TTL.Duration()); known {
+		h.lease, h.rests = sent.Add(g.Grant.TTL.Duration()), g.Grant.Seq
 	}
 	if !m.now.Before(h.last(m.opt.Timing)) {
 		m.handBack(h, "the grant came too late")
@@ -269,7 +285,7 @@ func (m *Machine) bind(h *holding) {
 	h.phase = binding
 	h.claims++
 	h.extended, h.due = m.now, h.last(m.opt.Timing)
-	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), NotAfter: h.due})
+	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), Report: h.rests, NotAfter: h.due})
 }
 
 // serve does what an owner owes from time to time: announcements and the kernel's lifetime.
@@ -413,7 +429,8 @@ func (m *Machine) askRelease(h *holding, g GroupState) {
 	if m.now.Before(h.retryAt) {
 		return
 	}
-	h.retryAt = m.now.Add(releaseRetry)
+	h.retryAt = m.now.Add(min(releaseRetry<<min(h.asked, 5), releaseRests))
+	h.asked++
 	// To everybody: whoever is in office acts on it, and a stale hint who that is costs no time.
 	for _, to := range m.everyone() {
 		m.do(Send{To: to, Msg: ReleaseRequest{Group: h.group, Epoch: h.epoch, Reason: h.why, Unproved: !h.proved && !g.Proved}})
@@ -439,13 +456,30 @@ func (m *Machine) probeDone(ev ProbeDone) {
 
 // acked prolongs leases, from the moment at which the acked report was sent.
 func (m *Machine) acked(a Ack) {
-	sent, known := m.sentAt(a.Seq)
+	sent, known := m.sentFor(a.Seq, a.TTL)
 	if a.Incarnation != m.opt.Incarnation || !known {
 		return
 	}
 	for _, ge := range a.Groups {
-		if h := m.held[ge.Group]; h != nil && h.epoch == ge.Epoch && h.claiming() {
-			h.lease = max(h.lease, sent.Add(a.TTL))
+		h := m.held[ge.Group]
+		if h == nil || h.epoch != ge.Epoch || !h.claiming() || !sent.Add(a.TTL).After(h.lease) {
+			continue
+		}
+		h.lease, h.rests = sent.Add(a.TTL), a.Seq
+		if h.shut != 0 && a.Seq > h.shut {
+			h.shut, m.dirty = 0, true // the fence opens with the next report, so that comes now
+		}
+	}
+}
+
+// fenceLost has a report sent at once, since only one that was sent after the loss can open the fence again. Nothing is
+// given up for it: the fence was put back closed.
+func (m *Machine) fenceLost(ev FenceLost) {
+	m.dirty = true
+	for _, name := range m.heldGroups() {
+		if h := m.held[name]; h.claiming() {
+			h.shut = m.seq
+			m.alarm(h, "the kernel's fence was removed by another program", ev.Reason)
 		}
 	}
 }

@@ -348,6 +348,9 @@ func (c Config) check() string {
 	}
 	owner := map[netip.Addr]GroupName{}
 	for _, g := range c.Groups {
+		if g.Role != Writer || g.Policy != AnyHealthy && g.Policy != Follow {
+			return fmt.Sprintf("group %s has role %q and policy %q, which this release does not know", g.Name, g.Role, g.Policy)
+		}
 		for _, p := range g.Addresses {
 			if other, taken := owner[p.Addr()]; taken {
 				return fmt.Sprintf("address %s is in group %s and in group %s", p.Addr(), other, g.Name)

@@ -17,6 +17,8 @@ type Options struct {
 	Release string
 	// Interfaces names the interface of a group where this node's differs from the group's.
 	Interfaces map[GroupName]string
+	// Fence says that the kernel of this node holds the leases too, by the reports that they rest on.
+	Fence bool
 	// DryRun marks a node that carries nothing out in its kernel.
 	DryRun bool
 	// Seed feeds the only chance in the machine: the numbers of commands and confirm rounds.
@@ -78,6 +80,8 @@ const sentRing = 128
 type sentReport struct {
 	seq Seq
 	at  Instant
+	// ttl is how long the report lives in the kernel.
+	ttl time.Duration
 }
 
 // bar keeps this node from claiming a group for a while.
@@ -132,6 +136,9 @@ func (m *Machine) handle(ev Event) {
 	case Committed:
 		m.committed(ev)
 	case Restored:
+		if m.arb.term != 0 && ev.View.Office != m.view.Office {
+			m.leaveOffice()
+		}
 		m.adopt(ev.View)
 	case ProposalFailed:
 		m.proposalFailed(ev)
@@ -161,6 +168,8 @@ func (m *Machine) handle(ev Event) {
 		m.unbindDone(ev)
 	case ProbeDone:
 		m.probeDone(ev)
+	case FenceLost:
+		m.fenceLost(ev)
 	case ClockJumped:
 		m.giveUpAll("the clock jumped: " + ev.Reason)
 	case ShutdownAsked:
@@ -260,7 +269,7 @@ func (m *Machine) report() {
 	}
 	m.dirty = false
 	m.seq++
-	m.sent[m.seq%sentRing] = sentReport{seq: m.seq, at: m.now}
+	m.sent[m.seq%sentRing] = sentReport{seq: m.seq, at: m.now, ttl: m.ttl()}
 	m.nextReport = m.now.Add(m.opt.Timing.Heartbeat)
 	r := Report{
 		Incarnation: m.opt.Incarnation, Seq: m.seq, Health: m.health, Leaving: m.stopping != 0,
@@ -281,9 +290,23 @@ func (m *Machine) report() {
 			r.Foreign = append(r.Foreign, spec.Name)
 		}
 	}
+	if m.opt.Fence {
+		m.do(Arm{Seq: m.seq, TTL: m.ttl(), Open: m.openings()})
+	}
 	for _, to := range m.everyone() {
 		m.do(Send{To: to, Msg: r})
 	}
+}
+
+// openings returns the groups that are served, with the reports that their leases rest on.
+func (m *Machine) openings() []Opening {
+	var open []Opening
+	for _, name := range m.heldGroups() {
+		if h := m.held[name]; h.phase == bound {
+			open = append(open, Opening{Group: name, Addresses: h.spec.Addresses, Report: h.rests})
+		}
+	}
+	return open
 }
 
 // specs returns all groups that a report speaks of: those of the ledger, and those of the file that are not in it yet. A
@@ -307,6 +330,13 @@ func (m *Machine) specs() []GroupSpec {
 func (m *Machine) sentAt(seq Seq) (Instant, bool) {
 	s := m.sent[seq%sentRing]
 	return s.at, s.seq == seq && seq != 0
+}
+
+// sentFor returns when the report seq was sent, if a lease of length ttl may rest on it. With a fence it may not when the
+// report lives longer in the kernel than that: the length of leases has just been shortened.
+func (m *Machine) sentFor(seq Seq, ttl time.Duration) (Instant, bool) {
+	at, known := m.sentAt(seq)
+	return at, known && (!m.opt.Fence || m.sent[seq%sentRing].ttl <= ttl)
 }
 
 // everyone returns all nodes of the cluster, this one too: what a node tells the others it tells itself in the same way.

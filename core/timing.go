@@ -38,9 +38,9 @@ const kernelTicks = 2 * 4 * time.Millisecond
 // between the look at the clock and the effect.
 const MarginConstant = 5 * time.Millisecond
 
-// Margin returns how much longer than a lease of length ttl the arbiter waits before it grants to another node: 2 % for
-// two clocks that each run up to 1 % wrong, two kernel ticks and a constant.
-func Margin(ttl time.Duration) time.Duration { return ttl/50 + kernelTicks + MarginConstant }
+// Margin returns how much longer than a lease of length ttl the arbiter waits before it grants to another node: 1/49 for
+// two clocks that each run up to 1 % wrong (1.01/0.99 is 2.02 % more than 1), two kernel ticks and a constant.
+func Margin(ttl time.Duration) time.Duration { return ttl/49 + kernelTicks + MarginConstant }
 
 // Profiles returns the names of the profiles, the default first.
 func Profiles() []string { return []string{"lan", "fast", "wan"} }

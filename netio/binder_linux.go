@@ -17,6 +17,9 @@ type Config struct {
 	Interface func(core.GroupSpec) string
 	// Clock is the lease clock, by default [Boottime]. It must be the one that NotAfter instants are readings of.
 	Clock func() core.Instant
+	// Fence holds the leases in the kernel: it opens when an address is bound and closes before it is unbound. It must be
+	// installed. Nil means that there is none.
+	Fence *Fence
 	// Label makes IPv4 addresses appear as "interface:label" in old tools. It is left out where that would be longer
 	// than the 15 bytes that the kernel takes. On kernels before 5.18 it is also how leftovers are found.
 	Label string
@@ -55,6 +58,7 @@ type Binder struct {
 	// claims and yields are apart so that giving up finds a socket ready, whatever the claims are stuck in.
 	claims, yields pool
 	senders        senders
+	guarded        guarded
 	unmarked       sync.Once // the warning that the kernel does not mark addresses was given
 }
 

@@ -25,14 +25,22 @@ const settleRounds = 3
 // When Bind fails, what it has bound until then stays, until Unbind or the end of its lifetime, except in one case: a
 // Bind that finds itself late after a system call removes every copy that it has added, renewed or taken over, and
 // returns ErrLate.
+//
+// With a fence, the addresses are guarded before they are bound, and it is opened for them once all are bound.
 func (b *Binder) Bind(ctx context.Context, a core.Bind) error {
-	err := b.claims.use(func(s *session) error {
-		c, err := b.newClaim(s, b.permit(a.Group, a.Epoch, a.NotAfter), a.Spec, a.Lifetime)
-		if err != nil {
-			return err
-		}
-		return c.unlessLate(c.bind(ctx))
-	})
+	err := b.guardAlso(a.Spec)
+	if err == nil {
+		err = b.claims.use(func(s *session) error {
+			c, err := b.newClaim(s, b.permit(a.Group, a.Epoch, a.NotAfter), a.Spec, a.Lifetime)
+			if err != nil {
+				return err
+			}
+			return c.unlessLate(c.bind(ctx))
+		})
+	}
+	if err == nil {
+		err = b.openFence(a)
+	}
 	if err != nil {
 		return fmt.Errorf("netio: bind group %s epoch %d: %w", a.Group, a.Epoch, err)
 	}

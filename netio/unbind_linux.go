@@ -15,10 +15,12 @@ const removeRounds = 3
 
 // Unbind removes every copy of the group's addresses, on whatever interface it is found and whoever bound it, and
 // returns nil only if they were read back and are absent. It first shuts out all claims of this and earlier epochs of
-// the group, for good; see the package documentation. With a prefix length below /32 it is the kernel's habit to remove
-// with the first address of a subnet all later ones too (sysctl promote_secondaries): bind with /32. The context carries values alone: giving up is not called off.
+// the group, for good, and closes the fence; see the package documentation. With a prefix length below /32 it is the
+// kernel's habit to remove with the first address of a subnet all later ones too (sysctl promote_secondaries): bind with
+// /32. The context carries values alone: giving up is not called off.
 func (b *Binder) Unbind(_ context.Context, a core.Unbind) error {
 	b.gate.close(a.Group, a.Epoch)
+	b.closeFence(a.Spec)
 	err := b.yields.use(func(s *session) error {
 		_, err := removeAll(s, func(c address) bool { return contains(a.Spec.Addresses, c.Local) })
 		return err

@@ -44,6 +44,7 @@ type Agent struct {
 	done    chan struct{}
 	ended   context.CancelFunc
 	workers map[core.GroupName]*worker
+	reports chan armed // what the reporter sends
 	waiting map[uint64]chan string
 	ticket  uint64
 	asleep  time.Duration
@@ -71,7 +72,7 @@ func New(cfg Config) *Agent {
 	}
 	return &Agent{
 		cfg: cfg, mail: make(chan core.Event, mailboxSize), asks: make(chan query), done: make(chan struct{}),
-		workers: map[core.GroupName]*worker{}, waiting: map[uint64]chan string{},
+		workers: map[core.GroupName]*worker{}, reports: make(chan armed, reportsMax), waiting: map[uint64]chan string{},
 	}
 }
 
@@ -166,6 +167,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer close(a.done)
 	a.timer = time.NewTimer(0)
 	defer a.timer.Stop()
+	go a.reporter(ctx)
 	alive := time.NewTicker(a.cfg.AliveEvery)
 	defer alive.Stop()
 	if a.cfg.Asleep != nil {
@@ -221,8 +223,23 @@ func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
 	if a.cfg.Observe != nil {
 		a.cfg.Observe(now, ev, actions)
 	}
+	var r armed
 	for _, act := range actions {
-		a.do(ctx, now, act)
+		switch act := act.(type) {
+		case core.Arm:
+			r.arm = &act
+		case core.Send:
+			if _, report := act.Msg.(core.Report); report && r.arm != nil {
+				r.sends = append(r.sends, act)
+				continue
+			}
+			a.send(act)
+		default:
+			a.do(ctx, now, act)
+		}
+	}
+	if r.arm != nil {
+		a.report(r)
 	}
 }
 
@@ -238,8 +255,6 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 		a.worker(ctx, act.Group).claim(func() core.Event { return a.probe(ctx, act) })
 	case core.Announce:
 		a.worker(ctx, act.Group).claim(func() core.Event { return a.announce(ctx, act) })
-	case core.Send:
-		a.send(act)
 	case core.Propose:
 		act.Command.At = time.Now().UnixMilli()
 		a.cfg.Consensus.Propose(act.Command, func() bool { return act.NotAfter != 0 && a.cfg.Clock() > act.NotAfter })

@@ -71,6 +71,11 @@ func (k *fakeKernel) isBound() bool {
 	return k.bound
 }
 
+func (k *fakeKernel) Arm(context.Context, core.Arm) error {
+	k.begin("arm")
+	return nil
+}
+
 func (k *fakeKernel) Bind(ctx context.Context, a core.Bind) error {
 	if h := k.begin("bind"); h.bind != nil {
 		return h.bind(ctx, a)

@@ -16,6 +16,8 @@ type Binder interface {
 	Extend(ctx context.Context, a core.Extend) error
 	// Unbind returns nil only when all addresses were read back and are gone. It waits for no Bind or Extend.
 	Unbind(ctx context.Context, a core.Unbind) error
+	// Arm tells the kernel's fence of a report and opens it for what was renewed. It returns nil if there is no fence.
+	Arm(ctx context.Context, a core.Arm) error
 	// Probe returns the hardware address of somebody on the link who answers for one of the addresses, or nil.
 	Probe(ctx context.Context, a core.Probe) (net.HardwareAddr, error)
 	// Late and Absent classify the errors of the methods above.

@@ -91,3 +91,40 @@ func (a *Agent) unbind(ctx context.Context, u core.Unbind) {
 	err := a.cfg.Binder.Unbind(ctx, u)
 	a.Deliver(core.UnbindDone{Group: u.Group, Epoch: u.Epoch, Gone: err == nil, Err: text(err)})
 }
+
+// reportsMax bounds the reports that wait for the kernel's fence. The newest supersedes those that do not fit.
+const reportsMax = 8
+
+// armed is a report with what the fence must be told before it is sent.
+type armed struct {
+	arm   *core.Arm
+	sends []core.Send
+}
+
+// report hands a report to the reporter. If the kernel is so slow that there is no room, the report is lost, as it might
+// have been on the network.
+func (a *Agent) report(r armed) {
+	select {
+	case a.reports <- r:
+	default:
+		a.cfg.Logger.Warn("a report is not sent: the kernel's fence takes too long", "report", r.arm.Seq)
+	}
+}
+
+// reporter tells the fence of each report and then sends it, beside the loop, which waits for no kernel.
+func (a *Agent) reporter(ctx context.Context) {
+	for {
+		select {
+		case r := <-a.reports:
+			if err := a.cfg.Binder.Arm(ctx, *r.arm); err != nil {
+				a.cfg.Logger.Warn("a report is not sent: the kernel's fence was not told of it", "report", r.arm.Seq, "reason", err)
+				continue
+			}
+			for _, s := range r.sends {
+				a.send(s)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}

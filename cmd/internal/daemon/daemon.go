@@ -54,13 +54,15 @@ type daemon struct {
 	health  *health
 	notify  *sdnotify.Notifier
 	ready   core.Instant
+	fence   *netio.Fence // nil if the kernel has none, and on a node that never binds
+	guard   chan []core.GroupSpec
 	watched []core.GroupSpec // what the ledger had last; used by the agent's loop
 }
 
 // Run carries a node from its start to its orderly end, which begins with the end of ctx: unbind, verify, release, hand
 // leadership on; then Run returns nil. SIGHUP makes it read its file again.
 func Run(ctx context.Context, opt Options) error {
-	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config}
+	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan []core.GroupSpec, 1)}
 	useOneProcessor()
 	d.notify = sdnotify.FromEnvironment()
 
@@ -93,18 +95,17 @@ func useOneProcessor() {
 
 // open makes the parts. What an earlier process left in the kernel goes before anything else.
 func (d *daemon) open() error {
-	binder, err := netio.NewBinder(netio.Config{Label: d.label(), Logger: d.log})
+	if err := d.makeFence(); err != nil {
+		return err
+	}
+	binder, err := netio.NewBinder(netio.Config{Label: d.label(), Fence: d.fence, Logger: d.log})
 	if err != nil {
 		return err
 	}
 	d.binder = binder
 	if !d.opt.DryRun {
-		removed, err := binder.RemoveLeftovers(context.Background())
-		if err != nil {
+		if err := d.clean(); err != nil {
 			return errors.Join(err, binder.Close())
-		}
-		for _, p := range removed {
-			d.log.Warn("removed an address that an earlier process left behind", "address", p)
 		}
 	}
 	if err := d.openConsensus(); err != nil {
@@ -128,7 +129,7 @@ func (d *daemon) openConsensus() error {
 	d.ready = now.Add(wait)
 	machine := core.New(core.Options{
 		Self: d.opt.Self.Name, Incarnation: core.Incarnation(incarnation), Timing: d.cfg.Timing(), Release: d.opt.Version,
-		DryRun: d.opt.DryRun, Interfaces: d.interfaces(), Seed: seed, Start: now, Ready: d.ready,
+		DryRun: d.opt.DryRun, Interfaces: d.interfaces(), Fence: d.fence != nil, Seed: seed, Start: now, Ready: d.ready,
 	})
 	late := &lateConsensus{} // the agent and the consensus need each other; neither acts before both are there
 	d.agent = agent.New(agent.Config{
@@ -172,6 +173,7 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	var g errgroup.Group
 	g.Go(func() error { return d.watcher.Run(parts) })
 	g.Go(func() error { return d.health.run(parts, d.opt.Config) })
+	g.Go(func() error { d.keepFence(parts); return nil })
 	g.Go(func() error { return d.serveControl(parts, listener) })
 	g.Go(func() error { return d.takePart(parts) })
 	g.Go(func() error { d.reloads(parts); return nil })
@@ -181,7 +183,7 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	cancel()
 	end, done := context.WithTimeout(context.Background(), closeTimeout)
 	defer done()
-	return errors.Join(cause, d.node.Shutdown(end), g.Wait(), d.binder.Close())
+	return errors.Join(cause, d.node.Shutdown(end), g.Wait(), d.removeFence(cause), d.binder.Close())
 }
 
 // wait returns when the loop has ended: after a signal, or because the consensus can not go on. Either way everything is
@@ -236,6 +238,7 @@ func (d *daemon) observe(_ core.Instant, ev core.Event, _ []core.Action) {
 	if !reflect.DeepEqual(specs, d.watched) {
 		d.watched = specs
 		d.watcher.SetGroups(specs)
+		d.guardLater(specs)
 	}
 }
 

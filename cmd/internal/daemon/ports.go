@@ -83,6 +83,8 @@ func (d dryRun) Unbind(_ context.Context, a core.Unbind) error {
 	return nil
 }
 
+func (dryRun) Arm(context.Context, core.Arm) error { return nil }
+
 func (d dryRun) Probe(_ context.Context, a core.Probe) (net.HardwareAddr, error) {
 	d.log.Info("dry run: would probe the link", "group", a.Group, "epoch", a.Epoch, "addresses", a.Spec.Addresses, "interface", a.Spec.Interface)
 	return nil, nil

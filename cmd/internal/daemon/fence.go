@@ -1,0 +1,99 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/netio"
+)
+
+// fenceCheck is how often the fence is read back, beside the news of its loss.
+const fenceCheck = 10 * time.Second
+
+// makeFence finds out whether this kernel can hold the leases. Without it the daemon runs, and says what that means.
+func (d *daemon) makeFence() error {
+	if d.opt.DryRun || d.opt.Self.Witness {
+		return nil
+	}
+	fence, err := netio.NewFence(netio.FenceConfig{Logger: d.log})
+	if errors.Is(err, netio.ErrNoFence) {
+		d.log.Error("the kernel can not hold the lease: if this daemon is killed or frozen while it owns, its addresses may answer for seconds after another node has taken over", "reason", err)
+		return nil
+	}
+	d.fence = fence
+	return err
+}
+
+// clean removes what an earlier process left: addresses first, for they may be open; then the fence is built anew, closed.
+func (d *daemon) clean() error {
+	removed, err := d.binder.RemoveLeftovers(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, p := range removed {
+		d.log.Warn("removed an address that an earlier process left behind", "address", p)
+	}
+	if d.fence == nil {
+		return nil
+	}
+	if err := d.fence.Install(nil); err != nil {
+		return err
+	}
+	return d.binder.Guard(d.cfg.Core().Groups)
+}
+
+// guardLater has the fence follow the ledger's groups. It does not wait, since it is called by the agent's loop.
+func (d *daemon) guardLater(groups []core.GroupSpec) {
+	select {
+	case <-d.guard: // only the newest counts
+	default:
+	}
+	d.guard <- groups
+}
+
+// keepFence watches over the fence until ctx ends.
+func (d *daemon) keepFence(ctx context.Context) {
+	if d.fence == nil {
+		return
+	}
+	watched := make(chan error, 1)
+	go func() {
+		watched <- d.fence.Watch(ctx, func(err error) { d.agent.Deliver(core.FenceLost{Reason: err.Error()}) })
+	}()
+	check := time.NewTicker(fenceCheck)
+	defer check.Stop()
+	for {
+		var err error
+		select {
+		case groups := <-d.guard:
+			err = d.binder.Guard(groups)
+		case <-check.C:
+			err = d.fence.Check()
+		case err = <-watched:
+			if ctx.Err() != nil {
+				return
+			}
+			err = fmt.Errorf("nobody watches the fence any more: %w", err)
+		case <-ctx.Done():
+			<-watched
+			return
+		}
+		if err != nil {
+			d.log.Error("the fence is not as it should be", "reason", err)
+		}
+	}
+}
+
+// removeFence takes the fence away after an orderly end, when nothing is bound. After any other end it stays, closed.
+func (d *daemon) removeFence(cause error) error {
+	switch {
+	case d.fence == nil:
+		return nil
+	case cause != nil:
+		return d.fence.Detach()
+	}
+	return errors.Join(d.fence.Remove(), d.fence.Detach())
+}
