@@ -1,10 +1,8 @@
 package core
 
 import (
-	"encoding/json"
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
 )
 
@@ -294,144 +292,11 @@ func (l *Ledger) recover(index Index, c Command) {
 	}
 }
 
-// configure adopts a configuration. What an owner has bound stays as it is until the owner has released it.
-func (l *Ledger) configure(index Index, c Config) string {
-	if c.Version <= l.view.Config.Version {
-		return fmt.Sprintf("configuration version %d is not newer than %d", c.Version, l.view.Config.Version)
-	}
-	if why := c.check(); why != "" {
-		return why
-	}
-	for name, g := range l.view.Groups {
-		if !slices.ContainsFunc(c.Groups, func(s GroupSpec) bool { return s.Name == name }) && !g.Retired {
-			g.Index, g.Retired, g.Next, g.Move = index, true, nil, nil
-			if g.Owner == "" {
-				g.Spec.Addresses = nil
-			}
-			l.view.Groups[name] = g
-		}
-	}
-	for _, spec := range c.Groups {
-		g := l.view.Groups[spec.Name]
-		if g.Retired {
-			g.Reason = "" // what was said of its end explains nothing any more
-		}
-		g.Index, g.Retired, g.Next = index, false, nil
-		switch {
-		case g.Owner == "":
-			g.Proved = g.Proved && sameBinding(g.Spec, spec)
-			g.Spec = spec
-		case sameBinding(g.Spec, spec):
-			g.Spec = spec
-		default:
-			g.Next = &spec
-		}
-		l.view.Groups[spec.Name] = g
-	}
-	l.view.Config = c
-	l.view.Longest = max(l.view.Longest, c.TTL)
-	return ""
-}
-
-func (l *Ledger) settle(op Settle) string {
-	if op.Version != l.view.Config.Version {
-		return fmt.Sprintf("the configuration has version %d by now", l.view.Config.Version)
-	}
-	l.view.Longest = l.view.Config.TTL
-	return ""
-}
-
-// check returns the first thing that makes c unfit for the ledger. Files are checked more thoroughly before.
-func (c Config) check() string {
-	if c.TTL <= 0 {
-		return fmt.Sprintf("a lease of %d ms is no lease", c.TTL)
-	}
-	owner := map[netip.Addr]GroupName{}
-	for _, g := range c.Groups {
-		if g.Role != Writer || g.Policy != AnyHealthy && g.Policy != Follow {
-			return fmt.Sprintf("group %s has role %q and policy %q, which this release does not know", g.Name, g.Role, g.Policy)
-		}
-		for _, p := range g.Addresses {
-			if other, taken := owner[p.Addr()]; taken {
-				return fmt.Sprintf("address %s is in group %s and in group %s", p.Addr(), other, g.Name)
-			}
-			owner[p.Addr()] = g.Name
-		}
-	}
-	return ""
-}
-
-// sameBinding reports whether two specs put the same addresses on the same interface.
-func sameBinding(a, b GroupSpec) bool {
-	return a.Interface == b.Interface && slices.Equal(a.Addresses, b.Addresses)
-}
-
 // change adopts the spec that waited for the end of the holding. Nobody has served what it binds.
 func (g *GroupState) change() {
 	if g.Next != nil {
 		g.Spec, g.Next, g.Proved = *g.Next, nil, false
 	}
-}
-
-// taken returns why a group can not be granted with the addresses that it would have, or nothing: another group that is
-// not released still has one of them.
-func (v View) taken(g GroupState) string {
-	g.change()
-	for _, name := range slices.Sorted(maps.Keys(v.Groups)) {
-		other := v.Groups[name]
-		if name == g.Spec.Name || other.Owner == "" {
-			continue
-		}
-		if a, shared := sharedAddress(g.Spec, other.Spec); shared {
-			return fmt.Sprintf("address %s still belongs to group %s, which is not released", a, name)
-		}
-	}
-	return ""
-}
-
-func sharedAddress(a, b GroupSpec) (netip.Addr, bool) {
-	for _, p := range a.Addresses {
-		for _, q := range b.Addresses {
-			if p.Addr() == q.Addr() {
-				return p.Addr(), true
-			}
-		}
-	}
-	return netip.Addr{}, false
-}
-
-// snapshotVersion is the version of the encoding that Snapshot writes.
-const snapshotVersion = 1
-
-type snapshot struct {
-	Version int     `json:"version"`
-	View    View    `json:"view"`
-	History []Entry `json:"history"`
-}
-
-// Snapshot encodes the whole ledger.
-func (l *Ledger) Snapshot() ([]byte, error) {
-	b, err := json.Marshal(snapshot{Version: snapshotVersion, View: l.view, History: l.history})
-	if err != nil {
-		return nil, fmt.Errorf("encode ledger snapshot at index %d: %w", l.view.Index, err)
-	}
-	return b, nil
-}
-
-// Restore replaces the ledger by a snapshot. On an error the ledger stays as it was.
-func (l *Ledger) Restore(b []byte) error {
-	var s snapshot
-	if err := json.Unmarshal(b, &s); err != nil {
-		return fmt.Errorf("decode ledger snapshot of %d bytes: %w", len(b), err)
-	}
-	if s.Version != snapshotVersion {
-		return fmt.Errorf("ledger snapshot has version %d, this remora knows version %d: use the newer binary", s.Version, snapshotVersion)
-	}
-	if s.View.Groups == nil {
-		s.View.Groups = map[GroupName]GroupState{}
-	}
-	l.view, l.history = s.View, s.History
-	return nil
 }
 
 // panicf stops the process on a state that must be impossible.

@@ -1,0 +1,175 @@
+package core
+
+import (
+	"fmt"
+)
+
+// handBack returns a grant of which nothing was bound.
+func (m *Machine) handBack(h *holding, why string) {
+	h.phase, h.why = releasing, why
+	m.gaveUp[h.group] = h.epoch
+	m.held[h.group] = h
+	m.note(h, "giving back", why)
+	m.askRelease(h, m.fresh[h.group])
+}
+
+// claim starts to take possession of what was granted.
+func (m *Machine) claim(h *holding, g GroupState) {
+	if !g.Proved {
+		h.phase = probing
+		h.claims++
+		notAfter := h.last(m.opt.Timing).Add(probeFor)
+		h.due = notAfter.Add(probeFor)
+		m.do(Probe{Group: h.group, Epoch: h.epoch, Spec: h.spec, For: probeFor, NotAfter: notAfter})
+		return
+	}
+	m.bind(h)
+}
+
+func (m *Machine) bind(h *holding) {
+	h.phase = binding
+	h.claims++
+	h.extended, h.due = m.now, h.last(m.opt.Timing)
+	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), Report: h.rests, NotAfter: h.due})
+}
+
+// giveUp begins the end of a holding. From here on it is neither renewed nor claimed again in this epoch.
+func (m *Machine) giveUp(h *holding, why string) {
+	untouched := h.phase == probing
+	h.phase, h.why, h.retryAt, h.tries = unbinding, why, m.now, 0
+	m.gaveUp[h.group] = max(m.gaveUp[h.group], h.epoch)
+	m.dirty = true
+	m.note(h, "giving up", why)
+	if untouched {
+		// Nothing was bound in this epoch. What is there is somebody else's, and the probe's end changes nothing.
+		h.phase = releasing
+		m.report() // before the request, so that the arbiter knows what is wrong here when it looks for a successor
+		m.askRelease(h, m.fresh[h.group])
+		return
+	}
+	m.unbind(h)
+}
+
+func (m *Machine) giveUpAll(why string) {
+	for _, name := range m.heldGroups() {
+		if h := m.held[name]; h.claiming() {
+			m.giveUp(h, why)
+		}
+	}
+}
+
+func (m *Machine) unbind(h *holding) {
+	h.unbindOut, h.clean = true, h.claims == 0
+	h.tries++
+	m.do(Unbind{Group: h.group, Epoch: h.epoch, Spec: h.spec})
+}
+
+func (m *Machine) bindDone(ev BindDone) {
+	h := m.claimEnded(ev.Group, ev.Epoch)
+	if h == nil || h.phase != binding {
+		return
+	}
+	if ev.Err != "" {
+		m.giveUp(h, "binding failed: "+ev.Err)
+		return
+	}
+	if h.again {
+		h.again = false
+		m.bind(h)
+		return
+	}
+	h.phase, h.proved, h.announces, h.nextRound = bound, true, 0, m.now
+	m.dirty = true
+	m.note(h, "bound", m.fresh[h.group].Reason)
+}
+
+func (m *Machine) extendDone(ev ExtendDone) {
+	h := m.claimEnded(ev.Group, ev.Epoch)
+	if h == nil || h.phase != bound {
+		return
+	}
+	if ev.Absent {
+		m.restore(h)
+	} else if ev.Err != "" {
+		m.alarm(h, "the kernel's lifetime was not renewed", ev.Err)
+	}
+}
+
+// restore binds again what somebody else has removed, in the same epoch and inside the same lease.
+func (m *Machine) restore(h *holding) {
+	m.alarm(h, "address removed", "somebody else removed an address; it is bound again")
+	m.bind(h)
+}
+
+// claimEnded counts the end of a claim and returns the holding it belongs to, if that still exists.
+func (m *Machine) claimEnded(name GroupName, e Epoch) *holding {
+	h := m.held[name]
+	if h == nil || h.epoch != e {
+		return nil
+	}
+	h.claims--
+	if h.claims == 0 && h.phase == unbinding && !h.unbindOut {
+		m.unbind(h) // what the claim did came after the last look
+	}
+	return h
+}
+
+func (m *Machine) unbindDone(ev UnbindDone) {
+	if ev.Epoch == 0 && !ev.Gone {
+		m.strayStays(ev.Group)
+	}
+	h := m.held[ev.Group]
+	if h == nil || h.epoch != ev.Epoch || h.phase != unbinding {
+		return
+	}
+	h.unbindOut = false
+	switch {
+	case !ev.Gone:
+		wait := min(unbindRetryMin<<min(h.tries, 6), unbindRetryMax)
+		h.retryAt = m.now.Add(wait)
+		m.alarm(h, "unbinding failed, trying again", ev.Err)
+	case h.claims > 0:
+		h.retryAt = m.now.Add(unbindRetryMax) // the end of the claim comes first, as a rule
+	case !h.clean:
+		m.unbind(h) // a claim ended while the Unbind was on its way, perhaps after that had looked
+	default:
+		h.phase, h.retryAt = releasing, m.now
+		m.note(h, "unbound", h.why)
+		m.askRelease(h, m.fresh[h.group])
+	}
+}
+
+// askRelease asks for the release until the ledger has it or has moved on, which ends the holding.
+func (m *Machine) askRelease(h *holding, g GroupState) {
+	if g.Epoch != h.epoch || g.Owner != m.opt.Self {
+		delete(m.held, h.group)
+		m.dirty = true
+		return
+	}
+	if m.now.Before(h.retryAt) {
+		return
+	}
+	h.retryAt = m.now.Add(min(releaseRetry<<min(h.asked, 5), releaseRests))
+	h.asked++
+	// To everybody: whoever is in office acts on it, and a stale hint who that is costs no time.
+	for _, to := range m.everyone() {
+		m.do(Send{To: to, Msg: ReleaseRequest{Group: h.group, Epoch: h.epoch, Reason: h.why, Unproved: !h.proved && !g.Proved}})
+	}
+}
+
+func (m *Machine) probeDone(ev ProbeDone) {
+	h := m.claimEnded(ev.Group, ev.Epoch)
+	if h == nil || h.phase != probing {
+		return
+	}
+	switch {
+	case ev.Conflict != nil:
+		why := fmt.Sprintf("%s answers for an address of the group", ev.Conflict)
+		m.barred[h.group] = bar{reason: why, until: m.now.Add(barFor)}
+		m.giveUp(h, why)
+	case ev.Err != "":
+		m.giveUp(h, "probing the link failed: "+ev.Err)
+	default:
+		m.bind(h)
+	}
+}
