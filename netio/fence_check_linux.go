@@ -22,7 +22,8 @@ const readWait = time.Second
 var errTableGone = errors.New("the table is gone")
 
 // Check reads the tables back: whether all chains, rules and guarded addresses are there. It returns [ErrFenceLost] if
-// not, and changes nothing. A fence that is not installed is in order.
+// not, and changes nothing. A fence that is not installed is in order. Check takes a millisecond and more with many
+// addresses, for which a Close waits.
 func (f *Fence) Check() error {
 	f.yieldMu.Lock()
 	defer f.yieldMu.Unlock()

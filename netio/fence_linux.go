@@ -38,7 +38,9 @@ import (
 // keeps out the claims of a process whose tables were replaced by another's.
 //
 // Claims have a socket and a lock of their own, and what gives up has others. Close never waits for a claim, except for
-// the kernel's own order of transactions. None of this needs the RTNL lock.
+// the kernel's own order of transactions. None of this needs the RTNL lock. When any program closes a socket of
+// netfilter (each run of nft does), the kernel holds up all transactions until what earlier ones deleted is freed: up to
+// 40 ms were seen. A lease is not longer for that.
 //
 // # What the kernel makes of a time
 //
@@ -49,8 +51,12 @@ import (
 //
 // IPv4 and IPv6 to the address (input) and from it (output), ARP for it, and neighbour solicitations and advertisements
 // about it. Announcements of another owner pass, so that the node's own neighbour cache follows; so does traffic of this
-// node with the address on another node. Packets that are forwarded are not looked at. ARP is that of Ethernet and
-// whatever else has hardware addresses of six bytes.
+// node with the address on another node.
+//
+// Not covered are packets that are forwarded, frames that a process sends through a packet socket (as [Binder] sends its
+// announcements, each after a look at the clock), and what the node had sent before its lease ended and still waits in a
+// queue of the device or for a neighbour's hardware address. ARP is that of Ethernet and whatever else has hardware
+// addresses of six bytes.
 type Fence struct {
 	cfg    FenceConfig
 	tables *fenceTables

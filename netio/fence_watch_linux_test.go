@@ -95,7 +95,7 @@ func TestLossIsMendedFast(t *testing.T) {
 	}
 	slices.Sort(took)
 	t.Logf("restored after: min %v, median %v, max %v", took[0], took[len(took)/2], took[len(took)-1])
-	if took[len(took)/2] > 20*time.Millisecond {
+	if took[len(took)/2] > 50*time.Millisecond {
 		t.Error("too slow")
 	}
 }
