@@ -101,7 +101,7 @@ func (w *wire) serve() {
 	buf := make([]byte, 2048)
 	var nonce [12]byte
 	for {
-		size, _, err := w.conn.ReadFromUDPAddrPort(buf)
+		size, err := receiveNext(w.raw, buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}

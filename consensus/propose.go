@@ -23,7 +23,8 @@ func (n *Node) Propose(c core.Command, notAfter func() bool) {
 	select {
 	case n.proposals <- proposal{command: c, expired: notAfter}:
 	default:
-		n.refuse(c.ID, true, "too many proposals wait already")
+		// Beside the caller, who may be the one that takes events.
+		n.spawn(func() { n.refuse(c.ID, true, "too many proposals wait already") })
 	}
 }
 

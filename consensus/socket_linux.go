@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,28 +58,62 @@ func tuneTCP(c syscall.RawConn, silence, rto time.Duration) error {
 	return errors.Join(ctl, err)
 }
 
+// Datagrams are sent and received with raw system calls: neither waits (MSG_DONTWAIT), and an ordinary call would wake the
+// Go scheduler's monitor thread, at every one of the few hundred datagrams a second, for longer than the call takes.
+
 // sendNow sends a datagram if the kernel takes it at once, and drops it otherwise.
 func sendNow(c *net.UDPConn, raw syscall.RawConn, b []byte, to netip.AddrPort) error {
-	sa, err := sockaddr(c, to)
+	sa, size, err := sockaddr(c, to)
 	if err != nil {
 		return err
 	}
-	var sent error
+	var errno unix.Errno
 	err = raw.Write(func(fd uintptr) bool {
-		sent = unix.Sendto(int(fd), b, unix.MSG_DONTWAIT, sa)
+		_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+			unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&sa)), size)
 		return true
 	})
-	return errors.Join(err, sent)
+	if err == nil && errno != 0 {
+		err = fmt.Errorf("sendto: %w", errno)
+	}
+	return err
 }
 
-// sockaddr returns the address in the family of the socket.
-func sockaddr(c *net.UDPConn, to netip.AddrPort) (unix.Sockaddr, error) {
+// receiveNext waits for the next datagram, in Go's poller, and returns its length.
+func receiveNext(raw syscall.RawConn, b []byte) (int, error) {
+	var n uintptr
+	var errno unix.Errno
+	err := raw.Read(func(fd uintptr) bool {
+		n, _, errno = unix.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+			unix.MSG_DONTWAIT, 0, 0)
+		return errno != unix.EAGAIN
+	})
+	if err == nil && errno != 0 {
+		err = fmt.Errorf("recvfrom: %w", errno)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return int(n), nil
+}
+
+// sockaddr returns the address in the family of the socket, as the kernel reads it, and its size.
+func sockaddr(c *net.UDPConn, to netip.AddrPort) (sa unix.RawSockaddrInet6, size uintptr, err error) {
 	local := c.LocalAddr().(*net.UDPAddr).AddrPort().Addr()
-	if local.Is4() && to.Addr().Unmap().Is4() {
-		return &unix.SockaddrInet4{Port: int(to.Port()), Addr: to.Addr().Unmap().As4()}, nil
+	ip := to.Addr().Unmap()
+	switch {
+	case local.Is4() && !ip.Is4():
+		return sa, 0, fmt.Errorf("send to %v from a socket on %v: %w", to, local, unix.EAFNOSUPPORT)
+	case local.Is4():
+		v4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(&sa))
+		*v4 = unix.RawSockaddrInet4{Family: unix.AF_INET, Port: bigEndian(to.Port()), Addr: ip.As4()}
+		return sa, unix.SizeofSockaddrInet4, nil
 	}
-	if local.Is4() {
-		return nil, fmt.Errorf("send to %v from a socket on %v: %w", to, local, unix.EAFNOSUPPORT)
-	}
-	return &unix.SockaddrInet6{Port: int(to.Port()), Addr: to.Addr().As16()}, nil
+	sa = unix.RawSockaddrInet6{Family: unix.AF_INET6, Port: bigEndian(to.Port()), Addr: to.Addr().As16()}
+	return sa, unix.SizeofSockaddrInet6, nil
+}
+
+// bigEndian returns the number whose bytes in memory are those of v in network order.
+func bigEndian(v uint16) uint16 {
+	return binary.NativeEndian.Uint16(binary.BigEndian.AppendUint16(nil, v))
 }

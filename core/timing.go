@@ -50,7 +50,7 @@ func ProfileTiming(name string) (Timing, error) {
 	const ms = time.Millisecond
 	switch name {
 	case "lan":
-		return Timing{Heartbeat: 60 * ms, TTL: 300 * ms, Unbind: 20 * ms, RaftHeartbeat: 50 * ms, RaftElection: 50 * ms,
+		return Timing{Heartbeat: 60 * ms, TTL: 300 * ms, Unbind: 20 * ms, RaftHeartbeat: 70 * ms, RaftElection: 70 * ms,
 			Probe: 100 * ms, ProbeTimeout: 100 * ms, Fall: 2, Rise: 2, CoolDown: 10 * time.Second}, nil
 	case "fast":
 		return Timing{Heartbeat: 10 * ms, TTL: 45 * ms, Unbind: 5 * ms, RaftHeartbeat: 15 * ms, RaftElection: 15 * ms,
@@ -115,11 +115,12 @@ func (t Timing) Check() []Problem {
 }
 
 // SurvivesLeader reports whether the death of the Raft leader costs the groups of other nodes nothing, given a round
-// trip time between nodes and the 99th percentile of an append to Raft's store. Raft needs up to three heartbeat
-// timeouts until a follower stands, one election, and about eight appends until the new leader can confirm leases. The
-// two durations returned are what the lease leaves and what an election may need.
+// trip time between nodes and the 99th percentile of an append to Raft's store. A follower stands one and a half heartbeat
+// timeouts after the last heartbeat at the latest, for which another quarter is allowed; then come one election, with one
+// that nobody wins allowed for, and about eight appends until the new leader can confirm leases. The two durations
+// returned are what the lease leaves and what an election may need.
 func (t Timing) SurvivesLeader(rtt, storeP99 time.Duration) (ok bool, left, needed time.Duration) {
 	left = t.TTL - t.Unbind - t.Heartbeat - rtt
-	needed = 3*t.RaftHeartbeat + t.RaftElection + 8*storeP99
+	needed = 7*t.RaftHeartbeat/4 + t.RaftElection + 8*storeP99
 	return left >= needed, left, needed
 }
