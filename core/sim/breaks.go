@@ -57,8 +57,8 @@ const (
 	NoWaitAtStart
 	// OldSnapshot brings the ledger of a node back to a state that it has left behind.
 	OldSnapshot
-	// NoCompareAndSet applies grants whatever epoch they follow.
-	NoCompareAndSet
+	// OldOffice lets proposals count although the office in which they were decided has ended.
+	OldOffice
 	// GenerousFence lets the kernel hold leases longer than the holder does.
 	GenerousFence
 	// VoteTwice lets voters vote as often as they are asked.
@@ -191,6 +191,9 @@ func (b Break) message(p *process, m core.Message) core.Message {
 
 // command changes what is handed to Raft.
 func (b Break) command(p *process, c core.Command) core.Command {
+	if b == OldOffice {
+		c.Office = 0
+	}
 	for i, op := range c.Ops {
 		if op.Grant == nil {
 			continue
@@ -215,29 +218,6 @@ func (b Break) command(p *process, c core.Command) core.Command {
 		ops[i].Grant = &g
 		c.Ops = ops
 	}
-	return c
-}
-
-// appended changes what the leader writes into its log.
-func (b Break) appended(p *process, c core.Command) core.Command {
-	if b != NoCompareAndSet {
-		return c
-	}
-	ops := append([]core.Op(nil), c.Ops...)
-	groups := p.ledger.View().Groups
-	for i, op := range ops {
-		switch {
-		case op.Grant != nil:
-			g := *op.Grant
-			g.Prev = groups[g.Group].Epoch
-			ops[i].Grant = &g
-		case op.Release != nil:
-			r := *op.Release
-			r.Epoch = groups[r.Group].Epoch
-			ops[i].Release = &r
-		}
-	}
-	c.Ops = ops
 	return c
 }
 
@@ -276,5 +256,5 @@ func (b Break) String() string {
 		"confirm with the term at sending", "echo any term", "report numbers without incarnation", "renew after release",
 		"two lengths of lease", "announce before bind", "unbind a step late", "deaf to MySQL's failure", "deaf to acks",
 		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
-		"no compare-and-set", "kernel more generous than holder", "two votes in a term"}[b]
+		"proposals of an old office count", "kernel more generous than holder", "two votes in a term"}[b]
 }

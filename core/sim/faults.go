@@ -120,10 +120,8 @@ func (w *world) inflict(k faultKind) {
 	case freeze:
 		n.freeze(d)
 	case suspend:
-		if n.proc != nil {
-			n.freeze(d)
-			n.deliverAfter(0, core.ClockJumped{Reason: "suspended"})
-		}
+		n.deliverAfter(0, core.ClockJumped{Reason: "suspended"})
+		n.freeze(d)
 	case clockJump:
 		if n.proc != nil {
 			n.deliverAfter(0, core.ClockJumped{Reason: "jumped"})
@@ -265,9 +263,26 @@ func (w *world) bootAfter(n *node, d time.Duration) {
 	w.after(d, n.boot)
 }
 
-// freeze stops a process, at the longest until the faults end; its kernel goes on.
+// freeze stops a process, at the longest until the faults end; its kernel goes on. All that comes for it meanwhile comes
+// when it wakes, in order.
 func (n *node) freeze(d time.Duration) {
+	if n.proc == nil {
+		return
+	}
+	gen := n.gen
 	n.frozenUntil = max(n.frozenUntil, min(n.w.now+int64(d), n.w.calm))
+	n.w.after(time.Duration(n.frozenUntil-n.w.now), func() {
+		if n.gen == gen && n.w.now >= n.frozenUntil {
+			n.wake()
+		}
+	})
+}
+
+func (n *node) wake() {
+	for _, it := range n.frozen {
+		n.w.q.push(n.w.now, it)
+	}
+	n.frozen = n.frozen[:0]
 }
 
 // disturb does what happens around the daemon: to MySQL, the link, the addresses, and what operators ask for.

@@ -237,34 +237,42 @@ func (o *oracle) applied(p *process, index int, v core.View) {
 	}
 }
 
-// unsettled returns what is not yet as it must be once all faults are over, or nothing.
-func (o *oracle) unsettled() string {
+// unsettled returns what is not yet as it must be once all faults are over, and the rule that asks for it, or nothing.
+func (o *oracle) unsettled() (Rule, string) {
 	for name, g := range o.view.Groups {
-		switch {
-		case g.Retired && g.Owner != "":
-			return fmt.Sprintf("%s is retired and %s still owns it", name, g.Owner)
-		case g.Retired:
-			continue
-		case g.Owner == "":
-			return fmt.Sprintf("nobody owns %s", name)
-		case g.Next != nil:
-			return fmt.Sprintf("the new configuration of %s has not taken effect", name)
-		}
-		owner := o.w.nodes[nodeIndex(g.Owner)]
-		for _, pre := range g.Spec.Addresses {
-			if a := addressIndex(pre.Addr()); !owner.kern.answers(a) || owner.kern.addrs[a].epoch != g.Epoch {
-				return fmt.Sprintf("%s owns %s in epoch %d and does not answer for %v in that epoch", g.Owner, name, g.Epoch, pre.Addr())
-			}
+		if why := o.unserved(name, g); why != "" {
+			return I6, why
 		}
 	}
 	if v := o.w.newest.Version; o.view.Config.Version != v {
-		return fmt.Sprintf("the ledger has configuration %d, the files %d", o.view.Config.Version, v)
+		return I6, fmt.Sprintf("the ledger has configuration %d, the files %d", o.view.Config.Version, v)
 	}
 	for _, n := range o.w.nodes {
 		for a := range n.kern.addrs {
 			if c := &n.kern.addrs[a]; c.bound && c.ours && o.ownerOf(a) != n.id {
-				return fmt.Sprintf("%s still has %v bound", n.name, address(a))
+				return I9, fmt.Sprintf("%s still has %v bound", n.name, address(a))
 			}
+		}
+	}
+	return 0, ""
+}
+
+// unserved returns why a group is not served as it must be, or nothing.
+func (o *oracle) unserved(name core.GroupName, g core.GroupState) string {
+	switch {
+	case g.Retired && g.Owner != "":
+		return fmt.Sprintf("%s is retired and %s still owns it", name, g.Owner)
+	case g.Retired:
+		return ""
+	case g.Owner == "":
+		return fmt.Sprintf("nobody owns %s", name)
+	case g.Next != nil:
+		return fmt.Sprintf("the new configuration of %s has not taken effect", name)
+	}
+	owner := o.w.nodes[nodeIndex(g.Owner)]
+	for _, pre := range g.Spec.Addresses {
+		if a := addressIndex(pre.Addr()); !owner.kern.answers(a) || owner.kern.addrs[a].epoch != g.Epoch {
+			return fmt.Sprintf("%s owns %s in epoch %d and does not answer for %v in that epoch", g.Owner, name, g.Epoch, pre.Addr())
 		}
 	}
 	return ""

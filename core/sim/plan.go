@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/remora-ha/remora/core"
@@ -70,9 +71,10 @@ func (w *world) makePlan() {
 	}
 	p.faultEvery = unit / time.Duration(1+d.IntN(6))
 	p.faultsFor = unit * time.Duration(6+d.IntN(11))
-	p.faults = w.opt.faults
-	if p.faults == nil {
+	if p.faults = w.opt.faults; p.faults == nil {
 		w.chooseFaults()
+	} else if slices.Max(p.faults) >= kill {
+		p.kernelLease = true
 	}
 	base := d.between(20*time.Microsecond, unit/60)
 	w.net = network{base: base, jitter: base / time.Duration(1+d.IntN(8)), longMax: unit}

@@ -19,6 +19,7 @@ type node struct {
 	proc        *process // nil while none runs
 	history     []*process
 	frozenUntil int64
+	frozen      []item // what waits for a frozen process, in order
 	diskStall   int64
 	newsStall   int64 // until then Raft's news and committed entries do not get through to the machine
 	snapshotAt  int   // up to which entry the disk has a snapshot of the ledger
@@ -83,7 +84,6 @@ func (n *node) run() {
 	}
 	n.proc = p
 	n.history = append(n.history, p)
-	n.frozenUntil = 0
 	w.rebuild(p.ledger, n.raft.log, n.snapshotAt)
 	start := n.clock.at(w.now)
 	longest := max(w.plan.timing.TTL, p.ledger.View().Longest.Duration(), n.file.TTL.Duration())
@@ -205,7 +205,7 @@ func (p *process) do(a core.Action) {
 // end ends the process at once, as SIGKILL does. What it has put into the kernel stays there.
 func (n *node) end(how string) {
 	n.w.trace.line(n, how, "")
-	n.proc, n.frozenUntil = nil, 0
+	n.proc, n.frozenUntil, n.frozen = nil, 0, n.frozen[:0]
 	n.gen++
 }
 

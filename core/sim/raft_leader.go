@@ -79,7 +79,6 @@ func (r *raft) propose(cmd core.Command) {
 		r.n.deliverAfter(0, core.ProposalFailed{ID: cmd.ID, Known: true, Reason: "not the leader"})
 		return
 	}
-	cmd = r.w().opt.Break.appended(r.n.proc, cmd)
 	r.append(&cmd)
 }
 

@@ -1,8 +1,10 @@
 package sim
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,12 +17,13 @@ type Summary struct {
 	Virtual time.Duration
 	Real    time.Duration
 	Stats   Stats
-	// Failures are the runs in which a rule did not hold, in the order in which they were found.
+	// Failures are the runs in which a rule did not hold, by seed.
 	Failures []*Failure
 }
 
 // Search runs the seeds first, first+1, ... with the given options on all processors. It ends after count seeds, and
-// earlier once there are stopAfter failures, if that is not 0.
+// earlier once there are stopAfter failures, if that is not 0. All seeds before one that was run were run too, so the
+// first failure is the same each time.
 func Search(first, count uint64, stopAfter int, opt Options) Summary {
 	var (
 		mu   sync.Mutex
@@ -53,6 +56,7 @@ func Search(first, count uint64, stopAfter int, opt Options) Summary {
 	}
 	wg.Wait()
 	sum.Real = time.Since(begin)
+	slices.SortFunc(sum.Failures, func(a, b *Failure) int { return cmp.Compare(a.Seed, b.Seed) })
 	return sum
 }
 

@@ -157,8 +157,8 @@ func (w *world) dispatch(it item) {
 	if n.proc == nil || it.gen != 0 && it.gen != n.gen {
 		return
 	}
-	if w.now < n.frozenUntil {
-		w.q.push(n.frozenUntil, it)
+	if w.now < n.frozenUntil || len(n.frozen) > 0 {
+		n.frozen = append(n.frozen, it)
 		return
 	}
 	switch it.kind {
@@ -198,7 +198,7 @@ func (w *world) check() {
 		return
 	}
 	w.keepCalm()
-	why := w.or.unsettled()
+	rule, why := w.or.unsettled()
 	if why == "" {
 		w.settledFor++
 		w.over = w.settledFor == 3
@@ -206,7 +206,8 @@ func (w *world) check() {
 	}
 	w.settledFor = 0
 	if w.now > w.deadline() {
-		w.fail(I6, "%v after the last fault %s", time.Duration(w.now-w.calm), why)
+		w.fail(rule, "%v after the last fault %s", time.Duration(w.now-w.calm), why)
+		w.over = true
 	}
 }
 
