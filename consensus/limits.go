@@ -12,7 +12,7 @@ type limits struct {
 	handshake time.Duration // an incoming connection until it is authenticated
 	silence   time.Duration // unacknowledged data on TCP
 	rto       time.Duration // least TCP retransmission time, where the kernel can
-	pace      time.Duration // least time between two empty heartbeats to one follower
+	pace      time.Duration // between two empty heartbeats to one follower
 	again     time.Duration // until a heartbeat without an answer is sent again
 	hello     time.Duration // between two hellos on a session
 	redial    time.Duration // first pause after a failed dial; it doubles up to redialMax
@@ -44,7 +44,7 @@ func limitsOf(t core.Timing) limits {
 		redial:    bound(hb, 20*time.Millisecond, 200*time.Millisecond),
 		redialMax: bound(10*hb, 200*time.Millisecond, 2*time.Second),
 		enqueue:   bound(2*hb, 50*time.Millisecond, time.Second),
-		commit:    bound(2*hb, 100*time.Millisecond, 500*time.Millisecond),
+		commit:    bound(8*hb, 250*time.Millisecond, time.Second),
 	}
 	l.handshake = max(l.rpc, time.Second)
 	return l

@@ -17,11 +17,11 @@ type transport struct {
 	n *Node
 
 	mu   sync.Mutex
-	last map[raft.ServerID]time.Time
+	last map[raft.ServerID]uint64 // the term of the last heartbeat
 }
 
 func newTransport(n *Node, l hclog.Logger) *transport {
-	return &transport{n: n, last: map[raft.ServerID]time.Time{},
+	return &transport{n: n, last: map[raft.ServerID]uint64{},
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Logger: l, Stream: n.stream, MaxPool: maxPool, Timeout: n.lim.rpc,
 			// No pipelining: Remora's log is short, and the library takes a failed answer in a pipeline for contact.
@@ -38,7 +38,7 @@ func isHeartbeat(a *raft.AppendEntriesRequest) bool {
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
 	if isHeartbeat(a) {
-		t.pace(id)
+		t.pace(id, a.Term)
 		if t.beat(id, a, r) {
 			return nil
 		}
@@ -53,15 +53,17 @@ func (t *transport) SetHeartbeatHandler(f func(raft.RPC)) {
 	t.NetworkTransport.SetHeartbeatHandler(f)
 }
 
-// pace holds a heartbeat back so that a follower gets one in each pace at most. The library would send ten to twenty in
-// each heartbeat timeout, which costs more processor time than all else that an idle daemon does.
-func (t *transport) pace(id raft.ServerID) {
+// pace holds a heartbeat back so that a follower gets one in each pace at most, and all followers get theirs at the same
+// time: waking up costs an idle daemon more than anything that it does. The library would send ten to twenty in each
+// heartbeat timeout. The first of a term goes at once.
+func (t *transport) pace(id raft.ServerID, term uint64) {
 	t.mu.Lock()
-	wait := t.n.lim.pace - time.Since(t.last[id])
-	t.last[id] = time.Now().Add(max(wait, 0))
+	first := t.last[id] != term
+	t.last[id] = term
 	t.mu.Unlock()
-	if wait > 0 {
-		t.n.pause(wait)
+	if !first {
+		since := time.Since(t.n.opened)
+		t.n.pause((since/t.n.lim.pace+1)*t.n.lim.pace - since)
 	}
 }
 

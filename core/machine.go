@@ -271,6 +271,9 @@ func (m *Machine) report() {
 	m.seq++
 	m.sent[m.seq%sentRing] = sentReport{seq: m.seq, at: m.now, ttl: m.ttl()}
 	m.nextReport = m.now.Add(m.opt.Timing.Heartbeat)
+	if len(m.held) == 0 { // nothing is to be renewed, and a lease that rests on a report of this age is long enough
+		m.nextReport = m.nextReport.Add(m.opt.Timing.Heartbeat)
+	}
 	r := Report{
 		Incarnation: m.opt.Incarnation, Seq: m.seq, Health: m.health, Leaving: m.stopping != 0,
 		Starting: m.opt.Ready.After(m.now), DryRun: m.opt.DryRun, Release: m.opt.Release,
@@ -353,9 +356,10 @@ func (m *Machine) everyone() []NodeName {
 	return names
 }
 
-// recent reports whether a peer was heard so lately that its word counts: three heartbeats.
+// recent reports whether a peer was heard so lately that its word counts: four heartbeats, which are two reports of a node
+// that holds nothing.
 func (m *Machine) recent(p *peer) bool {
-	return p != nil && p.heard && m.now.Sub(p.at) <= 3*m.opt.Timing.Heartbeat
+	return p != nil && p.heard && m.now.Sub(p.at) <= 4*m.opt.Timing.Heartbeat
 }
 
 // wake returns when the machine next has something to do by itself.

@@ -12,8 +12,14 @@ import (
 	"time"
 )
 
-// An idle daemon costs less than 2 % of a core and 60 MB.
+// An idle daemon costs less than 2 % of a core and 60 MB. What it costs is waking up, some hundred times a second, and on
+// a virtual machine without much to do that can be a hundred microseconds each time. So there is a yardstick beside it: a
+// process that wakes up as often for nothing. Where that alone costs 1 % or more, the daemons may cost two and a half times as much.
 func TestIdleCost(t *testing.T) {
+	yardstick := exec.Command(os.Args[0])
+	yardstick.Env = append(os.Environ(), wakeUp+"=1", "GOMAXPROCS=1")
+	must(t, yardstick.Start())
+	t.Cleanup(func() { _ = yardstick.Process.Kill(); _ = yardstick.Wait() })
 	l := raise(t, nil)
 	must(t, l.StartServers(within(t)))
 	must(t, l.StartDaemons())
@@ -21,6 +27,7 @@ func TestIdleCost(t *testing.T) {
 	const span = 10 * time.Second
 	type usage struct{ cpu, at time.Duration }
 	before := map[string]usage{}
+	idle := ticks(t, yardstick.Process.Pid)
 	start := time.Now()
 	for _, n := range l.Nodes() {
 		u, err := n.Daemon().Usage()
@@ -28,19 +35,51 @@ func TestIdleCost(t *testing.T) {
 		before[n.Name] = usage{u.CPU, time.Since(start)}
 	}
 	time.Sleep(span) // the measured span itself
+	bare := 100 * float64(ticks(t, yardstick.Process.Pid)-idle) / float64(time.Since(start))
+	limit := max(2, 2.5*bare)
+	t.Logf("waking up %d times a second for nothing costs %.2f %% of a core here", time.Second/wakeEvery, bare)
 	for _, n := range l.Nodes() {
 		u, err := n.Daemon().Usage()
 		must(t, err)
 		b := before[n.Name]
 		share := 100 * float64(u.CPU-b.cpu) / float64(time.Since(start)-b.at)
 		t.Logf("%s: %.2f %% of a core, %.1f MB resident", n.Name, share, float64(u.RSS)/1e6)
-		if share >= 2 {
-			t.Errorf("%s idles at %.2f %% of a core", n.Name, share)
+		if share >= limit {
+			t.Errorf("%s idles at %.2f %% of a core, the limit here is %.2f %%", n.Name, share, limit)
 		}
 		if u.RSS >= 60e6 {
 			t.Errorf("%s has %.1f MB resident", n.Name, float64(u.RSS)/1e6)
 		}
 	}
+}
+
+// wakeUp is set for a test binary that is to be the yardstick.
+const wakeUp = "REMORA_E2E_WAKE_UP"
+
+// wakeEvery is about the mean time between two awakenings of a daemon.
+const wakeEvery = 5 * time.Millisecond
+
+// wake wakes up again and again, for a minute at most.
+func wake() {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); {
+		time.Sleep(wakeEvery)
+	}
+}
+
+// ticks returns the processor time of a process.
+func ticks(t *testing.T, pid int) time.Duration {
+	t.Helper()
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	must(t, err)
+	fields := strings.Fields(string(b[strings.LastIndexByte(string(b), ')')+2:]))
+	const user, system, hz = 11, 12, 100 // counted from the state, which is field 3 of proc(5)
+	sum := 0
+	for _, f := range []string{fields[user], fields[system]} {
+		n, err := strconv.Atoi(f)
+		must(t, err)
+		sum += n
+	}
+	return time.Duration(sum) * time.Second / hz
 }
 
 // Through a takeover no daemon runs another program.

@@ -17,7 +17,13 @@ import (
 // binary is the remora under test: the one that REMORA_BIN names, else one built for the test.
 var binary string
 
-func TestMain(m *testing.M) { os.Exit(run(m)) }
+func TestMain(m *testing.M) {
+	if os.Getenv(wakeUp) != "" {
+		wake()
+		return
+	}
+	os.Exit(run(m))
+}
 
 func run(m *testing.M) int {
 	if binary = os.Getenv("REMORA_BIN"); binary == "" {
