@@ -35,7 +35,7 @@ type Step struct {
 	Watch time.Duration
 }
 
-// leadIn is how long before a step the client's answers are counted already.
+// leadIn is how far before a step the client's last answer is looked for. A gap that had ended by then is not the step's.
 const leadIn = 50 * time.Millisecond
 
 // Run does a step and reports what was seen, also when it failed. The client stream must run.
@@ -66,7 +66,7 @@ func (l *Lab) Run(ctx context.Context, s Step) (Report, error) {
 }
 
 func (l *Lab) fillReport(r *Report) error {
-	from := r.Zero.Add(-leadIn)
+	from := lastAnswer(l.Stream().Attempts(r.Zero.Add(-leadIn)), r.Zero)
 	r.After = l.Holder(l.VIP())
 	r.Client = l.Stream().Stats(from, r.Until)
 	addrs, err1 := l.AddrEvents()
@@ -81,6 +81,17 @@ func (l *Lab) fillReport(r *Report) error {
 	_, err4 := l.Stream().Late()
 	r.Events = sortEvents(slices.Concat(l.Events(r.Zero, r.Until), daemons, r.clientEvents()))
 	return errors.Join(err1, err2, err3, err4)
+}
+
+// lastAnswer returns when the last answer before zero came, or the beginning of the lead-in if none did.
+func lastAnswer(attempts []Attempt, zero time.Time) time.Time {
+	last := zero.Add(-leadIn)
+	for _, a := range attempts {
+		if a.Result == Answered && a.End.Before(zero) && a.End.After(last) {
+			last = a.End
+		}
+	}
+	return last
 }
 
 // clientEvents returns the answers at both ends of the client's gap.
