@@ -15,7 +15,7 @@
 // A grant in the ledger names a node, a process of it (its incarnation) and a report of that process. The lease lasts TTL
 // from the moment at which that report was sent. Each later report asks for a renewal; the arbiter acks it after a
 // confirm round, in which a majority of voters say that its term is still theirs. Giving up has one order: stop renewing,
-// unbind, read back that the address is gone, ask for the release. The release and the successor's grant are one entry of
+// close the fence, unbind, read back that the address is gone, ask for the release. The release and the successor's grant are one entry of
 // the log. Without a release the arbiter waits until the last lease that it may have given is over, and the margin.
 //
 // # Invariants
@@ -33,6 +33,6 @@
 //	I9  What Remora put into the kernel it finds again, and removes nothing else's.
 //	I10 One writer: with promotion, a node is made writable only after the old writer is read-only, dead or fenced.
 //
-// I8 holds to the second by now (the kernel's lifetime of the address), not to the end of the lease. I10 concerns
-// promotion, which this release does not have.
+// I8 is the work of the fence that netio builds in the kernel; the machine's part is the order of Arm and Send. I10
+// concerns promotion, which this release does not have.
 package core
