@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
 
@@ -51,12 +52,17 @@ func watchARP(sw *Namespace, hosts []*Host, vips []netip.Prefix, note func(Event
 }
 
 func (w *arpWatch) open(index int) (err error) {
+	filter, err := arpWatchFilter()
+	if err != nil {
+		return err
+	}
 	proto := bigEndian16(unix.ETH_P_ARP)
 	w.sock, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, int(proto))
 	if err != nil {
 		return fmt.Errorf("open a packet socket: %w", err)
 	}
 	err = errors.Join(
+		unix.SetsockoptSockFprog(w.sock, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, filter),
 		unix.SetsockoptInt(w.sock, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
 		unix.SetsockoptInt(w.sock, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 1<<20),
 		// Promiscuous, or the bridge would keep unicast frames between its ports to itself.
@@ -68,6 +74,21 @@ func (w *arpWatch) open(index int) (err error) {
 		return fmt.Errorf("set up the packet socket on %s: %w", bridgeName, err)
 	}
 	return nil
+}
+
+// arpWatchFilter keeps out what probers ask and are told, a thousand frames a second.
+func arpWatchFilter() (*unix.SockFprog, error) {
+	pool, mask := word(hostAddr4(hostAsker)), ^uint32(askers-1)
+	return assemble(
+		bpf.LoadAbsolute{Off: etherLen + 14, Size: 4}, // sender
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: pool, SkipTrue: 4},
+		bpf.LoadAbsolute{Off: etherLen + 24, Size: 4}, // target
+		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: mask},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: pool, SkipTrue: 1},
+		bpf.RetConstant{Val: 0xffff},
+		bpf.RetConstant{Val: 0},
+	)
 }
 
 func bigEndian16(v uint16) uint16 {

@@ -37,6 +37,7 @@ type Lab struct {
 	streamMu sync.Mutex
 	stream   *Stream
 	queries  *Queries
+	probers  []*Prober
 
 	eventMu sync.Mutex
 	events  []Event
@@ -211,6 +212,9 @@ func (l *Lab) stopObservers() {
 	}
 	if l.queries != nil {
 		l.queries.Stop()
+	}
+	for _, p := range l.probers {
+		p.Stop()
 	}
 	if l.addrs != nil {
 		l.addrs.close()

@@ -155,3 +155,15 @@ func linkIndex(ns *Namespace, name string) (int, error) {
 	})
 	return index, err
 }
+
+// AddInterface gives the node a second interface on the bridge, without an address, and returns its hardware address.
+func (n *Node) AddInterface(ctx context.Context, name string) (net.HardwareAddr, error) {
+	port := "q-" + n.Name
+	mac := net.HardwareAddr{0x02, 0x77, 0, 0, 1, byte(n.number)}
+	batch := fmt.Sprintf("link add %s type veth peer name %s address %s netns %s\nlink set %s master %s up\n",
+		port, name, mac, n.NS.Name, port, bridgeName)
+	if err := run(ctx, batch, "ip", "-n", n.sw.Name, "-batch", "-"); err != nil {
+		return nil, fmt.Errorf("add interface %s to %s: %w", name, n.Name, err)
+	}
+	return mac, setLink(n.NS, name, true)
+}

@@ -1,0 +1,167 @@
+package lab
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// AnswerKind says how a node answered for an address.
+type AnswerKind uint8
+
+// The kinds of answers, each to a question of its own.
+const (
+	AnswerARP  AnswerKind = iota // a reply to a request, RFC 826
+	AnswerICMP                   // an echo reply, RFC 792
+	AnswerTCP                    // a SYN-ACK, or a reset, to a SYN
+	answerKinds
+)
+
+// String returns "ARP", "ICMP" or "TCP".
+func (k AnswerKind) String() string {
+	names := [answerKinds]string{"ARP", "ICMP", "TCP"}
+	if k < answerKinds {
+		return names[k]
+	}
+	return fmt.Sprintf("answer %d", uint8(k))
+}
+
+// Answer is one answer of a node for an address. At some moment from Sent to Received the node answered for it.
+type Answer struct {
+	Node string
+	Kind AnswerKind
+	// Sent is just before the question was handed to the kernel.
+	Sent time.Time
+	// Received is the kernel's time stamp of the answer.
+	Received time.Time
+}
+
+// Answers are what a [Prober] has seen, in any order.
+type Answers []Answer
+
+// spellGap is how long a node must be silent for its answers afterwards to count as a holding of its own. It is much
+// longer than the time between two questions, also on a busy machine, and shorter than any return of an address.
+const spellGap = 50 * time.Millisecond
+
+// Spell is a time for which a node answered without a pause.
+type Spell struct {
+	Node        string
+	First, Last time.Time // when the first answer and the last one were received
+	Count       int       // answers
+
+	answers []Answer // in the order in which their questions were sent
+}
+
+// Spells returns the times for which nodes answered, in the order of their first answers.
+func (as Answers) Spells() []Spell {
+	sorted := slices.SortedStableFunc(slices.Values(as), func(a, b Answer) int { return a.Sent.Compare(b.Sent) })
+	var spells []Spell
+	latest := map[string]int{}
+	for _, a := range sorted {
+		i, known := latest[a.Node]
+		if !known || a.Sent.Sub(spells[i].Last) > spellGap {
+			i = len(spells)
+			latest[a.Node] = i
+			spells = append(spells, Spell{Node: a.Node, First: a.Received, Last: a.Received})
+		}
+		s := &spells[i]
+		s.answers = append(s.answers, a)
+		s.Count++
+		if a.Received.Before(s.First) {
+			s.First = a.Received
+		}
+		s.Last = later(s.Last, a.Received)
+	}
+	slices.SortStableFunc(spells, func(a, b Spell) int { return a.First.Compare(b.First) })
+	return spells
+}
+
+// DoubleAnswer is a time for which two nodes answered for one address.
+type DoubleAnswer struct {
+	Old, New string
+	// From is when the first answer of New was received, To when Old or New was last seen to answer, whichever stopped
+	// first, but not before From.
+	From, To time.Time
+	// Count is the number of answers of Old to questions that were sent after From, Kinds what they were.
+	Count int
+	Kinds []AnswerKind
+}
+
+// Duration returns for how long both are known to have answered.
+func (d DoubleAnswer) Duration() time.Duration { return d.To.Sub(d.From) }
+
+// String returns who answered together with whom, for how long and how.
+func (d DoubleAnswer) String() string {
+	return fmt.Sprintf("%s answered %d questions (%v) sent after the first answer of %s, for %v", d.Old, d.Count, d.Kinds,
+		d.New, d.Duration())
+}
+
+// DoubleAnswers returns every time for which a node answered a question that was sent after another node had begun to
+// answer. A node that had been silent, and answers after the other's last answer, has got the address back.
+func (as Answers) DoubleAnswers() []DoubleAnswer {
+	spells := as.Spells()
+	var found []DoubleAnswer
+	for i, old := range spells {
+		for _, next := range spells[i+1:] {
+			if next.Node == old.Node || next.First.After(old.Last) {
+				continue
+			}
+			if d, ok := overlap(old, next); ok {
+				found = append(found, d)
+			}
+		}
+	}
+	return found
+}
+
+// overlap compares two spells of which next began later.
+func overlap(old, next Spell) (DoubleAnswer, bool) {
+	d := DoubleAnswer{Old: old.Node, New: next.Node, From: next.First, To: next.First}
+	for _, a := range old.answers {
+		if !a.Sent.After(next.First) {
+			continue
+		}
+		d.Count++
+		if !slices.Contains(d.Kinds, a.Kind) {
+			d.Kinds = append(d.Kinds, a.Kind)
+		}
+		if !a.Received.After(next.Last) {
+			d.To = later(d.To, a.Received)
+		}
+	}
+	slices.Sort(d.Kinds)
+	return d, d.Count > 0
+}
+
+// Last returns the last answer of a node that was received between from and to, and whether there is one.
+func (as Answers) Last(node string, from, to time.Time) (last Answer, ok bool) {
+	for _, a := range as {
+		if a.Node == node && !a.Received.Before(from) && !a.Received.After(to) && (!ok || a.Received.After(last.Received)) {
+			last, ok = a, true
+		}
+	}
+	return last, ok
+}
+
+// FirstBut returns the first answer after from of a node other than the named one, and whether there is one.
+func (as Answers) FirstBut(node string, from time.Time) (first Answer, ok bool) {
+	for _, a := range as {
+		if a.Node != node && a.Received.After(from) && (!ok || a.Received.Before(first.Received)) {
+			first, ok = a, true
+		}
+	}
+	return first, ok
+}
+
+// Silence returns the longest time from one moment to another for which nobody answered.
+func (as Answers) Silence(from, to time.Time) time.Duration {
+	sorted := slices.SortedStableFunc(slices.Values(as), func(a, b Answer) int { return a.Received.Compare(b.Received) })
+	longest, last := time.Duration(0), from
+	for _, a := range sorted {
+		if a.Received.Before(from) || a.Received.After(to) {
+			continue
+		}
+		longest, last = max(longest, a.Received.Sub(last)), a.Received
+	}
+	return max(longest, to.Sub(last))
+}
