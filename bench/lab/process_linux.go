@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -194,4 +195,22 @@ func (id processID) kill(wait time.Duration) error {
 		time.Sleep(5 * time.Millisecond)
 	}
 	return nil
+}
+
+// Stopped reports whether every thread of the process has been stopped by a signal.
+func (p *Process) Stopped() (bool, error) {
+	tasks, err := filepath.Glob("/proc/" + strconv.Itoa(p.Pid()) + "/task/*/stat")
+	if err != nil {
+		return false, fmt.Errorf("look at the threads of %s: %w", p.What, err)
+	}
+	for _, path := range tasks {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue // it has just ended
+		}
+		if stat, err := parseStat(string(text)); err != nil || stat.state != 'T' {
+			return false, err
+		}
+	}
+	return len(tasks) > 0, nil
 }
