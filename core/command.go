@@ -23,7 +23,6 @@ type Op struct {
 	Release    *Release    `json:"release,omitempty"`
 	Move       *Move       `json:"move,omitempty"`
 	Pause      *Pause      `json:"pause,omitempty"`
-	Recover    *Recover    `json:"recover,omitempty"`
 }
 
 // TakeOffice opens the term of an arbiter. The term under which it is committed is the only one in which that arbiter
@@ -73,10 +72,4 @@ type Pause struct {
 	Group  GroupName `json:"group"`
 	On     bool      `json:"on"`
 	Reason string    `json:"reason"`
-}
-
-// Recover raises the epochs of all groups by 2^20 and drops their owners, after an operator has rebuilt a cluster whose
-// majority was lost for good.
-type Recover struct {
-	Reason string `json:"reason"`
 }

@@ -168,8 +168,6 @@ func formatOp(op Op) string {
 		return fmt.Sprintf("move %s/%d to %s (%s)", op.Move.Group, op.Move.Epoch, op.Move.To, op.Move.Reason)
 	case op.Pause != nil:
 		return fmt.Sprintf("pause %s on=%t", op.Pause.Group, op.Pause.On)
-	case op.Recover != nil:
-		return "recover"
 	}
 	return "nothing"
 }

@@ -173,7 +173,6 @@ func TestI3_LosingTheRightUnbindsAtOnce(t *testing.T) {
 			v.Groups["writer"] = g
 			return s.step(Restored{View: v})
 		}},
-		{"recovery", func(s *solo) []Action { return s.commit(Op{Recover: &Recover{Reason: "test"}}) }},
 		{"a clock that jumped", func(s *solo) []Action { return s.step(ClockJumped{Reason: "test"}) }},
 		{"shutdown", func(s *solo) []Action { return s.step(ShutdownAsked{}) }},
 		{"the end of the lease", func(s *solo) []Action { return s.later(s.last().Sub(s.now)) }},

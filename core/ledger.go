@@ -151,9 +151,6 @@ func (l *Ledger) apply(index Index, term Term, c Command, op Op) Outcome {
 		return l.change(op.Move.Group, index, c, e, func(g *GroupState, e *Entry) string { return l.move(g, e, *op.Move) })
 	case op.Pause != nil:
 		return l.change(op.Pause.Group, index, c, e, func(g *GroupState, e *Entry) string { return pause(g, e, *op.Pause) })
-	case op.Recover != nil:
-		l.recover(index, c)
-		e.Kind, e.Reason = KindRecover, op.Recover.Reason
 	default:
 		return Outcome{Refused: "operation without content"}
 	}
@@ -284,12 +281,15 @@ func pause(g *GroupState, e *Entry, op Pause) string {
 	return ""
 }
 
-func (l *Ledger) recover(index Index, c Command) {
+// Recover raises the epochs of all groups by 2^20 and drops their owners. It is for the ledger of a node that goes on
+// alone after the majority was lost for good, while no process uses it: nothing that the lost ones may have granted is as
+// new as what comes after. at is for people, in Unix milliseconds.
+func (l *Ledger) Recover(by NodeName, at int64, reason string) {
 	for name, g := range l.view.Groups {
-		g.Index, g.Epoch, g.Owner, g.Move, g.Since = index, g.Epoch+recoverStep, "", nil, c.At
-		g.Reason = "recovered"
+		g.Epoch, g.Owner, g.Move, g.Since, g.Reason = g.Epoch+recoverStep, "", nil, at, reason
 		l.view.Groups[name] = g
 	}
+	l.remember(Entry{Index: l.view.Index, At: at, Kind: KindRecover, Node: by, Reason: reason})
 }
 
 // change adopts the spec that waited for the end of the holding. Nobody has served what it binds.

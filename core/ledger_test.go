@@ -190,7 +190,7 @@ func TestLedgerLongestLease(t *testing.T) {
 
 func TestI7_RecoveryRaisesEveryEpoch(t *testing.T) {
 	l := ledgerWith(configureOp(ledgerConfig(1, "10.0.0.1/32", "10.0.0.2/32")), grantOf("writer", 0, "n1"))
-	apply(l, Op{Recover: &Recover{Reason: "test"}})
+	l.Recover("n1", 0, "test")
 	for name, want := range map[GroupName]Epoch{"writer": 1 + 1<<20, "spare": 1 << 20} {
 		if g := l.View().Groups[name]; g.Epoch != want || g.Owner != "" {
 			t.Errorf("%s is in epoch %d of %q, want %d of nobody", name, g.Epoch, g.Owner, want)
@@ -256,9 +256,6 @@ func randomOp(r *rand.Rand, v View) Op {
 	case 4:
 		return Op{TakeOffice: &TakeOffice{Node: n, Incarnation: 1}}
 	case 5:
-		if r.IntN(20) == 0 {
-			return Op{Recover: &Recover{Reason: "random"}}
-		}
 		return Op{}
 	case 6, 7:
 		return releaseOf(g, e, r.IntN(2) == 0)

@@ -240,3 +240,42 @@ func TestFollow(t *testing.T) {
 	must(t, err)
 	neverTwo(t, l)
 }
+
+// Two of three nodes are lost for good: the third gives up, is told to go on alone, and serves; the others join anew.
+func TestRecover(t *testing.T) {
+	l := up(t, nil)
+	left := l.Nodes()[0]
+	before, err := left.Status(within(t))
+	must(t, err)
+	for _, n := range others(l, left.Name) {
+		must(t, n.KillDaemon())
+		must(t, os.RemoveAll(n.StateDir()))
+		must(t, os.MkdirAll(n.StateDir(), 0o700))
+	}
+	eventually(t, "the address is given up without a majority", func() bool {
+		hs := holders(t, l, l.VIP())
+		return len(hs) == 0 || len(hs) == 1 && hs[0] != left.Name
+	})
+	if _, err := left.Remora(within(t), "recover", "--config", left.ConfigPath(), "--node", left.Name, "--cluster", l.Name()); err == nil ||
+		!strings.Contains(err.Error(), "stop the daemon") {
+		t.Errorf("recovery beside a running daemon: %v", err)
+	}
+	must(t, left.StopDaemon())
+	if _, err := left.Remora(within(t), "recover", "--config", left.ConfigPath(), "--node", left.Name, "--cluster", "other"); err == nil {
+		t.Error("recovery of another cluster's name was not refused")
+	}
+	_, err = left.Remora(within(t), "recover", "--config", left.ConfigPath(), "--node", left.Name, "--cluster", l.Name())
+	must(t, err)
+	must(t, left.StartDaemon())
+	_, err = l.WaitOwner(within(t), left.Name)
+	must(t, err)
+	after, err := left.Status(within(t))
+	must(t, err)
+	if a, b := after.Group(lab.Group).Epoch, before.Group(lab.Group).Epoch; a < b+1<<20 {
+		t.Errorf("the epoch went from %d to %d, not up by 2^20", b, a)
+	}
+	for _, n := range others(l, left.Name) {
+		must(t, n.StartDaemon())
+	}
+	must(t, l.WaitStable(within(t)))
+}

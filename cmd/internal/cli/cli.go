@@ -148,7 +148,7 @@ First steps: 'remora pki init', 'remora pki issue NODE', 'remora config example'
 	root.AddGroup(&cobra.Group{ID: "daemon", Title: "The daemon:"}, &cobra.Group{ID: "client", Title: "Ask the daemon of this machine:"},
 		&cobra.Group{ID: "setup", Title: "Set up:"}, &cobra.Group{ID: "more", Title: "More:"})
 	a := &app{env: env}
-	a.add(root, "daemon", a.runCommand())
+	a.add(root, "daemon", a.runCommand(), a.recoverCommand())
 	a.add(root, "client", a.statusCommand(), a.switchoverCommand(), a.pauseCommand(true), a.pauseCommand(false), a.historyCommand())
 	a.add(root, "setup", a.configCommand(), a.pkiCommand())
 	a.add(root, "more", a.versionCommand())
