@@ -17,6 +17,7 @@ mariadb-install-db          mariadb-server-core
 my_print_defaults           mariadb-client-core
 mariadb                     mariadb-client-core
 strace                      strace
+nft                         nftables
 gcc                         gcc
 /usr/include/stdlib.h       libc6-dev
 '

@@ -4,6 +4,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -24,16 +25,19 @@ func timing(t *testing.T) core.Timing {
 
 // strike deals a blow to the owner and fails the test if two nodes answered or one answered beyond its lease, or if
 // nobody took over in time.
-func strike(t *testing.T, l *lab.Lab, blow lab.Blow, opts lab.ProberOptions) lab.Strike {
+func strike(t *testing.T, l *lab.Lab, opts lab.StrikeOptions) lab.Strike {
 	t.Helper()
 	must(t, l.WaitStable(within(t)))
-	s, err := l.Strike(within(t), blow, opts)
+	s, err := l.Strike(within(t), opts)
 	must(t, err)
 	t.Logf("%s: %s -> %s (owner led: %v), last answer %v after, another's first %v after; the prober paused for at most %v",
-		blow, s.Old, s.New, s.Led, s.LastAfter(), s.ServedAfter(), s.Pause)
+		s.Blow, s.Old, s.New, s.Led, s.LastAfter(), s.ServedAfter(), s.Pause)
 	tm := timing(t)
 	if err := s.Judge(tm.TTL); err != nil {
 		t.Error(err)
+	}
+	if opts.Nap > 0 {
+		return s
 	}
 	const busy = time.Second // what two busy cores may add
 	if most := tm.TTL + core.Margin(tm.TTL) + 3*tm.RaftHeartbeat + tm.RaftElection + busy; s.ServedAfter() > most {
@@ -49,7 +53,7 @@ func TestOwnerKilledOrFrozen(t *testing.T) {
 	for _, blow := range lab.Blows() {
 		t.Run(string(blow), func(t *testing.T) {
 			for range 2 {
-				s := strike(t, l, blow, lab.ProberOptions{})
+				s := strike(t, l, lab.StrikeOptions{Blow: blow})
 				if blow != lab.BlowKill {
 					givesUpFirst(t, l, s)
 				}
@@ -59,6 +63,40 @@ func TestOwnerKilledOrFrozen(t *testing.T) {
 	if hs := holders(t, l, l.VIP()); len(hs) != 1 {
 		t.Errorf("in the end the address is on %v", hs)
 	}
+}
+
+// The owner's daemon is frozen and wakes up just before its lease is over, just then, or just after: it may keep the
+// address or lose it, but never answers for it beside another node.
+func TestOwnerNaps(t *testing.T) {
+	l := up(t, nil)
+	ttl := timing(t).TTL
+	for _, nap := range []time.Duration{ttl * 7 / 10, ttl * 8 / 10, ttl * 9 / 10, ttl, ttl * 11 / 10} {
+		strike(t, l, lab.StrikeOptions{Blow: lab.BlowStop, Nap: nap})
+	}
+}
+
+// The judge of these tests sees what happens without a fence: it is taken away where nobody can put it back, and the node
+// of the frozen daemon answers on beside the new owner.
+func TestWithoutFenceTwoAnswer(t *testing.T) {
+	l := up(t, nil)
+	old := l.Node(l.Holder(l.VIP()))
+	p, err := l.StartProber(lab.ProberOptions{})
+	must(t, err)
+	must(t, p.WaitAnswers(within(t), old.Name, time.Now(), 30))
+	must(t, old.SignalDaemon(syscall.SIGSTOP))
+	_, err = old.NS.Command(t.Context(), "nft", "flush", "ruleset")
+	must(t, err)
+	next, err := l.WaitMoved(within(t), old.Name)
+	must(t, err)
+	must(t, p.WaitAnswers(within(t), next, time.Now(), 30))
+	p.Stop()
+	as, err := p.Answers()
+	must(t, err)
+	if ds := as.DoubleAnswers(); len(ds) == 0 {
+		t.Error("two nodes answered and nobody saw it")
+	}
+	must(t, old.SignalDaemon(syscall.SIGCONT))
+	must(t, l.WaitStable(within(t)))
 }
 
 // givesUpFirst fails the test unless the first thing that the woken daemon did with the group was to give it up.
@@ -133,7 +171,7 @@ func TestRulesetFlushed(t *testing.T) {
 		t.Errorf("the address went from %s to %q", owner.Name, now)
 	}
 	neverTwo(t, l)
-	strike(t, l, lab.BlowKill, lab.ProberOptions{})
+	strike(t, l, lab.StrikeOptions{Blow: lab.BlowKill})
 }
 
 // fenceRestored waits until a node says that its fence was lost, which it does when it has put it back, and looks whether
@@ -216,8 +254,10 @@ func TestStrangerClaims(t *testing.T) {
 	if !hasProblem(t, owner, "Somebody else on the link has claimed an address") {
 		t.Error("the status does not tell of the conflict")
 	}
-	if now := l.Holder(l.VIP()); now != owner.Name && now != "" {
-		t.Errorf("the address went from %s to %q", owner.Name, now)
+	s, err := owner.Status(within(t))
+	must(t, err)
+	if s.Owner() != owner.Name || !s.Group(lab.Group).BoundHere {
+		t.Errorf("the owner was %s, now it is %q, bound here: %v", owner.Name, s.Owner(), s.Group(lab.Group).BoundHere)
 	}
 	_, err = stranger.NS.Command(t.Context(), "ip", "addr", "del", vip, "dev", lab.Interface)
 	must(t, err)
@@ -249,7 +289,8 @@ func TestSecondInterface(t *testing.T) {
 	must(t, err)
 	must(t, p.WaitAnswers(within(t), door, time.Now(), 20))
 	p.Stop()
-	s := strike(t, l, lab.BlowStop, lab.ProberOptions{Extra: []lab.ProbedInterface{{Node: owner.Name, MAC: mac}}})
+	s := strike(t, l, lab.StrikeOptions{Blow: lab.BlowStop,
+		Prober: lab.ProberOptions{Extra: []lab.ProbedInterface{{Node: owner.Name, MAC: mac}}}})
 	if s.Old != owner.Name {
 		t.Errorf("the blow was for %s, it hit %s", owner.Name, s.Old)
 	}

@@ -23,16 +23,26 @@ const (
 // Blows returns all blows.
 func Blows() []Blow { return []Blow{BlowKill, BlowStop, BlowStopBoth} }
 
+// StrikeOptions say what happens to the owner.
+type StrikeOptions struct {
+	Blow Blow
+	// Nap is after what time the owner wakes up, whoever serves then; zero waits until another node serves.
+	Nap time.Duration
+	// Prober says who is asked, and how often.
+	Prober ProberOptions
+}
+
 // Strike is what was seen of one blow.
 type Strike struct {
 	Blow     Blow
-	Old, New string // who answered before and after
+	Old, New string // who answered before and after; New is empty if nobody else did
 	// Led is set if the old owner was the Raft leader too, so that there had to be an election first.
 	Led bool
 	// Zero is just before the blow, Struck when it has certainly taken effect, Woken just before the daemon was continued
 	// or started again.
 	Zero, Struck, Woken time.Time
-	// LastAsked and LastAnswer belong to the last answer of the old owner before Woken; FirstAnswer is that of another node.
+	// LastAsked and LastAnswer belong to the last answer of the old owner before Woken; FirstAnswer is another node's first
+	// after Zero.
 	LastAsked, LastAnswer, FirstAnswer time.Time
 	// Doubles are the times for which two nodes answered, until the cluster was well again.
 	Doubles []DoubleAnswer
@@ -45,11 +55,21 @@ type Strike struct {
 // LastAfter returns how long after the blow the old owner's last answer came; not more than 0 if there was none.
 func (s Strike) LastAfter() time.Duration { return s.LastAnswer.Sub(s.Zero) }
 
-// ServedAfter returns how long after the blow another node's first answer came.
-func (s Strike) ServedAfter() time.Duration { return s.FirstAnswer.Sub(s.Zero) }
+// ServedAfter returns how long after the blow another node's first answer came, 0 if none did.
+func (s Strike) ServedAfter() time.Duration {
+	if s.New == "" {
+		return 0
+	}
+	return s.FirstAnswer.Sub(s.Zero)
+}
 
-// Silence returns how long nobody answered.
-func (s Strike) Silence() time.Duration { return s.FirstAnswer.Sub(s.LastAnswer) }
+// Silence returns how long nobody answered before another node did, 0 if none did.
+func (s Strike) Silence() time.Duration {
+	if s.New == "" {
+		return 0
+	}
+	return s.FirstAnswer.Sub(s.LastAnswer)
+}
 
 // Double returns the longest time for which two nodes answered.
 func (s Strike) Double() (most time.Duration) {
@@ -78,10 +98,10 @@ func (s Strike) Judge(ttl time.Duration) error {
 // afterglow is for how long the prober goes on before the old daemon wakes up and after the cluster is well again.
 const afterglow = 200 * time.Millisecond
 
-// Strike does to the owner what the blow says, waits until another node answers, wakes the old owner up, and waits until
+// Strike does to the owner what the options say, waits until another node answers, wakes the old owner up, and waits until
 // all is well. All the time every node is asked whether it answers.
-func (l *Lab) Strike(ctx context.Context, blow Blow) (Strike, error) {
-	s := Strike{Blow: blow, Old: l.Holder(l.VIP())}
+func (l *Lab) Strike(ctx context.Context, opts StrikeOptions) (Strike, error) {
+	s := Strike{Blow: opts.Blow, Old: l.Holder(l.VIP())}
 	if s.Old == "" {
 		return s, errors.New("strike the owner: there is none")
 	}
@@ -90,18 +110,18 @@ func (l *Lab) Strike(ctx context.Context, blow Blow) (Strike, error) {
 		return s, fmt.Errorf("strike the owner: %w", err)
 	}
 	s.Led = leader == s.Old
-	p, err := l.StartProber(ProberOptions{})
+	p, err := l.StartProber(opts.Prober)
 	if err != nil {
 		return s, err
 	}
 	defer p.Stop()
-	if err := l.strike(ctx, p, &s); err != nil {
-		return s, fmt.Errorf("%s of the owner %s: %w", blow, s.Old, err)
+	if err := l.strike(ctx, p, opts.Nap, &s); err != nil {
+		return s, fmt.Errorf("%s of the owner %s: %w", s.Blow, s.Old, err)
 	}
 	return s, nil
 }
 
-func (l *Lab) strike(ctx context.Context, p *Prober, s *Strike) error {
+func (l *Lab) strike(ctx context.Context, p *Prober, nap time.Duration, s *Strike) error {
 	if err := p.WaitAnswers(ctx, s.Old, time.Now(), 30); err != nil {
 		return err
 	}
@@ -115,12 +135,13 @@ func (l *Lab) strike(ctx context.Context, p *Prober, s *Strike) error {
 		return err
 	}
 	s.Struck = time.Now()
-	next, err := p.waitAnother(ctx, s.Old, s.Zero)
-	if err != nil {
-		return err
+	if nap == 0 {
+		if err := p.waitAnother(ctx, s.Old, s.Zero); err != nil {
+			return err
+		}
+		nap = afterglow
 	}
-	s.New = next
-	if err := pause(ctx, afterglow); err != nil {
+	if err := pause(ctx, nap); err != nil {
 		return err
 	}
 	s.Woken = time.Now()
@@ -178,16 +199,16 @@ func (l *Lab) sumUp(p *Prober, s *Strike) error {
 	}
 	s.Pause = p.Pause()
 	s.Doubles = as.DoubleAnswers()
-	first, ok := as.FirstBut(s.Old, s.Zero)
-	if !ok {
-		return errors.New("nobody else answered")
-	}
-	s.FirstAnswer = first.Received
+	first, moved := as.FirstBut(s.Old, s.Zero)
+	s.New, s.FirstAnswer = first.Node, first.Received
 	last, ok := as.Last(s.Old, time.Time{}, s.Woken)
 	if !ok {
 		return errors.New("it never answered")
 	}
 	s.LastAsked, s.LastAnswer = last.Sent, last.Received
+	if !moved {
+		return nil
+	}
 	frames, err := l.ARPFrames()
 	s.Claims = slices.DeleteFunc(frames, func(f ARPFrame) bool {
 		return f.Node != s.Old || f.SenderIP != l.VIP() || f.Time.Before(s.FirstAnswer) || !f.Gratuitous()
@@ -208,22 +229,16 @@ func (p *Prober) WaitAnswers(ctx context.Context, node string, from time.Time, n
 }
 
 // waitAnother waits until a node other than the named one has answered some questions sent after a moment.
-func (p *Prober) waitAnother(ctx context.Context, node string, from time.Time) (next string, err error) {
+func (p *Prober) waitAnother(ctx context.Context, node string, from time.Time) error {
 	const some = 20
-	err = poll(ctx, 2*time.Millisecond, func() (bool, error) {
-		count, err := p.count(func(a Answer) bool {
-			other := a.Node != node && a.Sent.After(from)
-			if other {
-				next = a.Node
-			}
-			return other
-		})
+	err := poll(ctx, 2*time.Millisecond, func() (bool, error) {
+		count, err := p.count(func(a Answer) bool { return a.Node != node && a.Sent.After(from) })
 		return count >= some, err
 	})
 	if err != nil {
-		return next, fmt.Errorf("wait for answers of another node: %w", err)
+		return fmt.Errorf("wait for answers of another node: %w", err)
 	}
-	return next, nil
+	return nil
 }
 
 func (p *Prober) count(take func(Answer) bool) (n int, err error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"slices"
 	"text/tabwriter"
 	"time"
@@ -50,9 +51,22 @@ or if it answered beyond its lease.`,
 	o.flags(cmd)
 	cmd.Flags().IntVar(&o.runs, "runs", 50, "how often each scenario is repeated")
 	cmd.Flags().StringSliceVar(&o.only, "scenario", []string{string(lab.BlowKill), string(lab.BlowStop)},
-		fmt.Sprintf("what happens to the owner: some of %v", lab.Blows()))
+		fmt.Sprintf("what happens to the owner: some of %v and %s, which is a stop that ends about when the lease does", lab.Blows(), nap))
 	cmd.Flags().DurationVar(&o.limit, "timeout", 30*time.Minute, "give up after this time")
 	return cmd
+}
+
+// frozenScenario is the name of a blow, or nap.
+type frozenScenario string
+
+// nap stops the owner's daemon and lets it go on about when its lease ends, whoever serves then.
+const nap frozenScenario = "nap"
+
+func (s frozenScenario) options(timing core.Timing) lab.StrikeOptions {
+	if s != nap {
+		return lab.StrikeOptions{Blow: lab.Blow(s)}
+	}
+	return lab.StrikeOptions{Blow: lab.BlowStop, Nap: timing.TTL/2 + rand.N(timing.TTL)}
 }
 
 // strikes repeats each scenario and prints the figures, also when it has to end early.
@@ -66,9 +80,9 @@ func strikes(ctx context.Context, l *lab.Lab, o frozenOptions, timing core.Timin
 		return err
 	}
 	var errs []error
-	for _, blow := range o.only {
-		all, err := strikeOften(ctx, l, lab.Blow(blow), o.runs, timing, progress)
-		errs = append(errs, err, writeStrikes(out, blow, all, timing, o.profile))
+	for _, name := range o.only {
+		all, err := strikeOften(ctx, l, frozenScenario(name), o.runs, timing, progress)
+		errs = append(errs, err, writeStrikes(out, name, all, timing, o.profile))
 		if ctx.Err() != nil {
 			break
 		}
@@ -76,35 +90,38 @@ func strikes(ctx context.Context, l *lab.Lab, o frozenOptions, timing core.Timin
 	return errors.Join(errs...)
 }
 
-func strikeOften(ctx context.Context, l *lab.Lab, blow lab.Blow, runs int, timing core.Timing, progress io.Writer) ([]lab.Strike, error) {
+func strikeOften(ctx context.Context, l *lab.Lab, sc frozenScenario, runs int, timing core.Timing, progress io.Writer) ([]lab.Strike, error) {
 	var all []lab.Strike
 	var errs []error
 	for i := range runs {
 		if err := l.WaitStable(ctx); err != nil {
 			return all, errors.Join(append(errs, err)...)
 		}
-		s, err := l.Strike(ctx, blow)
+		s, err := l.Strike(ctx, sc.options(timing))
 		if err != nil {
 			return all, errors.Join(append(errs, err)...)
 		}
 		all = append(all, s)
 		fmt.Fprintf(progress, "%s %d/%d: %s -> %s (owner led: %v), last answer %s ms after, another's first %s ms after, double %s ms\n",
-			blow, i+1, runs, s.Old, s.New, s.Led, ms(s.LastAfter()), ms(s.ServedAfter()), ms(s.Double()))
+			sc, i+1, runs, s.Old, s.New, s.Led, ms(s.LastAfter()), ms(s.ServedAfter()), ms(s.Double()))
 		if err := s.Judge(timing.TTL); err != nil {
-			errs = append(errs, fmt.Errorf("%s %d/%d: %w", blow, i+1, runs, err))
+			errs = append(errs, fmt.Errorf("%s %d/%d: %w", sc, i+1, runs, err))
 		}
 	}
 	return all, errors.Join(errs...)
 }
 
 // writeStrikes prints the distributions for people.
-func writeStrikes(w io.Writer, blow string, all []lab.Strike, timing core.Timing, profile string) error {
+func writeStrikes(w io.Writer, name string, all []lab.Strike, timing core.Timing, profile string) error {
 	margin, election := core.Margin(timing.TTL), 3*timing.RaftHeartbeat+timing.RaftElection
-	fmt.Fprintf(w, "%s of the owner's daemon, profile %s, %d runs; lease %v, margin %v, one election up to %v, in ms:\n\n",
-		blow, profile, len(all), timing.TTL, margin, election)
+	runs := len(all)
+	all = slices.DeleteFunc(slices.Clone(all), func(s lab.Strike) bool { return s.New == "" })
+	fmt.Fprintf(w, "%s of the owner's daemon, profile %s, %d runs; lease %v, margin %v, one election up to %v.\n",
+		name, profile, runs, timing.TTL, margin, election)
 	if len(all) == 0 {
 		return nil
 	}
+	fmt.Fprintf(w, "In %d of them another node took over; of those, in ms:\n\n", len(all))
 	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(tw, "\tmin\tmedian\tp99\tmax\tbound\t")
 	row := func(name string, field func(lab.Strike) time.Duration, bound string) {
