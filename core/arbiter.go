@@ -24,6 +24,7 @@ type arbiter struct {
 	wishes   []wish
 	settleAt Instant
 	configID uint64
+	retryAt  Instant // nothing is proposed until then
 	refused  uint64  // up to which version the ledger has refused configurations
 	quiet    Instant // since when leadership could be handed to a better place
 	handed   Instant
@@ -43,6 +44,9 @@ const (
 	maxRounds = 16
 	// officeRetry spaces attempts to take office.
 	officeRetry = 50 * time.Millisecond
+	// proposeRetry is how long nothing is proposed after a proposal that came to nothing. As a rule Raft leads no more, and
+	// the news of that is on its way.
+	proposeRetry = 10 * time.Millisecond
 	// settled is how long everything must be quiet before leadership is handed to a node that owns nothing.
 	settled = time.Second
 	// handAgain spaces attempts to hand leadership on.
@@ -80,6 +84,9 @@ func (m *Machine) arbitrate() {
 		}
 		return
 	}
+	if m.now.Before(a.retryAt) {
+		return
+	}
 	m.proposeConfig()
 	for _, name := range m.groups() {
 		g, committed := m.view.Groups[name]
@@ -109,6 +116,7 @@ func (m *Machine) proposalFailed(ev ProposalFailed) {
 	case a.configID:
 		a.configID = 0
 	}
+	a.retryAt = m.now.Add(proposeRetry)
 	if !ev.Known {
 		return // it may still be committed: as long as this office lasts, nothing else is proposed for that group
 	}
@@ -332,6 +340,9 @@ func (m *Machine) arbiterWake(earlier func(Instant)) {
 	}
 	if a.term == 0 {
 		return
+	}
+	if a.retryAt.After(m.now) {
+		earlier(a.retryAt)
 	}
 	for name, g := range m.fresh {
 		if _, busy := a.inflight[name]; g.Owner != "" && !busy {

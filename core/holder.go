@@ -194,12 +194,3 @@ func (m *Machine) note(h *holding, text, reason string) {
 func (m *Machine) alarm(h *holding, text, reason string) {
 	m.do(Note{Alarm: true, Group: h.group, Epoch: h.epoch, Text: text, Reason: reason})
 }
-
-// LeaseEnd returns the end of the lease on which this node claims or serves a group, and whether it does.
-func (m *Machine) LeaseEnd(group GroupName) (Instant, bool) {
-	h := m.held[group]
-	if h == nil || !h.claiming() {
-		return 0, false
-	}
-	return h.lease, true
-}
