@@ -18,7 +18,7 @@ func (c clock) at(t int64) core.Instant { return core.Instant(c.offset + t + t*c
 
 // when returns the earliest true time at which the clock reads i or more.
 func (c clock) when(i core.Instant) int64 {
-	t := int64(float64(int64(i)-c.offset)/(1+float64(c.ppm)/1e6)) - 64
+	t := (int64(i)-c.offset)*1e6/(1e6+c.ppm) - 1
 	for c.at(t) < i {
 		t++
 	}

@@ -38,6 +38,7 @@ const (
 	suspend
 	kernelSlow
 	kernelHang
+	flush
 	kinds
 )
 
@@ -132,6 +133,8 @@ func (w *world) inflict(k faultKind) {
 		n.kern.failUntil = until
 	case kernelHang:
 		n.kern.hangUntil = until
+	case flush:
+		n.flushFence()
 	case diskStall:
 		n.diskStall = until
 	case twoLeaders:
@@ -285,6 +288,16 @@ func (n *node) wake() {
 	n.frozen = n.frozen[:0]
 }
 
+// flushFence is somebody's "nft flush ruleset", which a process that is alive puts right within milliseconds. (If it is not
+// alive, the address is open until it is: a gap that the kernel's fence leaves and that is not simulated.)
+func (n *node) flushFence() {
+	if n.proc == nil || n.w.now < n.frozenUntil {
+		return
+	}
+	n.kern.closeAll()
+	n.deliverSoon(core.FenceLost{Reason: "flushed"})
+}
+
 // disturb does what happens around the daemon: to MySQL, the link, the addresses, and what operators ask for.
 func (w *world) disturb(k faultKind, n *node, d time.Duration) {
 	switch k {
@@ -360,7 +373,8 @@ func (w *world) addByHand(n *node, a int, d time.Duration) {
 	if n.kern.addrs[a].bound {
 		return
 	}
-	n.kern.addrs[a] = kaddr{bound: true, byHand: w.now, group: n.kern.addrs[a].group, lease: n.kern.addrs[a].lease}
+	c := &n.kern.addrs[a]
+	c.bound, c.ours, c.byHand = true, false, w.now
 	n.seen(a)
 	w.after(d, func() { n.removeByHand(a) })
 }

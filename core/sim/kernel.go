@@ -2,7 +2,6 @@ package sim
 
 import (
 	"net/netip"
-	"time"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -21,8 +20,9 @@ type kaddr struct {
 	ours  bool // it carries Remora's mark
 	group int
 	epoch core.Epoch
-	// lease is the true time at which the kernel closes the fence by itself. Without the kernel lease it is not used.
-	lease int64
+	// report is what the fence makes the address point to, 0 when it is closed; shut is when it was closed last.
+	report core.Seq
+	shut   int64
 	// byHand is when a person has bound it.
 	byHand int64
 	// deleted is set when a person has removed the address while Remora held it.
@@ -33,6 +33,8 @@ type kaddr struct {
 type kernel struct {
 	n     *node
 	addrs [maxAddrs]kaddr
+	// armed are the reports that live in the fence, by number.
+	armed [maxReports]armedReport
 	// life counts the times the machine was switched on: a system call does not outlast its kernel.
 	life int
 	// pending are the system calls that a killed process was in; the process ends only when they have.
@@ -45,7 +47,7 @@ type kernel struct {
 // answers reports whether the node answers for an address now.
 func (k *kernel) answers(a int) bool {
 	c := &k.addrs[a]
-	return c.bound && c.ours && (!k.n.w.plan.kernelLease || k.n.w.now < c.lease)
+	return c.bound && c.ours && (!k.n.w.plan.kernelLease || k.alive(c.report))
 }
 
 func (k *kernel) bind(a, group int, e core.Epoch) {
@@ -85,268 +87,6 @@ func (n *node) seen(a int) {
 	c := n.kern.addrs[a]
 	ev := core.AddressSeen{Address: address(a), Present: c.bound, Ours: c.bound && c.ours}
 	w.q.push(n.netlinkAt, item{kind: processEvent, node: int8(n.id), gen: n.gen, ev: ev})
-}
-
-// holdLeases gives the kernel the ends of the machine's leases, as the fence of the kernel lease does after each step.
-func (k *kernel) holdLeases(p *process) {
-	if !k.n.w.plan.kernelLease {
-		return
-	}
-	for g := range p.watch.groups {
-		gw := &p.watch.groups[g]
-		if !gw.active {
-			continue
-		}
-		end, ok := p.m.LeaseEnd(groupName(g))
-		if !ok {
-			continue
-		}
-		at := k.n.clock.when(end)
-		if k.n.w.opt.Break == GenerousFence {
-			at += int64(k.n.w.plan.timing.TTL)
-		}
-		for _, a := range gw.spec.Addresses {
-			c := &k.addrs[addressIndex(a.Addr())]
-			closed := c.lease <= k.n.w.now
-			c.lease = at
-			if closed && k.answers(addressIndex(a.Addr())) {
-				k.n.w.or.answering(k.n, addressIndex(a.Addr()))
-			}
-		}
-	}
-}
-
-// closeFence is the first step of giving up. It needs no lock and so can not hang.
-func (k *kernel) closeFence(spec core.GroupSpec) {
-	for _, a := range spec.Addresses {
-		k.addrs[addressIndex(a.Addr())].lease = min(k.addrs[addressIndex(a.Addr())].lease, k.n.w.now)
-	}
-}
-
-// worker carries out the claims of one group one after the other.
-type worker struct {
-	queue []core.Action
-	busy  bool
-}
-
-func (p *process) claim(a core.Action) {
-	wk := &p.workers[groupIndex(groupOf(a))]
-	wk.queue = append(wk.queue, a)
-	if !wk.busy {
-		p.work(wk)
-	}
-}
-
-// work begins the next claim of a group.
-func (p *process) work(wk *worker) {
-	if len(wk.queue) == 0 {
-		wk.busy = false
-		return
-	}
-	wk.busy = true
-	a := wk.queue[0]
-	wk.queue = wk.queue[1:]
-	p.later(p.n.w.dice.about(20*time.Microsecond), func() {
-		switch a := a.(type) {
-		case core.Bind:
-			p.bind(wk, a)
-		case core.Extend:
-			p.extend(wk, a)
-		case core.Probe:
-			p.probe(wk, a)
-		case core.Announce:
-			p.announce(a)
-			p.work(wk)
-		}
-	})
-}
-
-// later runs f in this process: not while it is frozen, and never if it is gone.
-func (p *process) later(d time.Duration, f func()) {
-	p.n.w.q.push(p.n.w.now+int64(d), item{kind: processCall, node: int8(p.n.id), gen: p.gen, call: f})
-}
-
-// systemCall runs effect when the kernel gets to it and then back in the process. Half of the calls are in the kernel
-// already and are carried out even if the process is stopped or killed meanwhile; the others have passed their last
-// look at the clock and not yet begun.
-func (p *process) systemCall(giveUp bool, effect func(failed bool), back func(failed bool)) {
-	w, k := p.n.w, &p.n.kern
-	d := w.dice.about(w.plan.kernelTime)
-	failed := false
-	switch {
-	case w.now < k.hangUntil:
-		d = time.Duration(k.hangUntil-w.now) + d
-	case w.now < k.slowUntil:
-		d *= 20
-	case w.now < k.failUntil && (w.plan.kernelLease || !giveUp):
-		failed = w.dice.chance(0.7)
-	}
-	if !w.plan.kernelLease {
-		d = min(d, w.plan.timing.Unbind/2)
-	}
-	life := k.life
-	done := func() {
-		if k.life != life {
-			return
-		}
-		effect(failed)
-		p.later(w.dice.about(50*time.Microsecond), func() { back(failed) })
-	}
-	if w.dice.chance(0.5) {
-		k.pendingUntil = max(k.pendingUntil, w.now+int64(d))
-		w.after(d, done)
-	} else {
-		p.later(d, done)
-	}
-}
-
-// allowed is the last look at clock and gate before a system call that claims.
-func (p *process) allowed(g core.GroupName, e core.Epoch, notAfter core.Instant) bool {
-	if p.n.w.opt.Break == ClaimLate {
-		return true
-	}
-	return p.n.clock.at(p.n.w.now) < notAfter && e > p.gate[groupIndex(g)]
-}
-
-func (p *process) bind(wk *worker, a core.Bind) {
-	finish := func(ev core.BindDone) {
-		ev.Group, ev.Epoch = a.Group, a.Epoch
-		p.step(ev)
-		p.work(wk)
-	}
-	if !p.allowed(a.Group, a.Epoch, a.NotAfter) {
-		finish(core.BindDone{Err: "late", Late: true})
-		return
-	}
-	p.n.w.or.claims(p, a.Group, a.Epoch, a.NotAfter)
-	k := &p.n.kern
-	if p.n.w.opt.Break == ClaimEndsEarly {
-		p.later(0, func() { p.step(core.BindDone{Group: a.Group, Epoch: a.Epoch, Err: "on purpose"}) })
-	}
-	p.systemCall(false, func(failed bool) {
-		for i, pre := range a.Spec.Addresses {
-			if failed && i == len(a.Spec.Addresses)-1 {
-				return // the others of the group are bound by now
-			}
-			k.bind(addressIndex(pre.Addr()), groupIndex(a.Group), a.Epoch)
-		}
-		k.holdIfClaiming(p)
-	}, func(failed bool) {
-		switch {
-		case p.n.w.plan.gate && !p.allowed(a.Group, a.Epoch, a.NotAfter):
-			k.takeBack(a.Spec)
-			finish(core.BindDone{Err: "late", Late: true})
-		case failed:
-			finish(core.BindDone{Err: "the kernel refuses"})
-		default:
-			finish(core.BindDone{})
-		}
-	})
-}
-
-// holdIfClaiming opens the fence for what was just bound if the machine still claims it.
-func (k *kernel) holdIfClaiming(p *process) {
-	if k.n.proc == p && k.n.w.now >= k.n.frozenUntil {
-		k.holdLeases(p)
-	}
-}
-
-// takeBack removes what a late claim has done.
-func (k *kernel) takeBack(spec core.GroupSpec) {
-	for _, pre := range spec.Addresses {
-		k.remove(addressIndex(pre.Addr()))
-	}
-}
-
-func (p *process) extend(wk *worker, a core.Extend) {
-	finish := func(ev core.ExtendDone) {
-		ev.Group, ev.Epoch = a.Group, a.Epoch
-		p.step(ev)
-		p.work(wk)
-	}
-	if !p.allowed(a.Group, a.Epoch, a.NotAfter) {
-		finish(core.ExtendDone{Err: "late"})
-		return
-	}
-	p.n.w.or.claims(p, a.Group, a.Epoch, a.NotAfter)
-	absent := false
-	p.systemCall(false, func(failed bool) {
-		for _, pre := range a.Spec.Addresses {
-			absent = absent || !p.n.kern.addrs[addressIndex(pre.Addr())].ours
-		}
-	}, func(failed bool) {
-		switch {
-		case absent:
-			finish(core.ExtendDone{Err: "absent", Absent: true})
-		case failed:
-			finish(core.ExtendDone{Err: "the kernel refuses"})
-		default:
-			finish(core.ExtendDone{})
-		}
-	})
-}
-
-// probe asks the link who answers for the addresses of a group.
-func (p *process) probe(wk *worker, a core.Probe) {
-	w := p.n.w
-	ev := core.ProbeDone{Group: a.Group, Epoch: a.Epoch}
-	d := a.For
-	for _, other := range w.nodes {
-		for _, pre := range a.Spec.Addresses {
-			c := &other.kern.addrs[addressIndex(pre.Addr())]
-			answers := c.bound && (!c.ours || other.kern.answers(addressIndex(pre.Addr())))
-			if other != p.n && answers && !other.linkDown && !p.n.linkDown {
-				ev.Conflict, d = []byte{2, 0, 0, 0, 0, byte(other.id)}, time.Millisecond
-				w.conflictAt = w.now
-			}
-		}
-	}
-	p.later(d, func() {
-		p.step(ev)
-		p.work(wk)
-	})
-}
-
-func (p *process) announce(a core.Announce) {
-	if p.allowed(a.Group, a.Epoch, a.NotAfter) {
-		p.n.w.or.announced(p, a)
-	}
-}
-
-// unbind runs on a thread of its own, so that no claim can delay it. It shuts out all claims of its epoch first.
-func (p *process) unbind(a core.Unbind) {
-	w, k := p.n.w, &p.n.kern
-	g := groupIndex(a.Group)
-	if w.opt.Break == ReleaseBeforeUnbind {
-		p.later(0, func() { p.step(core.UnbindDone{Group: a.Group, Epoch: a.Epoch, Gone: true}) })
-		p.later(w.plan.timing.TTL/4, func() { p.carryUnbind(a) })
-		return
-	}
-	p.gate[g] = max(p.gate[g], a.Epoch)
-	k.closeFence(a.Spec)
-	p.carryUnbind(a)
-}
-
-func (p *process) carryUnbind(a core.Unbind) {
-	w, k := p.n.w, &p.n.kern
-	p.systemCall(true, func(failed bool) {
-		for _, pre := range a.Spec.Addresses {
-			if !failed {
-				w.or.removes(p, a, addressIndex(pre.Addr()))
-				k.remove(addressIndex(pre.Addr()))
-			}
-		}
-	}, func(failed bool) {
-		gone := true
-		for _, pre := range a.Spec.Addresses {
-			gone = gone && !k.addrs[addressIndex(pre.Addr())].bound
-		}
-		ev := core.UnbindDone{Group: a.Group, Epoch: a.Epoch, Gone: gone || w.opt.Break == FailedUnbindCounts}
-		if !ev.Gone {
-			ev.Err = "the kernel refuses"
-		}
-		p.step(ev)
-	})
 }
 
 func address(i int) netip.Addr { return netip.AddrFrom4([4]byte{10, 77, 0, byte(100 + i)}) }

@@ -153,20 +153,25 @@ func (o *oracle) granted(op *core.Grant) {
 		}
 	}
 	rec := holdingRecord{epoch: epoch, owner: to, from: o.w.now}
-	if sent, ok := o.w.nodes[to].sentAt(op.Incarnation, op.Seq); ok {
+	if sent, ok := o.w.nodes[to].outAt(op.Incarnation, op.Seq); ok {
 		rec.lease = o.w.nodes[to].clock.when(sent.Add(op.TTL.Duration()))
 	}
 	o.epochs[g] = append(o.epochs[g], rec)
 }
 
-// sent notes the leases that an ack gives.
-func (o *oracle) sent(to core.NodeName, m core.Message) {
+// sent notes when a report goes out and which leases an ack gives. What counts is the last moment before the sending: up
+// to TTL after that the kernel may hold the lease, a little longer than the holder does.
+func (o *oracle) sent(p *process, to core.NodeName, m core.Message) {
+	if r, ok := m.(core.Report); ok {
+		p.watch.sent[r.Seq%maxReports].out = p.n.clock.at(o.w.now)
+		return
+	}
 	ack, ok := m.(core.Ack)
 	if !ok {
 		return
 	}
 	n := o.w.nodes[nodeIndex(to)]
-	asked, known := n.sentAt(ack.Incarnation, ack.Seq)
+	asked, known := n.outAt(ack.Incarnation, ack.Seq)
 	if !known {
 		return
 	}
@@ -184,11 +189,11 @@ func (o *oracle) sent(to core.NodeName, m core.Message) {
 	}
 }
 
-// sentAt returns when a process of the node sent a report, by the node's clock.
-func (n *node) sentAt(inc core.Incarnation, seq core.Seq) (core.Instant, bool) {
+// outAt returns when a process of the node put a report on the wire, by the node's clock.
+func (n *node) outAt(inc core.Incarnation, seq core.Seq) (core.Instant, bool) {
 	for _, p := range slices.Backward(n.history) {
 		if p.inc == inc {
-			return p.watch.sentAt(seq)
+			return p.watch.outAt(seq)
 		}
 	}
 	return 0, false

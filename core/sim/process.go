@@ -35,16 +35,18 @@ const maxReports = 256
 
 // process is one run of the daemon: the machine, and what the agent and the edges around it do.
 type process struct {
-	n       *node
-	gen     uint32
-	inc     core.Incarnation
-	m       *core.Machine
-	ledger  *core.Ledger
-	timer   uint32
-	workers [maxGroups]worker
-	gate    [maxGroups]core.Epoch // up to which epoch claims are shut out
-	stopped bool
-	watch   watch
+	n      *node
+	gen    uint32
+	inc    core.Incarnation
+	m      *core.Machine
+	ledger *core.Ledger
+	// wakeAt is when the machine wants its next Tick, timerAt when an item of the queue looks whether it is time; 0: none.
+	wakeAt, timerAt int64
+	workers         [maxGroups]worker
+	gate            [maxGroups]core.Epoch // up to which epoch claims are shut out
+	stopped         bool
+	reports         []fencedReport // those that wait for the fence
+	watch           watch
 	broken
 }
 
@@ -70,6 +72,7 @@ func (n *node) boot() {
 			if n.w.opt.Break != KeepLeftovers {
 				n.kern.removeOurs()
 			}
+			n.kern.closeAll()
 			n.run()
 		}
 	})
@@ -93,7 +96,8 @@ func (n *node) run() {
 	if w.opt.Break == NoWaitAtStart {
 		ready = start
 	}
-	p.m = core.New(core.Options{Self: n.name, Incarnation: p.inc, Timing: w.plan.timing, Seed: w.dice.Uint64(), Start: start, Ready: ready})
+	p.m = core.New(core.Options{Self: n.name, Incarnation: p.inc, Timing: w.plan.timing, Seed: w.dice.Uint64(),
+		Fence: w.plan.kernelLease, Start: start, Ready: ready})
 	n.raft.start()
 	n.raft.commit, n.raft.handed = n.snapshotAt, n.snapshotAt
 	n.raft.mayVoteAt = 0
@@ -168,10 +172,7 @@ func (p *process) step(ev core.Event) {
 	w.trace.step(n, told, acts)
 	acts = w.opt.Break.actions(p, acts)
 	w.or.acted(p, now, acts)
-	for _, a := range acts {
-		p.do(a)
-	}
-	n.kern.holdLeases(p)
+	p.carryOut(acts)
 	w.or.after(p, now)
 	w.opt.Break.afterwards(p, ev)
 	if p.stopped {
@@ -179,16 +180,40 @@ func (p *process) step(ev core.Event) {
 	}
 }
 
+// carryOut does what the machine wants done, in order, except that a report with an Arm before it goes its own way.
+func (p *process) carryOut(acts []core.Action) {
+	var r fencedReport
+	armed := false
+	for _, a := range acts {
+		switch a := a.(type) {
+		case core.Arm:
+			r.arm, armed = a, true
+		case core.Send:
+			if _, report := a.Msg.(core.Report); report && armed {
+				r.sends = append(r.sends, a)
+			} else {
+				p.send(a)
+			}
+		default:
+			p.do(a)
+		}
+	}
+	if armed {
+		p.report(r)
+	}
+}
+
+func (p *process) send(a core.Send) {
+	msg := p.n.w.opt.Break.message(p, a.Msg)
+	p.n.w.or.sent(p, a.To, msg)
+	p.n.w.send(p.n.id, nodeIndex(a.To), msg)
+}
+
 func (p *process) do(a core.Action) {
 	n, w := p.n, p.n.w
 	switch a := a.(type) {
-	case core.Send:
-		msg := w.opt.Break.message(p, a.Msg)
-		w.or.sent(a.To, msg)
-		w.send(n.id, nodeIndex(a.To), msg)
 	case core.SetTimer:
-		p.timer++
-		w.q.push(max(w.now, n.clock.when(a.At)), item{kind: timer, node: int8(n.id), gen: n.gen, num: p.timer})
+		p.setTimer(max(w.now, n.clock.when(a.At)))
 	case core.Propose:
 		n.handProposal(a)
 	case core.Unbind:
@@ -199,6 +224,28 @@ func (p *process) do(a core.Action) {
 		w.q.push(w.now, item{kind: raftCall, node: int8(n.id), gen: n.gen, call: func() { n.raft.transferTo(nodeIndex(a.To)) }})
 	case core.Stopped:
 		p.stopped = true
+	}
+}
+
+// setTimer asks for a Tick. An item that is in the queue for an earlier time serves: it will find that it is early.
+func (p *process) setTimer(at int64) {
+	p.wakeAt = at
+	if p.timerAt == 0 || at < p.timerAt {
+		p.timerAt = at
+		p.n.w.q.push(at, item{kind: timer, node: int8(p.n.id), gen: p.gen})
+	}
+}
+
+// timerFired is called for each timer item, those that a later setting has overtaken included.
+func (p *process) timerFired() {
+	now := p.n.w.now
+	if p.timerAt <= now {
+		p.timerAt = 0
+	}
+	if now >= p.wakeAt {
+		p.step(core.Tick{})
+	} else if p.timerAt == 0 {
+		p.setTimer(p.wakeAt)
 	}
 }
 

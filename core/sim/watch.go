@@ -18,9 +18,10 @@ type watch struct {
 	jumped   bool // in this step
 }
 
+// sentReport is a report that the machine wanted sent at an instant and that went out at another, 0 if not yet.
 type sentReport struct {
-	seq core.Seq
-	at  core.Instant
+	seq     core.Seq
+	at, out core.Instant
 }
 
 // groupWatch is one group of a watch.
@@ -46,6 +47,11 @@ func (w *watch) init(p *process, ready core.Instant) {
 func (w *watch) sentAt(seq core.Seq) (core.Instant, bool) {
 	s := w.sent[seq%maxReports]
 	return s.at, s.seq == seq && seq != 0
+}
+
+func (w *watch) outAt(seq core.Seq) (core.Instant, bool) {
+	s := w.sent[seq%maxReports]
+	return s.out, s.seq == seq && s.out != 0
 }
 
 // leaseIn returns the end of the lease in an epoch as this process may reckon it.
@@ -149,7 +155,9 @@ func (o *oracle) acted(p *process, now core.Instant, acts []core.Action) {
 		switch a := a.(type) {
 		case core.Send:
 			if r, ok := a.Msg.(core.Report); ok {
-				p.watch.sent[r.Seq%maxReports] = sentReport{seq: r.Seq, at: now}
+				if r.Seq != p.watch.lastSeq {
+					p.watch.sent[r.Seq%maxReports] = sentReport{seq: r.Seq, at: now}
+				}
 				p.watch.lastSeq = r.Seq
 			}
 		case core.Unbind:
@@ -254,7 +262,7 @@ func (w *watch) mustYield(g *groupWatch, now core.Instant) string {
 }
 
 // after checks, once a step is over, that giving up was begun in the step that had the reason for it, and that nothing
-// is answered for without a lease.
+// is answered for without a lease that the arbiter counts with.
 func (o *oracle) after(p *process, now core.Instant) {
 	for i := range p.watch.groups {
 		if g := &p.watch.groups[i]; g.active {
@@ -268,8 +276,8 @@ func (o *oracle) after(p *process, now core.Instant) {
 		if !p.n.kern.answers(a) {
 			continue
 		}
-		if lease := p.watch.groups[c.group].leaseIn(c.epoch); now > lease {
-			o.w.fail(I3, "%s answers for %v in epoch %d, %v after its lease", p.n.name, address(a), c.epoch, now.Sub(lease))
+		if rec, _ := o.record(c.group, c.epoch); rec == nil || o.w.now > rec.lease {
+			o.w.fail(I3, "%s answers for %v in epoch %d without a lease", p.n.name, address(a), c.epoch)
 		}
 	}
 }

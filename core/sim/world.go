@@ -174,9 +174,7 @@ func (w *world) dispatch(it item) {
 	case processEvent:
 		n.proc.step(it.ev)
 	case timer:
-		if it.num == n.proc.timer {
-			n.proc.step(core.Tick{})
-		}
+		n.proc.timerFired()
 	case datagram:
 		n.datagramCame(int(it.from), it.msg)
 	case raftMessage:
