@@ -10,7 +10,7 @@ PKGS := ./...
 # Each test process may build laboratories of its own; two at a time are what two cores carry.
 TESTFLAGS ?= -race -count=1 -p 2 -timeout 20m
 
-.PHONY: help build deps test lint fmt demo gap clean
+.PHONY: help build deps test lint fmt demo gap frozen clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ demo: deps build ## three real MariaDB nodes, faults and a switchover before you
 
 gap: deps build ## measure the client's gap, RUNS times each
 	bin/remora-lab gap --remora bin/remora --runs $(or $(RUNS),10) --profile $(or $(PROFILE),lan) --check
+
+frozen: deps build ## kill and freeze the owner's daemon RUNS times each, and ask every node whether it still answers
+	bin/remora-lab frozen --remora bin/remora --runs $(or $(RUNS),50) --profile $(or $(PROFILE),lan)
 
 clean: ## remove what was built, and laboratories left behind
 	if [ -x bin/remora-lab ]; then bin/remora-lab sweep; fi

@@ -24,6 +24,11 @@
 //     one order. Whether two nodes held an address at once is judged by that order and is exact; the time of an event is
 //     when it was read, usually a few ten microseconds later and some milliseconds on a busy machine.
 //   - ARP: a packet socket on the bridge with the kernel's time stamps.
+//   - Prober: asks every node by its own hardware address, in unicast frames every millisecond, whether it answers ARP,
+//     ICMP and TCP for an address, and stamps the answers with the kernel's time. Who answers is what counts: an address
+//     may stay bound on a node whose daemon is dead, behind a fence that lets nobody reach it. [Answers.DoubleAnswers]
+//     finds a node that answers a question that was sent after another one's first answer. [Lab.Strike] kills or freezes
+//     the owner's daemon under its eyes.
 //   - Client: one thread with its own event loop opens a new TCP connection every millisecond or two, reads the server's
 //     greeting, which names the server, and closes. A second, slower stream logs in and asks for @@server_id.
 //

@@ -105,11 +105,9 @@ func (l *Lab) Strike(ctx context.Context, opts StrikeOptions) (Strike, error) {
 	if s.Old == "" {
 		return s, errors.New("strike the owner: there is none")
 	}
-	leader, err := l.Leader(ctx)
-	if err != nil {
-		return s, fmt.Errorf("strike the owner: %w", err)
+	if err := l.noteLeader(ctx, &s); err != nil {
+		return s, err
 	}
-	s.Led = leader == s.Old
 	p, err := l.StartProber(opts.Prober)
 	if err != nil {
 		return s, err
@@ -156,6 +154,21 @@ func (l *Lab) strike(ctx context.Context, p *Prober, nap time.Duration, s *Strik
 	}
 	p.Stop()
 	return l.sumUp(p, s)
+}
+
+// noteLeader finds out whether the owner leads. An election may be on; leadership may change afterwards.
+func (l *Lab) noteLeader(ctx context.Context, s *Strike) error {
+	var why error
+	err := poll(ctx, 20*time.Millisecond, func() (bool, error) {
+		var leader string
+		leader, why = l.Leader(ctx)
+		s.Led = leader == s.Old
+		return why == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("strike the owner: find the leader: %w", errors.Join(err, why))
+	}
+	return nil
 }
 
 // suffer deals the blow and returns when it has taken effect.
