@@ -345,8 +345,8 @@ func (m *Machine) arbiterWake(earlier func(Instant)) {
 		earlier(a.retryAt)
 	}
 	for name, g := range m.fresh {
-		if _, busy := a.inflight[name]; g.Owner != "" && !busy {
-			earlier(a.until[name])
+		if _, busy := a.inflight[name]; g.Owner != "" && !busy && a.until[name].After(m.now) {
+			earlier(a.until[name]) // once it is over, a report or an operator brings the next change
 		}
 	}
 }
