@@ -46,7 +46,7 @@ type Strike struct {
 	LastAsked, LastAnswer, FirstAnswer time.Time
 	// Doubles are the times for which two nodes answered, until the cluster was well again.
 	Doubles []DoubleAnswer
-	// Claims are the old owner's announcements after another node had begun to answer.
+	// Claims are announcements of one node while another one answered.
 	Claims []ARPFrame
 	// Pause is the longest time in which the prober asked nobody.
 	Pause time.Duration
@@ -86,8 +86,8 @@ func (s Strike) Judge(ttl time.Duration) error {
 	for _, d := range s.Doubles {
 		errs = append(errs, errors.New(d.String()))
 	}
-	if n := len(s.Claims); n > 0 {
-		errs = append(errs, fmt.Errorf("%s announced the address %d times after %s had begun to answer", s.Old, n, s.New))
+	for _, f := range s.Claims {
+		errs = append(errs, fmt.Errorf("%s announced the address %v after the %s, while another node answered", f.Node, f.Time.Sub(s.Zero), s.Blow))
 	}
 	if late := s.LastAsked.Sub(s.Struck); late > ttl {
 		errs = append(errs, fmt.Errorf("%s answered a question sent %v after the %s, the lease is %v long", s.Old, late, s.Blow, ttl))
@@ -212,20 +212,17 @@ func (l *Lab) sumUp(p *Prober, s *Strike) error {
 	}
 	s.Pause = p.Pause()
 	s.Doubles = as.DoubleAnswers()
-	first, moved := as.FirstBut(s.Old, s.Zero)
+	first, _ := as.FirstBut(s.Old, s.Zero)
 	s.New, s.FirstAnswer = first.Node, first.Received
 	last, ok := as.Last(s.Old, time.Time{}, s.Woken)
 	if !ok {
 		return errors.New("it never answered")
 	}
 	s.LastAsked, s.LastAnswer = last.Sent, last.Received
-	if !moved {
-		return nil
-	}
 	frames, err := l.ARPFrames()
-	s.Claims = slices.DeleteFunc(frames, func(f ARPFrame) bool {
-		return f.Node != s.Old || f.SenderIP != l.VIP() || f.Time.Before(s.FirstAnswer) || !f.Gratuitous()
-	})
+	s.Claims = as.FalseAnnouncements(slices.DeleteFunc(frames, func(f ARPFrame) bool {
+		return f.SenderIP != l.VIP() || !f.Gratuitous()
+	}))
 	return err
 }
 

@@ -133,6 +133,20 @@ func overlap(old, next Spell) (DoubleAnswer, bool) {
 	return d, d.Count > 0
 }
 
+// FalseAnnouncements returns the announcements that a node sent while another one answered, before them and after them.
+func (as Answers) FalseAnnouncements(frames []ARPFrame) []ARPFrame {
+	spells := as.Spells()
+	var found []ARPFrame
+	for _, f := range frames {
+		if slices.ContainsFunc(spells, func(s Spell) bool {
+			return s.Node != f.Node && f.Time.After(s.First) && f.Time.Before(s.Last)
+		}) {
+			found = append(found, f)
+		}
+	}
+	return found
+}
+
 // Last returns the last answer of a node that was received between from and to, and whether there is one.
 func (as Answers) Last(node string, from, to time.Time) (last Answer, ok bool) {
 	for _, a := range as {

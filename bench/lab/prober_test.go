@@ -82,6 +82,22 @@ func TestAnswersLookups(t *testing.T) {
 	}
 }
 
+func TestFalseAnnouncements(t *testing.T) {
+	as := slices.Concat(said("a", 0, 100), said("b", 120, 300), said("a", 310, 400))
+	tests := []struct {
+		node string
+		ms   int
+		want bool
+	}{{"a", 50, false}, {"a", 110, false}, {"a", 200, true}, {"b", 119, false}, {"b", 200, false}, {"a", 305, false},
+		{"a", 320, false}, {"b", 320, true}, {"c", 350, true}, {"c", 500, false}}
+	for _, tt := range tests {
+		got := as.FalseAnnouncements([]ARPFrame{{Node: tt.node, Time: at(tt.ms)}})
+		if (len(got) == 1) != tt.want {
+			t.Errorf("an announcement of %s at %d ms: %v, want found: %v", tt.node, tt.ms, got, tt.want)
+		}
+	}
+}
+
 func testQuestioner() questioner {
 	return questioner{mac: [6]byte{2, 0x77, 0, 0, 0, 200}, vip: testVIP, port: 3306}
 }
