@@ -134,6 +134,9 @@ func (m *Machine) unbindDone(ev UnbindDone) {
 		m.unbind(h) // a claim ended while the Unbind was on its way, perhaps after that had looked
 	default:
 		h.phase, h.retryAt = releasing, m.now
+		for _, p := range h.spec.Addresses {
+			m.seen[p.Addr()] = AddressSeen{Address: p.Addr()} // older news of it must not make it a stray
+		}
 		m.note(h, "unbound", h.why)
 		m.askRelease(h, m.fresh[h.group])
 	}
