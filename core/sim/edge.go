@@ -191,26 +191,26 @@ func (p *process) announce(a core.Announce) {
 
 // unbind runs on a thread of its own, so that no claim can delay it. It shuts out all claims of its epoch first.
 func (p *process) unbind(a core.Unbind) {
-	w, k := p.n.w, &p.n.kern
+	w, k, asked := p.n.w, &p.n.kern, p.n.w.now
 	g := groupIndex(a.Group)
 	if w.opt.Break == ReleaseBeforeUnbind {
 		p.later(0, func() { p.step(core.UnbindDone{Group: a.Group, Epoch: a.Epoch, Gone: true}) })
-		p.later(w.plan.timing.TTL/4, func() { p.carryUnbind(a) })
+		p.later(w.plan.timing.TTL/4, func() { p.carryUnbind(a, asked) })
 		return
 	}
 	p.later(w.dice.about(20*time.Microsecond), func() {
 		p.gate[g] = max(p.gate[g], a.Epoch)
 		k.close(a.Spec.Addresses)
-		p.carryUnbind(a)
+		p.carryUnbind(a, asked)
 	})
 }
 
-func (p *process) carryUnbind(a core.Unbind) {
+func (p *process) carryUnbind(a core.Unbind, asked int64) {
 	w, k := p.n.w, &p.n.kern
 	p.systemCall(true, func(failed bool) {
 		for _, pre := range a.Spec.Addresses {
 			if !failed {
-				w.or.removes(p, a, addressIndex(pre.Addr()))
+				w.or.removes(p, a, asked, addressIndex(pre.Addr()))
 				k.remove(addressIndex(pre.Addr()))
 			}
 		}

@@ -11,16 +11,15 @@ const maxNodes = 7
 
 // network loses, delays, reorders and duplicates what nodes send to each other.
 type network struct {
-	cut        [maxNodes][maxNodes]bool // from, to
-	base       time.Duration            // one way
-	jitter     time.Duration            // mean of what comes on top
-	loss, dup  float64
-	long       float64 // probability that a datagram takes up to longMax
-	longMax    time.Duration
-	slow       [maxNodes]time.Duration // added to what a node sends
-	quietLoss  float64
-	quietLong  float64
-	reachesAll bool
+	cut       [maxNodes][maxNodes]bool // from, to
+	base      time.Duration            // one way
+	jitter    time.Duration            // mean of what comes on top
+	loss, dup float64
+	long      float64 // probability that a datagram takes up to longMax
+	longMax   time.Duration
+	slow      [maxNodes]time.Duration // added to what a node sends
+	quietLoss float64
+	quietLong float64
 }
 
 // heal mends all links and takes loss and delays back to what the seed calls quiet.

@@ -221,10 +221,10 @@ func (o *oracle) unbound(n *node, a int) { o.w.trace.line(n, "unbound", address(
 // handGrace is how old an address that a person has bound must be: the news of it takes a moment.
 const handGrace = int64(20 * time.Millisecond)
 
-// removes checks I9 when an Unbind is about to remove an address.
-func (o *oracle) removes(p *process, a core.Unbind, i int) {
+// removes checks I9 when an Unbind that was asked for at a time is about to remove an address.
+func (o *oracle) removes(p *process, a core.Unbind, asked int64, i int) {
 	c := &p.n.kern.addrs[i]
-	if c.bound && !c.ours && o.w.now-c.byHand > handGrace && p.watch.groups[groupIndex(a.Group)].bindEpoch != a.Epoch {
+	if c.bound && !c.ours && asked-c.byHand > handGrace && p.watch.groups[groupIndex(a.Group)].bindEpoch != a.Epoch {
 		o.w.fail(I9, "%s removes %v of %s, which somebody else has bound and it never did", p.n.name, address(i), a.Group)
 	}
 }

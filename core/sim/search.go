@@ -77,13 +77,24 @@ func (s *Stats) add(o Stats) {
 	s.Faults += o.Faults
 	s.Boots += o.Boots
 	s.Failovers += o.Failovers
+	if o.Closest != 0 {
+		s.closest(o.Closest)
+	}
 }
 
-// String tells the figures in two lines.
+func (s *Stats) closest(d time.Duration) {
+	if s.Closest == 0 || d < s.Closest {
+		s.Closest = d
+	}
+}
+
+// String tells the figures in three lines.
 func (s Summary) String() string {
 	sec := s.Real.Seconds()
 	return fmt.Sprintf("%d seeds in %v: %.0f seeds/s, %.1f simulated hours (%.1f h/s), %.2f million steps/s\n"+
-		"%d faults, %d starts of daemons, %d grants, %d of them failovers, %d terms of office, %d failures\n",
+		"%d faults, %d starts of daemons, %d grants, %d of them failovers, %d terms of office, %d failures\n"+
+		"a lease was over for at least %v when another node was granted its group\n",
 		s.Seeds, s.Real.Round(time.Millisecond), float64(s.Seeds)/sec, s.Virtual.Hours(), s.Virtual.Hours()/sec, float64(s.Steps)/sec/1e6,
-		s.Stats.Faults, s.Stats.Boots, s.Stats.Grants, s.Stats.Failovers, s.Stats.Offices, len(s.Failures))
+		s.Stats.Faults, s.Stats.Boots, s.Stats.Grants, s.Stats.Failovers, s.Stats.Offices, len(s.Failures),
+		s.Stats.Closest.Round(time.Microsecond))
 }

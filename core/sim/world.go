@@ -60,6 +60,9 @@ type Result struct {
 // Stats count what happened in runs, so that a run in which nothing happens is not taken for a good one.
 type Stats struct {
 	Grants, Releases, Offices, Faults, Boots, Failovers int
+	// Closest is the shortest time between the end of a lease and the grant to another node that did not wait for a
+	// release; 0 if there was none.
+	Closest time.Duration
 }
 
 // epochOfTime is where true time begins, so that no instant is 0.
@@ -238,9 +241,11 @@ func (w *world) count() Stats {
 	}
 	for g := range w.or.epochs {
 		for i, rec := range w.or.epochs[g] {
-			if i > 0 && !w.or.epochs[g][i-1].released && w.or.epochs[g][i-1].owner != rec.owner {
-				w.stats.Failovers++
+			if i == 0 || w.or.epochs[g][i-1].released || w.or.epochs[g][i-1].owner == rec.owner {
+				continue
 			}
+			w.stats.Failovers++
+			w.stats.closest(time.Duration(rec.from - w.or.epochs[g][i-1].lease))
 		}
 	}
 	for _, n := range w.nodes {
