@@ -106,13 +106,13 @@ func (n *Node) survey() survey {
 // removal counts what speaks for this node's having been removed from the cluster.
 type removal struct {
 	mu   sync.Mutex
-	term core.Term // of the leader that said so
+	term core.Term // the latest of a leader that has been heard
 	from time.Time
 	done bool
 }
 
-// removalAfter is how long one leader must go on saying that this server is not in its configuration. A real leader has
-// committed that long since, or stood down.
+// removalAfter is how long leaders must go on saying that this server is not in their configuration, with none of a later
+// term that has it. A real leader has committed that long since, or stood down.
 const removalAfter = 2 * time.Second
 
 // judgeRemoval looks whether a leader's configuration lacks this Raft server. Such a server can not vote any more, and
@@ -125,15 +125,16 @@ func (n *Node) judgeRemoval(from core.NodeName, h *hello) {
 	m := &n.removal
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.done {
+	if m.done || h.Term < m.term {
 		return
 	}
+	m.term = h.Term
 	if h.lists(n.id) || n.neverListed(r) {
 		m.from = time.Time{}
 		return
 	}
-	if m.from.IsZero() || m.term != h.Term {
-		m.from, m.term = time.Now(), h.Term
+	if m.from.IsZero() {
+		m.from = time.Now()
 		return
 	}
 	if time.Since(m.from) < removalAfter {
