@@ -51,7 +51,6 @@ func brokenRules() []brokenRule {
 		{rule: OldSnapshot, see: I7, within: 100},
 		{rule: GenerousFence, see: I1, within: 500},
 		{rule: VoteTwice, see: Raft, within: 200},
-		{rule: VoteTwice, see: I2, within: 2000},
 	}
 }
 

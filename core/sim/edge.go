@@ -166,6 +166,12 @@ func (p *process) extend(wk *worker, a core.Extend) {
 func (p *process) probe(wk *worker, a core.Probe) {
 	w := p.n.w
 	ev := core.ProbeDone{Group: a.Group, Epoch: a.Epoch}
+	if !p.allowed(a.Group, a.Epoch, a.NotAfter) {
+		ev.Err = "late"
+		p.step(ev)
+		p.work(wk)
+		return
+	}
 	d := a.For
 	for _, other := range w.nodes {
 		for _, pre := range a.Spec.Addresses {

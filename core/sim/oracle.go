@@ -234,7 +234,7 @@ func (o *oracle) applied(p *process, index int, v core.View) {
 	if index != len(o.log)-1 {
 		return // compared when it was the newest, if ever; the machine's own check goes on in told
 	}
-	for name, g := range v.Groups {
+	for name, g := range groupsOf(v) {
 		if want := o.view.Groups[name]; g.Epoch != want.Epoch || g.Owner != want.Owner || g.Index != want.Index {
 			o.w.fail(I7, "%s has %s in epoch %d of %q at index %d, the log says epoch %d of %q", p.n.name, name,
 				g.Epoch, g.Owner, index, want.Epoch, want.Owner)
@@ -244,7 +244,7 @@ func (o *oracle) applied(p *process, index int, v core.View) {
 
 // unsettled returns what is not yet as it must be once all faults are over, and the rule that asks for it, or nothing.
 func (o *oracle) unsettled() (Rule, string) {
-	for name, g := range o.view.Groups {
+	for name, g := range groupsOf(o.view) {
 		if why := o.unserved(name, g); why != "" {
 			return I6, why
 		}
@@ -285,7 +285,7 @@ func (o *oracle) unserved(name core.GroupName, g core.GroupState) string {
 
 // ownerOf returns the node that owns an address by the log, -1 if none does.
 func (o *oracle) ownerOf(a int) int {
-	for _, g := range o.view.Groups {
+	for _, g := range groupsOf(o.view) {
 		for _, pre := range g.Spec.Addresses {
 			if g.Owner != "" && addressIndex(pre.Addr()) == a {
 				return nodeIndex(g.Owner)

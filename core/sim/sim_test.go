@@ -56,7 +56,7 @@ func lastLines(s string, n int) string {
 // The same seed gives the same run to the last step, in a new world and in one that has run others before.
 func TestSameSeedSameRun(t *testing.T) {
 	used := new(world)
-	for seed := uint64(1); seed <= 20; seed++ {
+	for seed := uint64(1); seed <= 60; seed++ {
 		opt := Options{Seed: seed}
 		first, plain := traceOf(opt), Run(opt)
 		var b bytes.Buffer

@@ -101,7 +101,7 @@ func (o *oracle) told(p *process, now core.Instant, ev core.Event) {
 }
 
 func (o *oracle) toldView(p *process, v core.View) {
-	for name, g := range v.Groups {
+	for name, g := range groupsOf(v) {
 		have := &p.watch.groups[groupIndex(name)].told
 		if g.Index >= have.Index {
 			o.toldState(p, name, g)

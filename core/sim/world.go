@@ -143,6 +143,9 @@ func (w *world) after(d time.Duration, f func()) {
 }
 
 func (w *world) fail(r Rule, format string, args ...any) {
+	if r == Raft {
+		w.over = true // what a broken Raft does next means nothing
+	}
 	if w.failed != nil || w.opt.Rules&r == 0 {
 		return
 	}
@@ -193,7 +196,7 @@ func (w *world) dispatch(it item) {
 
 // check looks from time to time, once the faults are over, whether the cluster has become as it must be (I6, I9).
 func (w *world) check() {
-	every := w.plan.timing.TTL / 2
+	every := w.plan.timing.TTL / 4
 	w.after(every, w.check)
 	if w.now < w.calm {
 		return
@@ -220,7 +223,7 @@ func (w *world) deadline() int64 {
 	if w.conflictAt != 0 {
 		from = max(from, w.conflictAt+int64(barred))
 	}
-	return from + int64(20*w.plan.timing.TTL+5*time.Second)
+	return from + int64(12*w.plan.timing.TTL+3*time.Second)
 }
 
 func (w *world) count() Stats {

@@ -1,0 +1,41 @@
+// Package sim runs clusters of 3, 5 and 7 nodes in virtual time. Every node is the real [core.Machine] with the real
+// ledger; all around it is a model: clocks, network, disk, Raft, kernel, MySQL, operators, and what goes wrong with them.
+// Oracles look at everything in true time after every step and know nothing of how the machine decides.
+//
+//	go test ./core/sim                                 the default number of seeds, and all broken rules
+//	go test ./core/sim -run TestSeeds -seeds 100000    more
+//	go test ./core/sim -run TestReplay -seed 4711 -v   one seed again, every step in columns
+//	go run ./core/sim/cmd/remora-sim -seeds 100000     the same outside of the tests, with figures
+//
+// A run depends on its [Options] alone. The seed chooses the size of the cluster, the timing, the quality of the network,
+// which kinds of faults there are and when. Its faults end at some time; then the cluster must come to rest (I6).
+//
+// # The model
+//
+//   - Time: each clock has its own offset and a rate up to 1 % off, often just that much (clock.go).
+//   - Network: datagrams are lost, delayed, reordered and duplicated; links are cut in one direction or both.
+//   - Raft (raft.go, raft_leader.go): terms, votes and logs that a crash leaves, majorities, snapshots, elections with and
+//     without a question in advance, leaders that do not know of their successor because the disk stands still or the
+//     news does not get through, proposals whose end is not known or that are carried out long after they were made.
+//   - The process: its mailbox, its timer, one worker for the claims of each group, one for reports. It may be killed,
+//     frozen or suspended at any time. Half of its system calls go on in the kernel without it.
+//   - The kernel outlives the process: addresses and the fence (fence.go), slow, failing and hanging calls, people who add
+//     and delete addresses and flush the fence.
+//
+// In three of ten seeds the kernel has no fence. Then the faults that only a fence masters are left out: killed and frozen
+// processes, and system calls that take longer than the time kept in hand for them.
+//
+// # The oracles
+//
+// oracle.go has those that see the whole cluster (I1, I2, I7, I9, and I6 at the end), watch.go those that keep a second,
+// plain reckoning of what one process was told and has asked for (I3, I4, I5). I8 has none of its own: I1 is asserted for
+// killed and frozen processes as well. breaks.go breaks rules of the protocol on purpose, and the tests require that each
+// oracle, with all others switched off, sees them within a bounded number of seeds, and sees nothing in the same run when
+// the rule is kept.
+//
+// # What is not simulated
+//
+// A machine that is paused with its kernel; a fence that is flushed while its process is frozen; an address that the
+// configuration no longer has and that is bound all the same, which the real fence lets pass; changes of the voters;
+// IPv6, MySQL's own replication, and the time that frames spend on the wire.
+package sim
