@@ -255,15 +255,18 @@ func (w *world) kill(n *node, d time.Duration) {
 	if n.proc != nil {
 		n.end("killed")
 	}
-	w.bootAfter(n, max(d, time.Duration(n.kern.pendingUntil-w.now)+1))
+	w.bootAfter(n, d)
 }
 
+// bootAfter starts a process after a while, at the latest when the faults end, but not before the kernel is done with the
+// system calls of the one before.
 func (w *world) bootAfter(n *node, d time.Duration) {
 	if n.comesBack {
 		return
 	}
 	n.comesBack = true
-	w.after(d, n.boot)
+	at := max(min(w.now+int64(d), max(w.calm, w.now)), n.kern.pendingUntil+1)
+	w.after(time.Duration(at-w.now), n.boot)
 }
 
 // freeze stops a process, at the longest until the faults end; its kernel goes on. All that comes for it meanwhile comes
@@ -325,7 +328,7 @@ func (w *world) keepCalm() {
 			n.offer(w.newest)
 		}
 		if n.proc == nil && !n.comesBack {
-			w.bootAfter(n, time.Duration(max(0, n.kern.pendingUntil-w.now)+1))
+			w.bootAfter(n, 0)
 		}
 	}
 	for name, g := range groupsOf(w.or.view) {

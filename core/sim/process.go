@@ -60,6 +60,10 @@ func (n *node) deliverSoon(ev core.Event) { n.deliverAfter(n.w.dice.about(n.w.pl
 
 // boot starts a process. Before anything else it removes what an earlier one has left in the kernel.
 func (n *node) boot() {
+	if left := n.kern.pendingUntil - n.w.now; n.proc == nil && left >= 0 {
+		n.w.after(time.Duration(left)+1, n.boot) // the process before is not out of the kernel yet
+		return
+	}
 	n.comesBack = false
 	if n.proc != nil {
 		return
