@@ -24,6 +24,8 @@ deps: ## install what the tests and the demo need and this machine lacks (Debian
 
 test: deps build ## run all tests, those in network namespaces with real servers included
 	go test $(TESTFLAGS) -p 2 $$(go list $(PKGS) | grep -v /bench/e2e)
+	# Again without the race detector, which leaves time for 20,000 seeds instead of 300.
+	go test -count=1 -timeout 20m ./core/sim
 	# Alone, because these time real servers and daemons on the same cores.
 	REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 20m -v ./bench/e2e
 
