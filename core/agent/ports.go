@@ -40,3 +40,14 @@ type Consensus interface {
 	// Term is this node's own current Raft term, 0 while Raft does not run.
 	Term() core.Term
 }
+
+// Server acts on the local MySQL server. Each method returns the event that the machine is told; a failure is in its Err.
+type Server interface {
+	Freeze(ctx context.Context, a core.FreezeServer) core.ServerFrozen
+	// Promote leaves the server read-only once a.NotAfter has passed, also if the server itself stands still meanwhile.
+	Promote(ctx context.Context, a core.PromoteServer) core.ServerPromoted
+	// Demote waits for no other method: it has a connection of its own.
+	Demote(ctx context.Context, a core.DemoteServer) core.ServerDemoted
+	CatchUp(ctx context.Context, a core.CatchUpServer) core.ServerCaughtUp
+	Follow(ctx context.Context, a core.FollowServer) core.ServerFollows
+}
