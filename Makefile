@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test lint fmt demo gap frozen clean
+.PHONY: help build deps test sim lint fmt demo gap frozen clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,10 +24,13 @@ deps: ## install what the tests and the demo need and this machine lacks (Debian
 
 test: deps build ## run all tests, those in network namespaces with real servers included
 	go test $(TESTFLAGS) -p 2 $$(go list $(PKGS) | grep -v /bench/e2e)
-	# Again without the race detector, which leaves time for 20,000 seeds instead of 300.
-	go test -count=1 -timeout 20m ./core/sim
+	# Again without the race detector, which leaves time for 100,000 seeds instead of 300.
+	go test -count=1 -timeout 20m -v -run 'TestSeeds|TestOracles|TestAllRules' ./core/sim -seeds $(or $(SEEDS),100000)
 	# Alone, because these time real servers and daemons on the same cores.
 	REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 20m -v ./bench/e2e
+
+sim: ## simulate SEEDS clusters (a million) beginning with seed FIRST, and print the figures
+	go run ./core/sim/cmd/remora-sim -seeds $(or $(SEEDS),1000000) -first $(or $(FIRST),1)
 
 lint: ## formatting, vet, static checks
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

@@ -296,8 +296,9 @@ func (m *Machine) report() {
 	if m.opt.Fence {
 		m.do(Arm{Seq: m.seq, TTL: m.ttl(), Open: m.openings()})
 	}
+	var msg Message = r // one copy for all
 	for _, to := range m.everyone() {
-		m.do(Send{To: to, Msg: r})
+		m.do(Send{To: to, Msg: msg})
 	}
 }
 

@@ -3,7 +3,7 @@
 // Oracles look at everything in true time after every step and know nothing of how the machine decides.
 //
 //	go test ./core/sim                                 the default number of seeds, and all broken rules
-//	go test ./core/sim -run TestSeeds -seeds 100000    more
+//	go test ./core/sim -run TestSeeds -seeds 100000    more; as many as make test runs
 //	go test ./core/sim -run TestReplay -seed 4711 -v   one seed again, every step in columns
 //	go run ./core/sim/cmd/remora-sim -seeds 100000     the same outside of the tests, with figures
 //

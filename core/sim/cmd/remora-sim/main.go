@@ -22,7 +22,7 @@ func main() {
 	nodes := flag.Int("nodes", 0, "the size of all clusters, 3, 5 or 7; 0 lets the seed choose")
 	stop := flag.Int("stop", 10, "stop after so many failures; 0 means never")
 	flag.Parse()
-	debug.SetGCPercent(400) // short-lived garbage, and little of it
+	debug.SetGCPercent(4000) // short-lived garbage, and so little of it that a collection is mostly its fixed cost
 	if *nodes != 0 && *nodes != 3 && *nodes != 5 && *nodes != 7 {
 		fmt.Fprintf(os.Stderr, "remora-sim: -nodes is %d: use 3, 5 or 7\n", *nodes)
 		os.Exit(2)
