@@ -58,15 +58,17 @@ func (p pkg) inside(path string) bool {
 // The pure centre knows words and numbers. Package net is there for the type of a hardware address only, see
 // TestCoreUsesNothingImpure.
 func TestCoreImportsOnlyPurePackages(t *testing.T) {
-	pure := []string{"bytes", "cmp", "encoding/json", "errors", "fmt", "maps", "math", "math/rand/v2", "net", "net/netip", "slices", "strings", "time"}
-	p := list(t, "./core")[0]
-	for _, imported := range p.Imports {
-		if !slices.Contains(pure, imported) {
-			t.Errorf("core imports %s", imported)
+	pure := []string{"bytes", "cmp", "encoding/hex", "encoding/json", "errors", "fmt", "maps", "math", "math/rand/v2", "net", "net/netip",
+		"slices", "strconv", "strings", "time", module + "/core/gtid"}
+	for _, p := range list(t, "./core", "./core/gtid") {
+		for _, imported := range p.Imports {
+			if !slices.Contains(pure, imported) {
+				t.Errorf("%s imports %s", p.ImportPath, imported)
+			}
 		}
 	}
 	for _, dep := range list(t, "-deps", "./core") {
-		if !dep.Standard && dep.ImportPath != module+"/core" {
+		if !dep.Standard && dep.ImportPath != module+"/core" && dep.ImportPath != module+"/core/gtid" {
 			t.Errorf("core depends on %s", dep.ImportPath)
 		}
 	}
@@ -102,7 +104,7 @@ func TestCoreUsesNothingImpure(t *testing.T) {
 
 // Nothing that a package remembers by itself: what is remembered is in values that somebody owns.
 func TestNoPackageLevelState(t *testing.T) {
-	for _, dir := range []string{".", "agent"} {
+	for _, dir := range []string{".", "agent", "gtid"} {
 		for _, file := range sources(t, dir) {
 			for _, d := range file.tree.Decls {
 				g, ok := d.(*ast.GenDecl)
@@ -174,7 +176,7 @@ func TestArchitecture(t *testing.T) {
 			if !ok {
 				continue
 			}
-			if other := strings.SplitN(own, "/", 2)[0]; other != home && imported != module+"/core" {
+			if other := strings.SplitN(own, "/", 2)[0]; other != home && imported != module+"/core" && imported != module+"/core/gtid" {
 				t.Errorf("%s imports %s", p.ImportPath, imported)
 			}
 		}
