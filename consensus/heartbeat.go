@@ -85,7 +85,7 @@ func (b *beats) answer(seq uint64, from raft.ServerID, r beatReply) {
 
 // isBeat reports whether an opened datagram belongs to the heartbeats.
 func isBeat(plain []byte) bool {
-	return len(plain) > 1 && plain[0] == wireV1 && (plain[1] == kindBeat || plain[1] == kindBeatReply)
+	return len(plain) > 1 && plain[0] == wireV2 && (plain[1] == kindBeat || plain[1] == kindBeatReply)
 }
 
 // receiveBeat takes a heartbeat or an answer to one.
@@ -149,7 +149,7 @@ func (n *Node) answerBeat(b beat) {
 }
 
 func (n *Node) replyBeat(b beat, r *raft.AppendEntriesResponse) {
-	msg := append(make([]byte, 0, beatReplySize), wireV1, kindBeatReply)
+	msg := append(make([]byte, 0, beatReplySize), wireV2, kindBeatReply)
 	msg = binary.BigEndian.AppendUint64(msg, b.seq)
 	msg = binary.BigEndian.AppendUint64(msg, r.Term)
 	msg = binary.BigEndian.AppendUint64(msg, r.LastLog)
@@ -174,7 +174,7 @@ func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 	}
 	seq, reply := n.beats.expect(id)
 	defer n.beats.forget(seq)
-	msg := append(make([]byte, 0, beatSize), wireV1, kindBeat)
+	msg := append(make([]byte, 0, beatSize), wireV2, kindBeat)
 	msg = binary.BigEndian.AppendUint64(msg, seq)
 	msg = binary.BigEndian.AppendUint64(msg, a.Term)
 	timer := time.NewTimer(n.lim.again)

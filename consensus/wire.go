@@ -11,8 +11,8 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// wireV1 is the first byte of every message; the second is its kind.
-const wireV1 = 1
+// wireV2 is the first byte of every message; the second is its kind.
+const wireV2 = 2
 
 // The kinds of messages.
 const (
@@ -22,13 +22,18 @@ const (
 	kindAck
 	kindNotice
 	kindReleaseRequest
+	kindFreeze
+	kindFrozen
+	kindDrained
+	kindCaughtUp
 )
 
 // Bounds on what a message may carry.
 const (
 	maxWireName  = 255 // bytes of a name
 	maxWireList  = 256 // elements of a list
-	maxWireSmall = 64  // bytes of a source, a version, an interface
+	maxWireSet   = 2 * core.MaxSet
+	maxWireSmall = 64 // bytes of a source, a version, an interface
 )
 
 // Errors of the codec.
@@ -44,15 +49,16 @@ var (
 // trim says how long the texts of a message may be. Texts are for people: they are cut until the message fits.
 type trim struct {
 	reason, gtid, small int // bytes
+	set                 int // bytes of a report's executed set, which is left out rather than cut
 	alarms, addrs       int // elements
 }
 
 // trims is tried in order.
 func trims() [4]trim {
 	return [4]trim{
-		{reason: core.MaxReason, gtid: core.MaxGTID, small: maxWireSmall, alarms: core.MaxAlarms, addrs: 32},
-		{reason: 80, gtid: core.MaxGTID, small: maxWireSmall, alarms: 2, addrs: 16},
-		{reason: 32, gtid: core.MaxGTID, small: 32, alarms: 1, addrs: 8},
+		{reason: core.MaxReason, gtid: core.MaxGTID, small: maxWireSmall, set: core.MaxSet, alarms: core.MaxAlarms, addrs: 32},
+		{reason: 80, gtid: core.MaxGTID, small: maxWireSmall, set: core.MaxSet, alarms: 2, addrs: 16},
+		{reason: 32, gtid: 64, small: 32, set: core.MaxSet, alarms: 1, addrs: 8},
 		{reason: 0, gtid: 128, small: 24, alarms: 0, addrs: 4},
 	}
 }
@@ -76,8 +82,8 @@ func parseMessage(b []byte) (core.Message, error) {
 	if len(b) < 2 {
 		return nil, errWireShort
 	}
-	if b[0] != wireV1 {
-		return nil, fmt.Errorf("%w: %d, this release knows %d", errWireVersion, b[0], wireV1)
+	if b[0] != wireV2 {
+		return nil, fmt.Errorf("%w: %d, this release knows %d", errWireVersion, b[0], wireV2)
 	}
 	d := decoder{b: b[2:]}
 	m := d.message(b[1])
@@ -98,7 +104,7 @@ type encoder struct {
 }
 
 func (e *encoder) message(m core.Message) error {
-	kind := func(k byte) { e.b = append(e.b, wireV1, k) }
+	kind := func(k byte) { e.b = append(e.b, wireV2, k) }
 	switch m := m.(type) {
 	case core.Report:
 		kind(kindReport)
@@ -125,6 +131,34 @@ func (e *encoder) message(m core.Message) error {
 		e.bool(m.Unproved)
 		e.text(m.Reason, e.reason)
 	default:
+		return e.promotion(kind, m)
+	}
+	return e.err
+}
+
+// promotion encodes the messages of policy promote.
+func (e *encoder) promotion(kind func(byte), m core.Message) error {
+	switch m := m.(type) {
+	case core.Freeze:
+		kind(kindFreeze)
+		e.choice(m.Group, m.Epoch, m.Round)
+		e.uint(uint64(m.Term))
+	case core.Frozen:
+		kind(kindFrozen)
+		e.choice(m.Group, m.Epoch, m.Round)
+		e.sets(m.Executed)
+		e.sets(m.Received)
+		e.text(m.Err, e.reason)
+	case core.Drained:
+		kind(kindDrained)
+		e.choice(m.Group, m.Epoch, uint64(m.Move))
+		e.sets(m.Executed)
+		e.text(m.Err, e.reason)
+	case core.CaughtUp:
+		kind(kindCaughtUp)
+		e.choice(m.Group, m.Epoch, uint64(m.Move))
+		e.text(m.Err, e.reason)
+	default:
 		return fmt.Errorf("%w: %T", errWireKind, m)
 	}
 	return e.err
@@ -150,6 +184,22 @@ func (e *encoder) name(s string) {
 		return
 	}
 	e.string(s)
+}
+
+// sets writes a GTID set, which must not be cut.
+func (e *encoder) sets(s string) {
+	if len(s) > maxWireSet {
+		e.err = fmt.Errorf("%w: a GTID set of %d bytes, at most %d are allowed", errWireValue, len(s), maxWireSet)
+		return
+	}
+	e.string(s)
+}
+
+// choice writes what names a round of a choice or a switchover.
+func (e *encoder) choice(g core.GroupName, epoch core.Epoch, number uint64) {
+	e.name(string(g))
+	e.uint(uint64(epoch))
+	e.uint(number)
 }
 
 func (e *encoder) string(s string) {

@@ -19,6 +19,7 @@ func (e *encoder) report(r core.Report) {
 	e.byte(flags(r.Leaving, r.Starting, r.DryRun))
 	e.uint(r.Config)
 	e.text(r.Release, e.small)
+	e.text(r.Aside, e.reason)
 	e.count(len(r.Holds))
 	for _, h := range r.Holds {
 		e.name(string(h.Group))
@@ -43,6 +44,7 @@ func (d *decoder) report() core.Report {
 	r.Leaving, r.Starting, r.DryRun = f&flagLeaving != 0, f&flagStarting != 0, f&flagDryRun != 0
 	r.Config = d.uint()
 	r.Release = d.text(maxWireSmall)
+	r.Aside = d.text(core.MaxReason)
 	for range d.count(maxWireList) {
 		r.Holds = append(r.Holds, core.Holding{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
 			Phase: core.HoldPhase(d.enum(byte(core.Yielding)))})
@@ -74,6 +76,11 @@ func (e *encoder) health(h core.Health) {
 	e.duration(h.Lag)
 	e.text(h.Source, maxWireName)
 	e.text(h.GTID, e.gtid)
+	if len(h.Executed) <= e.set {
+		e.string(h.Executed)
+	} else {
+		e.string("")
+	}
 	e.text(h.Version, e.small)
 	e.text(h.Reason, e.reason)
 	// Unknown listeners are nil and not the same as none; a list is its length plus one.
@@ -98,6 +105,7 @@ func (d *decoder) health() core.Health {
 		Replicating: core.Tri(d.enum(byte(core.No))), Lag: d.duration()}
 	h.Source = d.text(maxWireName)
 	h.GTID = d.text(core.MaxGTID)
+	h.Executed = d.text(core.MaxSet)
 	h.Version = d.text(maxWireSmall)
 	h.Reason = d.text(core.MaxReason)
 	if n := d.count(maxWireList); n > 0 {
@@ -111,6 +119,8 @@ func (d *decoder) health() core.Health {
 	}
 	return h
 }
+
+func (d *decoder) group() core.GroupName { return core.GroupName(d.text(maxWireName)) }
 
 func (e *encoder) ack(a core.Ack) {
 	e.fixed(uint64(a.Incarnation))
@@ -146,6 +156,16 @@ func (d *decoder) message(kind byte) core.Message {
 	case kindReleaseRequest:
 		return core.ReleaseRequest{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
 			Unproved: d.bool(), Reason: d.text(core.MaxReason)}
+	case kindFreeze:
+		return core.Freeze{Group: d.group(), Epoch: core.Epoch(d.uint()), Round: d.uint(), Term: core.Term(d.uint())}
+	case kindFrozen:
+		return core.Frozen{Group: d.group(), Epoch: core.Epoch(d.uint()), Round: d.uint(), Executed: d.text(maxWireSet),
+			Received: d.text(maxWireSet), Err: d.text(core.MaxReason)}
+	case kindDrained:
+		return core.Drained{Group: d.group(), Epoch: core.Epoch(d.uint()), Move: core.Index(d.uint()), Executed: d.text(maxWireSet),
+			Err: d.text(core.MaxReason)}
+	case kindCaughtUp:
+		return core.CaughtUp{Group: d.group(), Epoch: core.Epoch(d.uint()), Move: core.Index(d.uint()), Err: d.text(core.MaxReason)}
 	}
 	d.fail(errWireKind)
 	return nil
@@ -177,6 +197,9 @@ func (e *encoder) state(s core.GroupState) {
 		e.uint(uint64(s.Move.Epoch))
 		e.name(string(s.Move.To))
 		e.text(s.Move.Reason, e.reason)
+		e.uint(uint64(s.Move.Began))
+		e.bool(s.Move.Drained)
+		e.sets(s.Move.Executed)
 	}
 	if s.Next != nil {
 		e.spec(*s.Next)
@@ -198,7 +221,8 @@ func (d *decoder) state() core.GroupState {
 	}
 	if f&flagMove != 0 {
 		s.Move = &core.Move{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
-			To: core.NodeName(d.text(maxWireName)), Reason: d.text(core.MaxReason)}
+			To: core.NodeName(d.text(maxWireName)), Reason: d.text(core.MaxReason), Began: core.Index(d.uint()), Drained: d.bool(),
+			Executed: d.text(maxWireSet)}
 	}
 	if f&flagNext != 0 {
 		next := d.spec()
@@ -229,6 +253,10 @@ func (e *encoder) spec(s core.GroupSpec) {
 	e.name(string(s.Policy))
 	e.name(s.Interface)
 	e.bool(s.Preempt)
+	e.int(s.Promotion.MaxLost)
+	for _, limit := range []core.Millis{s.Promotion.MaxLag, s.Promotion.ApplyWithin, s.Promotion.Drain, s.Promotion.CatchUp} {
+		e.int(int64(limit))
+	}
 	e.count(len(s.Addresses))
 	for _, a := range s.Addresses {
 		e.addr(a.Addr())
@@ -239,6 +267,10 @@ func (e *encoder) spec(s core.GroupSpec) {
 func (d *decoder) spec() core.GroupSpec {
 	s := core.GroupSpec{Name: core.GroupName(d.text(maxWireName)), Role: core.Role(d.text(maxWireName)),
 		Policy: core.Policy(d.text(maxWireName)), Interface: d.text(maxWireName), Preempt: d.bool()}
+	s.Promotion.MaxLost = d.int()
+	for _, limit := range []*core.Millis{&s.Promotion.MaxLag, &s.Promotion.ApplyWithin, &s.Promotion.Drain, &s.Promotion.CatchUp} {
+		*limit = core.Millis(d.int())
+	}
 	for range d.count(maxWireList) {
 		s.Addresses = append(s.Addresses, d.prefix())
 	}

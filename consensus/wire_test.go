@@ -20,15 +20,16 @@ import (
 // samples has one of each kind, with every field set.
 func samples() []core.Message {
 	spec := core.GroupSpec{Name: "writer", Role: core.Writer, Policy: core.Follow, Interface: "eth0", Preempt: true,
+		Promotion: core.Promotion{MaxLost: -1, MaxLag: 1, ApplyWithin: 2, Drain: 3, CatchUp: 4},
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.100/32"), netip.MustParsePrefix("fd00::1/128")}}
 	next := spec
 	next.Interface = "eth1"
 	return []core.Message{
-		core.Report{Incarnation: 1 << 60, Seq: 7, Leaving: true, Starting: true, DryRun: true, Config: 3, Release: "1.2.3",
+		core.Report{Incarnation: 1 << 60, Seq: 7, Leaving: true, Starting: true, DryRun: true, Config: 3, Release: "1.2.3", Aside: "it has more",
 			Holds:   []core.Holding{{Group: "writer", Epoch: 4, Phase: core.Serving}, {Group: "reader", Epoch: 9, Phase: core.Yielding}},
 			Blocked: []core.Blocked{{Group: "reader", Reason: "eth0 is down"}}, Foreign: []core.GroupName{"old"},
 			Health: core.Health{State: core.Failed, Reason: "refused", Writable: core.Yes, Replicating: core.No, Source: "db2:3306",
-				Lag: -time.Second, GTID: "0-1-2", Version: "10.11.6-MariaDB", Alarms: []string{"wrong password"},
+				Lag: -time.Second, GTID: "0-1-2", Executed: "0-1-2", Version: "10.11.6-MariaDB", Alarms: []string{"wrong password"},
 				Listens: []netip.Addr{netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("::1")}}},
 		core.Report{Health: core.Health{Listens: []netip.Addr{}}},
 		core.Report{},
@@ -38,9 +39,13 @@ func samples() []core.Message {
 		core.Notice{Group: "writer", State: core.GroupState{Index: 12, Spec: spec, Epoch: 4, Owner: "db1", Since: -1, Reason: "first",
 			Paused: true, Retired: true, Proved: true, Next: &next,
 			Grant: &core.Grant{Group: "writer", Prev: 3, To: "db1", Incarnation: 1 << 61, Seq: 2, TTL: 300, Reason: "first"},
-			Move:  &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for"}}},
+			Move:  &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}},
 		core.Notice{Group: "writer"},
 		core.ReleaseRequest{Group: "writer", Epoch: 4, Reason: "mysqld exited", Unproved: true},
+		core.Freeze{Group: "writer", Epoch: 4, Round: 1 << 63, Term: 5},
+		core.Frozen{Group: "writer", Epoch: 4, Round: 7, Executed: "0-1-2", Received: "0-1-3", Err: "no"},
+		core.Drained{Group: "writer", Epoch: 4, Move: 8, Executed: "0-1-2", Err: "no"},
+		core.CaughtUp{Group: "writer", Epoch: 4, Move: 8, Err: "no"},
 	}
 }
 
@@ -71,7 +76,8 @@ func TestMessagesSurviveTheWire(t *testing.T) {
 
 // TestSamplesHaveEveryField fails when core gets a field that the samples, and so perhaps the codec, do not have.
 func TestSamplesHaveEveryField(t *testing.T) {
-	for _, m := range []core.Message{samples()[0], samples()[5], samples()[6], samples()[8]} {
+	for _, m := range []core.Message{samples()[0], samples()[5], samples()[6], samples()[8], samples()[9], samples()[10], samples()[11],
+		samples()[12]} {
 		everyFieldSet(t, reflect.TypeOf(m).Name(), reflect.ValueOf(m))
 	}
 }
@@ -167,15 +173,44 @@ func TestDecoderIsStrict(t *testing.T) {
 	}{
 		"empty":               {nil, errWireShort},
 		"version":             {append([]byte{9}, good[1:]...), errWireVersion},
-		"kind":                {append([]byte{wireV1, 99}, good[2:]...), errWireKind},
+		"kind":                {append([]byte{wireV2, 99}, good[2:]...), errWireKind},
 		"trailing":            {append(append([]byte{}, good...), 0), errWireLong},
 		"cut":                 {good[:len(good)-1], errWireShort},
-		"long form of a term": {append([]byte{wireV1, kindConfirm, 0x85, 0x00}, good[3:]...), errWireValue},
-		"list too long":       {[]byte{wireV1, kindAck, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0xff, 0x7f}, errWireValue},
+		"long form of a term": {append([]byte{wireV2, kindConfirm, 0x85, 0x00}, good[3:]...), errWireValue},
+		"list too long":       {[]byte{wireV2, kindAck, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0xff, 0x7f}, errWireValue},
 	} {
 		if _, err := parseMessage(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
 		}
+	}
+}
+
+func TestSetsAreNeverCut(t *testing.T) {
+	long := strings.Repeat("u", core.MaxSet)
+	for _, m := range []core.Message{core.Frozen{Group: "writer", Executed: long, Received: long, Err: strings.Repeat("e", 500)},
+		core.Report{Health: core.Health{Executed: long, GTID: long}}} {
+		b, err := appendMessage(nil, m)
+		must(t, err)
+		got, err := parseMessage(b)
+		must(t, err)
+		switch got := got.(type) {
+		case core.Frozen:
+			if got.Executed != long || got.Received != long {
+				t.Errorf("sets of %d bytes came as %d and %d", len(long), len(got.Executed), len(got.Received))
+			}
+		case core.Report:
+			if got.Health.Executed != long {
+				t.Errorf("a set of %d bytes came as %d", len(long), len(got.Health.Executed))
+			}
+		}
+	}
+	b, err := appendMessage(nil, core.Report{Health: core.Health{Executed: long + "u"}})
+	must(t, err)
+	if got, err := parseMessage(b); err != nil || got.(core.Report).Health.Executed != "" {
+		t.Errorf("a set that is too long came as %+v, %v", got, err)
+	}
+	if _, err := appendMessage(nil, core.Frozen{Executed: strings.Repeat("u", maxWireSet+1)}); !errors.Is(err, errWireValue) {
+		t.Errorf("a set that is too long: %v, want %v", err, errWireValue)
 	}
 }
 

@@ -28,6 +28,9 @@ type arbiter struct {
 	refused  uint64  // up to which version the ledger has refused configurations
 	quiet    Instant // since when leadership could be handed to a better place
 	handed   Instant
+	choices  map[GroupName]*succession
+	forced   map[GroupName]forced
+	moves    map[GroupName]moveWatch
 }
 
 // wish is an operator's request that waits for its end.
@@ -36,7 +39,8 @@ type wish struct {
 	id     uint64 // the command that carries it
 	group  GroupName
 	to     NodeName
-	epoch  Epoch // the epoch that the move leaves, 0 for other wishes
+	epoch  Epoch // the epoch that it leaves
+	moves  bool  // it wants the group to come to a node
 }
 
 const (
@@ -54,7 +58,8 @@ const (
 )
 
 func newArbiter() arbiter {
-	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}}
+	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}, choices: map[GroupName]*succession{},
+		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}}
 }
 
 func (m *Machine) elected(ev Elected) {
@@ -169,6 +174,14 @@ func (m *Machine) arbiterCommitted(ev Committed) {
 		if i == len(ev.Outcomes)-1 || ev.Outcomes[i+1].Group != out.Group {
 			m.spread(out.Group) // once, with what all its operations led to
 		}
+		switch op := ev.Command.Ops[i]; {
+		case out.Refused != "":
+		case op.Abort != nil:
+			m.moveAborted(*op.Abort)
+		case op.Grant != nil:
+			delete(a.choices, out.Group)
+			delete(a.forced, out.Group)
+		}
 		m.wishCommitted(ev.Command.ID, ev.Command.Ops[i], out)
 	}
 }
@@ -223,10 +236,14 @@ func (m *Machine) decide(name GroupName, g GroupState) {
 		a.until[name] = m.now.Add(m.leaseWait())
 	}
 	switch {
+	case g.Owner != "" && m.now.Before(a.until[name]) && g.Move != nil && g.Spec.Policy == Promote:
+		m.driveMove(name, g)
 	case g.Owner != "" && m.now.Before(a.until[name]):
 		m.preempt(name, g)
 	case g.Owner != "":
 		m.lapsed(name, g)
+	case !g.Retired && !m.gathering() && g.Spec.Policy == Promote:
+		m.succeed(name, g, cmp.Or(g.Reason, "nobody owned it"))
 	case !g.Retired && !m.gathering():
 		m.grant(name, g, cmp.Or(g.Reason, "nobody owned it"))
 	}
@@ -239,6 +256,10 @@ func (m *Machine) lapsed(name GroupName, g GroupState) {
 		p.failed, p.failedAt = true, m.now
 	}
 	why := fmt.Sprintf("the lease of %s is over", g.Owner)
+	if g.Spec.Policy == Promote {
+		m.endUnchosen(name, g, Op{Release: &Release{Group: name, Epoch: g.Epoch, Node: m.opt.Self, Reason: why}})
+		return
+	}
 	if g.Retired || !m.grant(name, g, why) {
 		if g.Paused && !g.Retired {
 			return
@@ -290,6 +311,10 @@ func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 		return
 	}
 	ops := []Op{{Release: &Release{Group: r.Group, Epoch: r.Epoch, Node: from, Reason: r.Reason, Unproved: r.Unproved}}}
+	if g.Spec.Policy == Promote {
+		m.endUnchosen(r.Group, g, ops[0])
+		return
+	}
 	if !g.Retired && g.Next == nil {
 		if op, _, ok := m.grantOp(r.Group, g, r.Reason); ok {
 			ops = append(ops, op)
@@ -300,7 +325,7 @@ func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 
 // preempt moves a group with preempt = true to a node of higher priority that has been healthy for a cool-down.
 func (m *Machine) preempt(name GroupName, g GroupState) {
-	if !g.Spec.Preempt || g.Paused || g.Move != nil || g.Retired || g.Next != nil {
+	if !g.Spec.Preempt || g.Spec.Policy == Promote || g.Paused || g.Move != nil || g.Retired || g.Next != nil {
 		return
 	}
 	cs, _ := m.candidates(name, g)
@@ -344,6 +369,8 @@ func (m *Machine) arbiterWake(earlier func(Instant)) {
 	if a.retryAt.After(m.now) {
 		earlier(a.retryAt)
 	}
+	m.successionWake(earlier)
+	m.switchoverWake(earlier)
 	for name, g := range m.fresh {
 		if _, busy := a.inflight[name]; g.Owner != "" && !busy && a.until[name].After(m.now) {
 			earlier(a.until[name]) // once it is over, a report or an operator brings the next change

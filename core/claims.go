@@ -23,7 +23,7 @@ func (m *Machine) claim(h *holding, g GroupState) {
 		m.do(Probe{Group: h.group, Epoch: h.epoch, Spec: h.spec, For: probeFor, NotAfter: notAfter})
 		return
 	}
-	m.bind(h)
+	m.take(h, g)
 }
 
 func (m *Machine) bind(h *holding) {
@@ -35,11 +35,14 @@ func (m *Machine) bind(h *holding) {
 
 // giveUp begins the end of a holding. From here on it is neither renewed nor claimed again in this epoch.
 func (m *Machine) giveUp(h *holding, why string) {
-	untouched := h.phase == probing
+	untouched := h.phase == probing || h.phase == promoting
 	h.phase, h.why, h.retryAt, h.tries = unbinding, why, m.now, 0
 	m.gaveUp[h.group] = max(m.gaveUp[h.group], h.epoch)
 	m.dirty = true
 	m.note(h, "giving up", why)
+	if m.fresh[h.group].Spec.Policy == Promote && !h.idle() {
+		m.wantDemoted(h.group, h.epoch) // carried out beside unbinding, after this step has asked for that
+	}
 	if untouched {
 		// Nothing was bound in this epoch. What is there is somebody else's, and the probe's end changes nothing.
 		h.phase = releasing
@@ -152,6 +155,11 @@ func (m *Machine) askRelease(h *holding, g GroupState) {
 	if m.now.Before(h.retryAt) {
 		return
 	}
+	if m.holdRelease(h, g) {
+		h.heldBack = h.lease
+		return
+	}
+	h.heldBack = 0
 	h.retryAt = m.now.Add(min(releaseRetry<<min(h.asked, 5), releaseRests))
 	h.asked++
 	// To everybody: whoever is in office acts on it, and a stale hint who that is costs no time.
@@ -173,6 +181,6 @@ func (m *Machine) probeDone(ev ProbeDone) {
 	case ev.Err != "":
 		m.giveUp(h, "probing the link failed: "+ev.Err)
 	default:
-		m.bind(h)
+		m.take(h, m.fresh[h.group])
 	}
 }

@@ -78,6 +78,7 @@ type node struct {
 	conflict net.HardwareAddr     // who answers a probe
 	lease    map[GroupName]Instant
 	stopped  bool
+	sql      *server // nil if the test has no need of one
 }
 
 const (
@@ -127,7 +128,7 @@ func (c *cluster) boot(name NodeName) {
 	n.restarts++
 	clear(n.bound)
 	inc := Incarnation(100*(slices.Index(c.names, name)+1) + n.restarts)
-	n.m = New(Options{Self: name, Incarnation: inc, Timing: c.time, Release: "test", Seed: 1, DryRun: n.dryRun,
+	n.m = New(Options{Self: name, Incarnation: inc, Timing: c.time, Release: "test", Seed: 1, DryRun: n.dryRun, Sets: countSets{},
 		Start: c.now, Ready: c.now.Add(c.time.TTL + Margin(c.time.TTL))})
 	n.up, n.stopped, n.frozen, n.slept, n.inbox, n.hung = true, false, false, false, nil, nil
 	n.lease = map[GroupName]Instant{}
@@ -210,6 +211,8 @@ func (c *cluster) do(n *node, a Action) {
 		})
 	case Stopped:
 		n.stopped = true
+	default:
+		c.onServer(n, a)
 	}
 }
 
@@ -454,6 +457,9 @@ func (c *cluster) settle(owner, leader NodeName) {
 	for _, name := range c.names {
 		if c.nodes[name].health.State == HealthUnknown && name == owner {
 			c.nodes[name].health = healthy
+			if c.nodes[name].sql != nil {
+				c.look(c.nodes[name])
+			}
 		}
 		c.boot(name)
 	}
@@ -462,6 +468,10 @@ func (c *cluster) settle(owner, leader NodeName) {
 	for _, n := range c.cfg.Nodes {
 		if !n.Witness && n.Name != owner && c.nodes[n.Name].health.State == HealthUnknown {
 			c.nodes[n.Name].health = healthy
+			if c.nodes[n.Name].sql != nil {
+				c.look(c.nodes[n.Name])
+				continue
+			}
 			c.step(n.Name, HealthChanged{Health: healthy})
 		}
 	}

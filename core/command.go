@@ -23,6 +23,8 @@ type Op struct {
 	Release    *Release    `json:"release,omitempty"`
 	Move       *Move       `json:"move,omitempty"`
 	Pause      *Pause      `json:"pause,omitempty"`
+	Drain      *Drain      `json:"drain,omitempty"`
+	Abort      *Abort      `json:"abort,omitempty"`
 }
 
 // TakeOffice opens the term of an arbiter. The term under which it is committed is the only one in which that arbiter
@@ -64,6 +66,27 @@ type Move struct {
 	Group  GroupName `json:"group"`
 	Epoch  Epoch     `json:"epoch"`
 	To     NodeName  `json:"to"`
+	Reason string    `json:"reason"`
+	// Began is the log position of the intent, set by the ledger: it tells one attempt from the next.
+	Began Index `json:"began,omitempty"`
+	// Drained is set, under policy promote, once the owner's server is read-only and idle; Executed is its set since then.
+	Drained  bool   `json:"drained,omitempty"`
+	Executed string `json:"executed,omitempty"`
+}
+
+// Drain is the stage of a Move in which the owner's server is read-only and has executed a set that does not grow.
+type Drain struct {
+	Group    GroupName `json:"group"`
+	Epoch    Epoch     `json:"epoch"`
+	Move     Index     `json:"move"`
+	Executed string    `json:"executed"`
+}
+
+// Abort ends a Move before its point of no return, which is the grant: the owner stays and becomes writable again.
+type Abort struct {
+	Group  GroupName `json:"group"`
+	Epoch  Epoch     `json:"epoch"`
+	Move   Index     `json:"move"`
 	Reason string    `json:"reason"`
 }
 

@@ -59,9 +59,15 @@ func (c Config) check() string {
 	if c.TTL <= 0 {
 		return fmt.Sprintf("a lease of %d ms is no lease", c.TTL)
 	}
-	owner := map[netip.Addr]GroupName{}
+	owner, promoted := map[netip.Addr]GroupName{}, GroupName("")
 	for _, g := range c.Groups {
-		if g.Role != Writer || g.Policy != AnyHealthy && g.Policy != Follow {
+		if g.Policy == Promote {
+			if promoted != "" {
+				return fmt.Sprintf("groups %s and %s both have policy promote: a server is the primary for one group only", promoted, g.Name)
+			}
+			promoted = g.Name
+		}
+		if g.Role != Writer || g.Policy != AnyHealthy && g.Policy != Follow && g.Policy != Promote {
 			return fmt.Sprintf("group %s has role %q and policy %q, which this release does not know", g.Name, g.Role, g.Policy)
 		}
 		for _, p := range g.Addresses {

@@ -33,6 +33,7 @@
 //	I9  What Remora put into the kernel it finds again, and removes nothing else's.
 //	I10 One writer: with promotion, a node is made writable only after the old writer is read-only, dead or fenced.
 //
-// I8 is the work of the fence that netio builds in the kernel; the machine's part is the order of Arm and Send. I10
-// concerns promotion, which this release does not have.
+// I8 is the work of the fence that netio builds in the kernel; the machine's part is the order of Arm and Send. The
+// machine's part of I10 is that it makes a server writable only inside the lease of its group, and chooses a successor on
+// sets that do not move (choose.go, succession.go, promoting.go, switchover.go, localserver.go).
 package core

@@ -140,6 +140,21 @@ type PauseAsked struct {
 // ConfigOffered is the configuration of this node's file.
 type ConfigOffered struct{ Config Config }
 
+// PromoteAsked is an operator's wish that a node be promoted for a group that nobody owns. With AcceptLoss transactions
+// that it lacks are given up.
+type PromoteAsked struct {
+	Ticket     uint64
+	Group      GroupName
+	To         NodeName
+	AcceptLoss bool
+	Reason     string
+}
+
+// RejoinAsked is an operator's word that this node's server, which was set aside, may be looked at again.
+type RejoinAsked struct{ Ticket uint64 }
+
+func (PromoteAsked) event()   {}
+func (RejoinAsked) event()    {}
 func (Tick) event()           {}
 func (Received) event()       {}
 func (Committed) event()      {}

@@ -55,6 +55,16 @@ func (s *script) format(a Action) string {
 		return fmt.Sprintf("answer %d: done", a.Ticket)
 	case Stopped:
 		return "stopped"
+	case FreezeServer:
+		return fmt.Sprintf("freeze the server for %s/%d", a.Group, a.Epoch)
+	case PromoteServer:
+		return fmt.Sprintf("promote the server for %s/%d, apply within %v, not after %s", a.Group, a.Epoch, a.ApplyWithin, s.at(a.NotAfter))
+	case DemoteServer:
+		return fmt.Sprintf("demote the server for %s/%d, drain %v", a.Group, a.Epoch, a.Drain)
+	case CatchUpServer:
+		return fmt.Sprintf("catch up with %s for %s/%d within %v", a.Executed, a.Group, a.Epoch, a.Within)
+	case FollowServer:
+		return fmt.Sprintf("follow %v with %s for %s/%d", a.Source, a.SourceExecuted, a.Group, a.Epoch)
 	case Note:
 		return formatNote(a)
 	case SetTimer:
@@ -86,6 +96,16 @@ func (s *script) formatMessage(m Message) string {
 		return "notice " + formatState(m.State)
 	case ReleaseRequest:
 		return fmt.Sprintf("release %s/%d please%s: %s", m.Group, m.Epoch, flagged(m.Unproved, " (unproved)"), m.Reason)
+	}
+	switch m := m.(type) {
+	case Freeze:
+		return fmt.Sprintf("freeze for %s/%d please", m.Group, m.Epoch)
+	case Frozen:
+		return fmt.Sprintf("frozen for %s/%d: executed %s, received %s%s", m.Group, m.Epoch, m.Executed, m.Received, failedWith(m.Err))
+	case Drained:
+		return fmt.Sprintf("drained for %s/%d please: executed %s%s", m.Group, m.Epoch, m.Executed, failedWith(m.Err))
+	case CaughtUp:
+		return fmt.Sprintf("caught up for %s/%d please%s", m.Group, m.Epoch, failedWith(m.Err))
 	}
 	if !s.all {
 		return ""
@@ -119,7 +139,7 @@ func formatState(g GroupState) string {
 	text := fmt.Sprintf("%s/%d owner=%s", g.Spec.Name, g.Epoch, g.Owner)
 	text += flagged(g.Paused, " paused") + flagged(g.Proved, " proved") + flagged(g.Retired, " retired")
 	if g.Move != nil {
-		text += fmt.Sprintf(" move=%s", g.Move.To)
+		text += fmt.Sprintf(" move=%s%s", g.Move.To, flagged(g.Move.Drained, " (drained)"))
 	}
 	if g.Next != nil {
 		text += " next=" + formatAddresses(*g.Next)
@@ -133,6 +153,13 @@ func formatAddresses(g GroupSpec) string {
 		text = append(text, p.String())
 	}
 	return strings.Join(text, ",")
+}
+
+func failedWith(err string) string {
+	if err == "" {
+		return ""
+	}
+	return ", failed: " + err
 }
 
 func flagged(on bool, text string) string {
@@ -166,6 +193,10 @@ func formatOp(op Op) string {
 			flagged(op.Release.Unproved, ", unproved"), op.Release.Reason)
 	case op.Move != nil:
 		return fmt.Sprintf("move %s/%d to %s (%s)", op.Move.Group, op.Move.Epoch, op.Move.To, op.Move.Reason)
+	case op.Drain != nil:
+		return fmt.Sprintf("drained %s/%d: executed %s", op.Drain.Group, op.Drain.Epoch, op.Drain.Executed)
+	case op.Abort != nil:
+		return fmt.Sprintf("abort the move of %s/%d (%s)", op.Abort.Group, op.Abort.Epoch, op.Abort.Reason)
 	case op.Pause != nil:
 		return fmt.Sprintf("pause %s on=%t", op.Pause.Group, op.Pause.On)
 	}

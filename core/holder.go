@@ -27,6 +27,7 @@ func (m *Machine) tend() {
 		if h == nil {
 			m.consider(name, g)
 		}
+		m.tendServer(name, g)
 	}
 }
 
@@ -35,9 +36,10 @@ func (m *Machine) tendHolding(h *holding, g GroupState) {
 		if why := m.mustYield(h, g); why != "" {
 			m.giveUp(h, why)
 		} else if h.phase != bound && !m.now.Before(h.due) {
-			m.giveUp(h, "the kernel did not bind in time")
+			m.giveUp(h, h.overdue())
 		}
 	}
+	m.tendPrimary(h, g)
 	switch h.phase {
 	case bound:
 		m.serve(h)
@@ -55,7 +57,7 @@ func (m *Machine) mustYield(h *holding, g GroupState) string {
 	switch {
 	case g.Epoch != h.epoch || g.Owner != m.opt.Self:
 		return fmt.Sprintf("the ledger is at epoch %d, owner %q", g.Epoch, g.Owner)
-	case g.Move != nil:
+	case g.Move != nil && g.Spec.Policy != Promote:
 		return fmt.Sprintf("switchover to %s: %s", g.Move.To, g.Move.Reason)
 	case g.Next != nil:
 		return "the configuration of the group changed"
@@ -65,6 +67,9 @@ func (m *Machine) mustYield(h *holding, g GroupState) string {
 		return "the configuration does not let this node own any more"
 	case m.stopping != 0:
 		return "the daemon is stopping"
+	}
+	if why := m.lostPrimary(h); why != "" && g.Spec.Policy == Promote && !g.Paused {
+		return why
 	}
 	return m.unfit(g, true)
 }

@@ -11,6 +11,7 @@ type phase uint8
 
 const (
 	probing   phase = iota + 1 // asking the link whether the addresses are free
+	promoting                  // the local server is to become writable
 	binding                    // a Bind is on its way
 	bound                      // bound, read back; announced in this epoch
 	unbinding                  // an Unbind is on its way or due
@@ -47,6 +48,17 @@ type holding struct {
 	announces int // rounds sent of the plan
 	nextRound Instant
 	defended  Instant
+
+	// The rest is for policy promote.
+	promoteBy    Instant // until when the server must be writable
+	promotedAt   Instant
+	unwritable   bool // the server is not, or not yet, made writable in this epoch
+	seenWritable bool // the detector has seen that it was
+	moving       Index
+	draining     bool // a DemoteServer for the switchover is on its way
+	drained      *ServerDemoted
+	reporting    Instant
+	heldBack     Instant // until when the release waits for the server
 }
 
 // Intervals of the holder, none of which safety rests on.
@@ -81,7 +93,7 @@ func (h *holding) reported() HoldPhase {
 	switch h.phase {
 	case bound:
 		return Serving
-	case probing, binding:
+	case probing, promoting, binding:
 		return Claiming
 	default:
 		return Yielding
@@ -97,17 +109,29 @@ func (h *holding) last(t Timing) Instant { return h.lease.Add(-t.Unbind) }
 func (h *holding) wake(t Timing, ttl time.Duration) Instant {
 	switch h.phase {
 	case bound:
-		return min(h.last(t), h.nextRound, h.extended.Add(extendEvery(ttl)))
+		at := min(h.last(t), h.nextRound, h.extended.Add(extendEvery(ttl)))
+		if h.drained != nil {
+			at = min(at, h.reporting)
+		}
+		return at
 	case unbinding:
 		if h.unbindOut {
 			return 0
 		}
 		return h.retryAt
 	case releasing:
-		return h.retryAt
+		return max(h.retryAt, h.heldBack)
 	default:
 		return min(h.last(t), h.due)
 	}
+}
+
+// overdue says what has not come to its end in time.
+func (h *holding) overdue() string {
+	if h.phase == promoting {
+		return "the server did not become writable in time"
+	}
+	return "the kernel did not bind in time"
 }
 
 // kernelLifetime is the valid lifetime that an address is given: whole seconds are all the kernel takes, so it is the

@@ -71,6 +71,8 @@ const (
 	KindGrant     = "grant"
 	KindRelease   = "release"
 	KindMove      = "move"
+	KindDrain     = "drain"
+	KindAbort     = "abort"
 	KindPause     = "pause"
 	KindResume    = "resume"
 	KindRecover   = "recover"
@@ -149,6 +151,10 @@ func (l *Ledger) apply(index Index, term Term, c Command, op Op) Outcome {
 		return l.change(op.Release.Group, index, c, e, func(g *GroupState, e *Entry) string { return release(g, e, *op.Release) })
 	case op.Move != nil:
 		return l.change(op.Move.Group, index, c, e, func(g *GroupState, e *Entry) string { return l.move(g, e, *op.Move) })
+	case op.Drain != nil:
+		return l.change(op.Drain.Group, index, c, e, func(g *GroupState, e *Entry) string { return drain(g, e, *op.Drain) })
+	case op.Abort != nil:
+		return l.change(op.Abort.Group, index, c, e, func(g *GroupState, e *Entry) string { return abort(g, e, *op.Abort) })
 	case op.Pause != nil:
 		return l.change(op.Pause.Group, index, c, e, func(g *GroupState, e *Entry) string { return pause(g, e, *op.Pause) })
 	default:
@@ -168,6 +174,10 @@ func (op Op) restsOnOffice() (GroupName, bool) {
 		return op.Release.Group, true
 	case op.Move != nil:
 		return op.Move.Group, true
+	case op.Drain != nil:
+		return op.Drain.Group, true
+	case op.Abort != nil:
+		return op.Abort.Group, true
 	case op.Settle != nil:
 		return "", true
 	}
@@ -268,7 +278,42 @@ func (l *Ledger) move(g *GroupState, e *Entry, op Move) string {
 		return why
 	}
 	e.Kind, e.Epoch, e.Node, e.From, e.Reason = KindMove, g.Epoch, op.To, g.Owner, op.Reason
+	op.Began, op.Drained, op.Executed = e.Index, false, ""
 	g.Move = &op
+	return ""
+}
+
+func drain(g *GroupState, e *Entry, op Drain) string {
+	if why := noMove(g, op.Epoch, op.Move); why != "" {
+		return why
+	}
+	if g.Move.Drained {
+		return "the owner's server was drained before"
+	}
+	mv := *g.Move
+	mv.Drained, mv.Executed = true, op.Executed
+	e.Kind, e.Epoch, e.Node, e.From, e.Reason = KindDrain, g.Epoch, mv.To, g.Owner, "the owner's server is read-only and idle"
+	g.Move = &mv
+	return ""
+}
+
+func abort(g *GroupState, e *Entry, op Abort) string {
+	if why := noMove(g, op.Epoch, op.Move); why != "" {
+		return why
+	}
+	e.Kind, e.Epoch, e.Node, e.From, e.Reason = KindAbort, g.Epoch, g.Move.To, g.Owner, op.Reason
+	g.Move = nil
+	return ""
+}
+
+// noMove returns why there is no such switchover any more, or nothing. Once its target is granted the epoch is another.
+func noMove(g *GroupState, e Epoch, began Index) string {
+	switch {
+	case e != g.Epoch:
+		return fmt.Sprintf("it is of epoch %d, but the group is in epoch %d", e, g.Epoch)
+	case g.Move == nil || g.Move.Began != began:
+		return fmt.Sprintf("the switchover that began at index %d is over", began)
+	}
 	return ""
 }
 

@@ -59,6 +59,9 @@ func TestLedgerRefusals(t *testing.T) {
 	twice := ledgerConfig(5, "10.0.0.1/32", "10.0.0.1/32")
 	noLease := ledgerConfig(5, "10.0.0.1/32", "10.0.0.2/32")
 	noLease.TTL = 0
+	bothPromote := ledgerConfig(5, "10.0.0.1/32", "10.0.0.2/32")
+	bothPromote.Groups[0].Policy, bothPromote.Groups[1].Policy = Promote, Promote
+	moving := []Op{grantOf("writer", 0, "n1"), {Move: &Move{Group: "writer", Epoch: 1, To: "n2"}}}
 	without := ledgerConfig(2, "10.0.0.1/32", "10.0.0.2/32")
 	without.Groups = without.Groups[1:]
 	for _, tt := range []struct {
@@ -97,6 +100,15 @@ func TestLedgerRefusals(t *testing.T) {
 		{"move of a paused group", []Op{grantOf("writer", 0, "n1"), {Pause: &Pause{Group: "writer", On: true}}},
 			Op{Move: &Move{Group: "writer", Epoch: 1, To: "n2"}}, "paused"},
 		{"move of a retired group", []Op{grantOf("writer", 0, "n1"), configureOp(without)}, Op{Move: &Move{Group: "writer", Epoch: 1, To: "n2"}}, "retired"},
+		{"two groups that promote", nil, configureOp(bothPromote), "both have policy promote"},
+		{"drain", moving, Op{Drain: &Drain{Group: "writer", Epoch: 1, Move: 3}}, ""},
+		{"drain again", append(moving, Op{Drain: &Drain{Group: "writer", Epoch: 1, Move: 3}}), Op{Drain: &Drain{Group: "writer", Epoch: 1, Move: 3}}, "drained before"},
+		{"drain for another switchover", moving, Op{Drain: &Drain{Group: "writer", Epoch: 1, Move: 2}}, "began at index 2 is over"},
+		{"drain without a switchover", moving[:1], Op{Drain: &Drain{Group: "writer", Epoch: 1, Move: 3}}, "is over"},
+		{"abort", moving, Op{Abort: &Abort{Group: "writer", Epoch: 1, Move: 3}}, ""},
+		{"abort after the grant", append(moving, releaseOf("writer", 1, false), grantOf("writer", 1, "n2")), Op{Abort: &Abort{Group: "writer", Epoch: 1, Move: 3}},
+			"of epoch 1, but the group is in epoch 2"},
+		{"abort again", append(moving, Op{Abort: &Abort{Group: "writer", Epoch: 1, Move: 3}}), Op{Abort: &Abort{Group: "writer", Epoch: 1, Move: 3}}, "is over"},
 		{"pause of an unknown group", nil, Op{Pause: &Pause{Group: "reader", On: true}}, "there is no group"},
 		{"settle", nil, Op{Settle: &Settle{Version: 1}}, ""},
 		{"settle for a version that has passed", nil, Op{Settle: &Settle{Version: 0}}, "version 1 by now"},

@@ -19,6 +19,8 @@ type Options struct {
 	Interfaces map[GroupName]string
 	// Fence says that the kernel of this node holds the leases too, by the reports that they rest on.
 	Fence bool
+	// Sets does the arithmetic of GTID sets for policy promote; without it nobody is chosen.
+	Sets Sets
 	// DryRun marks a node that carries nothing out in its kernel.
 	DryRun bool
 	// Seed feeds the only chance in the machine: the numbers of commands and confirm rounds.
@@ -59,6 +61,13 @@ type Machine struct {
 	barred  map[GroupName]bar
 	foreign map[GroupName]int // foreign claims counted
 
+	server localServer
+	// executed is the last known executed set of each node's server, also of one that is dead by now; drained and caught
+	// are the last words on switchovers.
+	executed map[NodeName]string
+	drained  map[GroupName]Drained
+	caught   map[GroupName]CaughtUp
+
 	arb arbiter
 }
 
@@ -97,6 +106,7 @@ func New(opt Options) *Machine {
 		fresh: map[GroupName]GroupState{}, links: map[string]link{}, seen: map[netip.Addr]AddressSeen{},
 		peers: map[NodeName]*peer{}, held: map[GroupName]*holding{}, gaveUp: map[GroupName]Epoch{},
 		barred: map[GroupName]bar{}, foreign: map[GroupName]int{}, nextReport: opt.Start,
+		executed: map[NodeName]string{}, drained: map[GroupName]Drained{}, caught: map[GroupName]CaughtUp{},
 		arb: newArbiter(),
 	}
 }
@@ -154,6 +164,7 @@ func (m *Machine) handle(ev Event) {
 	case HealthChanged:
 		m.dirty = m.dirty || ev.Health.State != m.health.State || ev.Health.Writable != m.health.Writable
 		m.health = ev.Health
+		m.server.looked(m.now, ev.Health)
 	case LinkChanged:
 		m.linkChanged(ev)
 	case AddressSeen:
@@ -182,6 +193,8 @@ func (m *Machine) handle(ev Event) {
 		if m.offered == nil || ev.Config.Version >= m.offered.Version {
 			m.offered = &ev.Config
 		}
+	default:
+		m.handleServer(ev)
 	}
 }
 
@@ -201,6 +214,8 @@ func (m *Machine) received(ev Received) {
 		m.noticed(msg)
 	case ReleaseRequest:
 		m.releaseRequested(ev.From, msg)
+	default:
+		m.serverMessage(ev.From, msg)
 	}
 }
 
@@ -220,6 +235,9 @@ func (m *Machine) reportReceived(from NodeName, r Report) {
 		p.healthySince = m.now
 	}
 	p.report, p.at, p.heard = r, m.now, true
+	if r.Health.Executed != "" {
+		m.executed[from] = r.Health.Executed
+	}
 	m.renewalAsked(from, r)
 	m.watchMoves(from, r)
 }
@@ -276,7 +294,7 @@ func (m *Machine) report() {
 	}
 	r := Report{
 		Incarnation: m.opt.Incarnation, Seq: m.seq, Health: m.health, Leaving: m.stopping != 0,
-		Starting: m.opt.Ready.After(m.now), DryRun: m.opt.DryRun, Release: m.opt.Release,
+		Starting: m.opt.Ready.After(m.now), DryRun: m.opt.DryRun, Release: m.opt.Release, Aside: m.server.aside,
 	}
 	if m.offered != nil {
 		r.Config = m.offered.Version
@@ -377,6 +395,7 @@ func (m *Machine) wake() Instant {
 	for _, h := range m.held {
 		earlier(h.wake(m.opt.Timing, m.ttl()))
 	}
+	m.serverWake(earlier)
 	m.arbiterWake(earlier)
 	if !at.After(m.now) {
 		at = m.now.Add(time.Millisecond)

@@ -2,8 +2,8 @@ package core
 
 import "time"
 
-// Message is one of the datagrams that nodes exchange: Report, Confirm, Echo, Ack, Notice, ReleaseRequest. Each is
-// complete in itself and superseded by the next of its kind, so none is ever sent again because it may have been lost.
+// Message is one of the datagrams that nodes exchange: Report, Confirm, Echo, Ack, Notice, ReleaseRequest,
+// Freeze, Frozen, Drained, CaughtUp. Each is complete in itself and superseded by the next of its kind, so none is ever sent again because it may have been lost.
 type Message interface{ message() }
 
 // HoldPhase says how far a node is with a group that the ledger gives it.
@@ -54,6 +54,9 @@ type Report struct {
 	Foreign []GroupName
 	// Leaving is set by a node that shuts down: it takes no grants.
 	Leaving bool
+	// Aside says why the server of this node is set aside: it has transactions that the owner's lacks. It is never granted
+	// a group of policy promote, and never touched, until an operator says so.
+	Aside string
 	// Starting is set by a node that does not take part yet.
 	Starting bool
 	// DryRun is set by a node that carries nothing out in its kernel.
@@ -112,6 +115,51 @@ type ReleaseRequest struct {
 	Unproved bool
 }
 
+// Freeze asks a node to stop the receiver of its replica and to report its sets, so that a choice rests on sets that do
+// not move. It is sent again until the answer has come or the time for it is over.
+type Freeze struct {
+	Group GroupName
+	// Epoch is the epoch whose end is being dealt with.
+	Epoch Epoch
+	// Round is the arbiter's number of this choice.
+	Round uint64
+	// Term is the term of the arbiter's office.
+	Term Term
+}
+
+// Frozen answers a Freeze with the sets of the node's server, whole. Err says why there are none.
+type Frozen struct {
+	Group    GroupName
+	Epoch    Epoch
+	Round    uint64
+	Executed string
+	Received string
+	Err      string
+}
+
+// Drained says that the server of an owner is read-only and idle for the sake of a switchover, with its executed set, or
+// why it is not.
+type Drained struct {
+	Group GroupName
+	Epoch Epoch
+	// Move is the log position of the intent.
+	Move     Index
+	Executed string
+	Err      string
+}
+
+// CaughtUp says that the target of a switchover has applied all that the drained owner has executed, or why it has not.
+type CaughtUp struct {
+	Group GroupName
+	Epoch Epoch
+	Move  Index
+	Err   string
+}
+
+func (Freeze) message()         {}
+func (Frozen) message()         {}
+func (Drained) message()        {}
+func (CaughtUp) message()       {}
 func (Report) message()         {}
 func (Confirm) message()        {}
 func (Echo) message()           {}

@@ -14,7 +14,7 @@ func (m *Machine) moveAsked(ev MoveAsked) {
 	g := m.view.Groups[ev.Group]
 	id := m.propose(0, Op{Move: &Move{Group: ev.Group, Epoch: g.Epoch, To: ev.To, Reason: ev.Reason}})
 	m.arb.inflight[ev.Group] = id
-	m.arb.wishes = append(m.arb.wishes, wish{ticket: ev.Ticket, id: id, group: ev.Group, to: ev.To, epoch: g.Epoch})
+	m.arb.wishes = append(m.arb.wishes, wish{ticket: ev.Ticket, id: id, group: ev.Group, to: ev.To, epoch: g.Epoch, moves: true})
 }
 
 func (m *Machine) moveRefused(ev MoveAsked) string {
@@ -41,7 +41,7 @@ func (m *Machine) moveRefused(ev MoveAsked) string {
 	if m.view.Config.Nodes[i].Witness {
 		return fmt.Sprintf("%s is a witness: it votes and never owns", ev.To)
 	}
-	if why := m.unqualified(m.view.Config.Nodes[i], ev.Group, g); why != "" {
+	if why := m.checkMove(ev.Group, ev.To); why != "" {
 		return fmt.Sprintf("%s can not take %s: %s", ev.To, ev.Group, why)
 	}
 	return ""
@@ -71,13 +71,21 @@ func (m *Machine) pauseAsked(ev PauseAsked) {
 func (m *Machine) wishCommitted(id uint64, op Op, out Outcome) {
 	m.endWishes(func(w wish) (bool, string) {
 		switch {
-		case w.id == id && w.group == out.Group && (out.Refused != "" || w.epoch == 0):
+		case w.id == id && w.group == out.Group && (out.Refused != "" || !w.moves):
 			return true, out.Refused
-		case w.epoch != 0 && op.Grant != nil && w.group == out.Group && out.Refused == "" && op.Grant.To != w.to:
-			return true, fmt.Sprintf("%s went to %s: %s could not take it any more", w.group, op.Grant.To, w.to)
+		case w.moves && op.Grant != nil && w.group == out.Group && out.Refused == "" && op.Grant.To != w.to:
+			return true, fmt.Sprintf("%s went to %s: %s could not take it any more%s", w.group, op.Grant.To, w.to, afterReturn(w, op))
 		}
 		return false, ""
 	})
+}
+
+// afterReturn says that a switchover had passed its point of no return, if the group was granted to its target before.
+func afterReturn(w wish, op Op) string {
+	if op.Grant.Prev > w.epoch {
+		return " (this was after the point of no return, so the successor was chosen anew)"
+	}
+	return ""
 }
 
 // watchMoves ends the wishes whose group is served by the node that the operator named.
@@ -85,7 +93,7 @@ func (m *Machine) watchMoves(from NodeName, r Report) {
 	m.endWishes(func(w wish) (bool, string) {
 		g := m.view.Groups[w.group]
 		served := slices.Contains(r.Holds, Holding{Group: w.group, Epoch: g.Epoch, Phase: Serving})
-		return w.epoch != 0 && w.to == from && g.Owner == from && g.Epoch > w.epoch && served, ""
+		return w.moves && w.to == from && g.Owner == from && g.Epoch > w.epoch && served, ""
 	})
 }
 

@@ -49,7 +49,10 @@ var sentence = regexp.MustCompile(`^([A-Z]|n[0-9]+ |mgr ).*[^.:]\.$`)
 //	run D                                 let time pass
 //	quietly COMMAND                       do not show what follows from it
 //	all COMMAND                           show reports, rounds, acks and timers too
-//	ledger, bound, status NODE, history   show what is
+//	ask NODE promote GROUP TO [accept-loss], ask NODE rejoin
+//	sql NODE [writable|read-only] [lags|applies] [executed=SET] [received=SET] [source=NODE]   the server of NODE
+//	write NODE N                          N transactions are committed on the server of NODE, and received by its replicas
+//	ledger, bound, servers, status NODE, history   show what is
 func TestScripts(t *testing.T) {
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
@@ -214,6 +217,9 @@ func (s *script) cluster(args []string, opts map[string]string) {
 
 func (s *script) group(args []string, opts map[string]string) {
 	g := GroupSpec{Name: GroupName(args[0]), Role: Writer, Policy: Policy(args[1]), Interface: cmp.Or(opts["interface"], "eth0")}
+	if v := opts["max_lost"]; v != "" {
+		g.Promotion.MaxLost = int64(s.number(v))
+	}
 	for _, a := range args[2:] {
 		if a == "preempt" {
 			g.Preempt = true
@@ -308,7 +314,7 @@ func (s *script) onNode(cmd string, args []string, opts map[string]string) bool 
 	case "ask":
 		s.ask(name, args[1:])
 	default:
-		return false
+		return s.sqlCommand(cmd, n, args[1:], opts)
 	}
 	return true
 }
@@ -349,8 +355,14 @@ func (s *script) byHand(cmd string, n *node, a netip.Addr) {
 
 func (s *script) ask(name NodeName, args []string) {
 	s.ticket++
+	if args[0] == "rejoin" {
+		s.c.step(name, RejoinAsked{Ticket: s.ticket})
+		return
+	}
 	g := GroupName(args[1])
 	switch args[0] {
+	case "promote":
+		s.c.step(name, PromoteAsked{Ticket: s.ticket, Group: g, To: NodeName(args[2]), AcceptLoss: slices.Contains(args, "accept-loss"), Reason: "asked by an operator"})
 	case "move":
 		s.c.step(name, MoveAsked{Ticket: s.ticket, Group: g, To: NodeName(args[2]), Reason: "asked by an operator"})
 	case "pause", "resume":
@@ -416,6 +428,8 @@ func (s *script) show(cmd string, args []string) bool {
 		for _, name := range s.c.nodes[s.c.leader].m.groups() {
 			s.say("", "%s", formatState(v.Groups[name]))
 		}
+	case "servers":
+		s.say("", "servers: %s", s.c.servers())
 	case "bound":
 		s.say("", "bound: %s", s.c.holders())
 	case "history":

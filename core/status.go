@@ -149,6 +149,9 @@ func (m *Machine) groupFindings(s Status, g GroupStatus, add func(string, string
 		} else {
 			add(subject, "Nobody owns it. The last owner was put out: %s.", st.Reason)
 		}
+		if c := m.arb.choices[g.Name]; c != nil && c.epoch == st.Epoch && c.refused != "" {
+			add(subject, "Nobody is promoted: %s.", c.refused)
+		}
 		for _, n := range s.Nodes {
 			if why := n.Unfit[g.Name]; why != "" {
 				add(subject, "%s can not take it: %s.", n.Spec.Name, why)

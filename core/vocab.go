@@ -1,6 +1,7 @@
 package core
 
 import (
+	"cmp"
 	"net/netip"
 	"time"
 )
@@ -71,9 +72,33 @@ type GroupSpec struct {
 	Addresses []netip.Prefix `json:"addresses"`
 	// Interface is the interface that carries the addresses, unless the node's own table names another.
 	Interface string `json:"interface"`
-	// Preempt lets a node of higher priority take the group from a healthy owner.
+	// Preempt lets a node of higher priority take the group from a healthy owner. Under policy promote it has no effect:
+	// a switchover stops writes, so somebody has to want it.
 	Preempt bool `json:"preempt,omitempty"`
+	// Promotion is what policy promote needs to know.
+	Promotion Promotion `json:"promotion,omitzero"`
 }
+
+// Promotion holds the limits of policy promote. A duration of zero means its default.
+type Promotion struct {
+	// MaxLost is how many transactions that the old owner is known to have executed the new one may lack; negative means
+	// any number.
+	MaxLost int64 `json:"max_lost_transactions,omitempty"`
+	// MaxLag is how far behind a replica may be by its own figure to be chosen, 0 for any.
+	MaxLag Millis `json:"max_lag_ms,omitempty"`
+	// ApplyWithin bounds the time in which the chosen replica must apply what it has received, 30 s by default.
+	ApplyWithin Millis `json:"apply_within_ms,omitempty"`
+	// Drain is how long transactions may go on in a planned switchover before they are ended, 1 s by default.
+	Drain Millis `json:"drain_ms,omitempty"`
+	// CatchUp bounds the time in which the target of a planned switchover must have applied everything, 5 s by default.
+	CatchUp Millis `json:"catch_up_ms,omitempty"`
+}
+
+func (p Promotion) applyWithin() time.Duration {
+	return cmp.Or(p.ApplyWithin.Duration(), 30*time.Second)
+}
+func (p Promotion) drain() time.Duration   { return cmp.Or(p.Drain.Duration(), time.Second) }
+func (p Promotion) catchUp() time.Duration { return cmp.Or(p.CatchUp.Duration(), 5*time.Second) }
 
 // NodeSpec is what the configuration says of a node. It is kept in the ledger.
 type NodeSpec struct {
@@ -84,6 +109,16 @@ type NodeSpec struct {
 	Witness bool `json:"witness,omitempty"`
 	// Priority ranks nodes that are equally good otherwise; the higher is preferred.
 	Priority int `json:"priority,omitempty"`
+	// MySQL is where the other members' servers reach this one; the host of Address and port 3306 if it is not set.
+	MySQL netip.AddrPort `json:"mysql,omitzero"`
+}
+
+// Server returns where the node's MySQL is reached by the other members.
+func (n NodeSpec) Server() netip.AddrPort {
+	if n.MySQL.IsValid() {
+		return n.MySQL
+	}
+	return netip.AddrPortFrom(n.Address.Addr(), 3306)
 }
 
 // Config is the part of the configuration that all nodes must agree on. It lives in the ledger; a file only proposes it.
@@ -164,6 +199,8 @@ type Health struct {
 	Lag time.Duration
 	// GTID is the executed set or the current position, in the server's own notation; it may be cut at MaxGTID bytes.
 	GTID string
+	// Executed is the whole executed set, read together with Writable. It is empty if unknown or longer than MaxSet.
+	Executed string
 	// Version is the server's version string.
 	Version string
 	// Listens lists the addresses on which the server accepts TCP connections; an unspecified address is the wildcard.
@@ -178,4 +215,6 @@ const (
 	MaxReason = 160
 	MaxGTID   = 256
 	MaxAlarms = 4
+	// MaxSet bounds a GTID set in a datagram. Sets are never cut: half a set is a wrong one.
+	MaxSet = 448
 )

@@ -28,6 +28,8 @@ type Config struct {
 	Binder    Binder
 	Announcer Announcer
 	Consensus Consensus
+	// Server acts on the local MySQL for policy promote; nil where no group has it.
+	Server Server
 	// Observe, if set, sees each event and the actions that followed, on the loop's goroutine. It must not block.
 	Observe func(now core.Instant, ev core.Event, actions []core.Action)
 	// Alive is called at least once in each AliveEvery while the loop runs: the hook of a watchdog.
@@ -50,6 +52,8 @@ type Agent struct {
 	asleep  time.Duration
 	timer   *time.Timer
 	stopped bool
+
+	promotion promotion
 }
 
 // query is a question to the loop.
@@ -103,6 +107,19 @@ func (a *Agent) Move(ctx context.Context, group core.GroupName, to core.NodeName
 // Pause asks the arbiter on this node to freeze a group, or thaw it. No name means all groups.
 func (a *Agent) Pause(ctx context.Context, group core.GroupName, on bool, reason string) error {
 	return a.ask(ctx, func(t uint64) core.Event { return core.PauseAsked{Ticket: t, Group: group, On: on, Reason: reason} })
+}
+
+// Promote asks the arbiter on this node to promote a node for a group that nobody owns, and waits until it serves. With
+// acceptLoss transactions that it lacks are given up.
+func (a *Agent) Promote(ctx context.Context, group core.GroupName, to core.NodeName, acceptLoss bool, reason string) error {
+	return a.ask(ctx, func(t uint64) core.Event {
+		return core.PromoteAsked{Ticket: t, Group: group, To: to, AcceptLoss: acceptLoss, Reason: reason}
+	})
+}
+
+// Rejoin lets the server of this node, which was set aside, be compared with the owner's again.
+func (a *Agent) Rejoin(ctx context.Context) error {
+	return a.ask(ctx, func(t uint64) core.Event { return core.RejoinAsked{Ticket: t} })
 }
 
 // Refusal is an answer that says no; its text is why.
@@ -271,6 +288,8 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 		a.log(act)
 	case core.Stopped:
 		a.stopped = true
+	default:
+		a.serverAct(ctx, act)
 	}
 }
 

@@ -202,6 +202,7 @@ type rig struct {
 	raft   *fakeRaft
 	cancel context.CancelFunc
 	end    chan error
+	edit   func(*core.Config) // changes the configuration that is offered
 
 	mu    sync.Mutex
 	slept time.Duration
@@ -277,8 +278,12 @@ func (r *rig) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	r.cancel = cancel
 	go func() { r.end <- r.Run(ctx) }()
+	cfg := testConfig()
+	if r.edit != nil {
+		r.edit(&cfg)
+	}
 	for _, ev := range []core.Event{
-		core.ConfigOffered{Config: testConfig()}, core.VotersChanged{Voters: []core.NodeName{"n1"}},
+		core.ConfigOffered{Config: cfg}, core.VotersChanged{Voters: []core.NodeName{"n1"}},
 		core.LinkChanged{Interface: "eth0", Up: true}, healthy, core.Elected{Term: 1},
 	} {
 		r.Deliver(ev)

@@ -1,0 +1,333 @@
+package core
+
+import (
+	"fmt"
+	"time"
+)
+
+// localServer is what the machine does with the MySQL server of its own node for the group of policy promote. There is
+// one such group at the most, because a server is writable or it is not.
+type localServer struct {
+	// demote says that the server is to be read-only; it stays set until that was read back. demotes counts the
+	// DemoteServers on their way, draining those of them that let transactions go on.
+	demote            bool
+	demotes, draining int
+	demoteAt          Instant // when the next one is due
+	tries             int
+	epoch             Epoch
+	demotedAt         Instant // when it was last read back as read-only
+	healthAt          Instant // when the detector last spoke
+
+	promoting bool // a PromoteServer is on its way
+
+	freeze    Freeze // the last one that was asked for
+	asker     NodeName
+	freezing  bool
+	frozen    Frozen  // the last answer
+	still     bool    // its receiver was stopped for a choice, and it follows nobody since
+	stillFrom Instant // since when the detector sees that it does not replicate, 0 if it does
+	followed  Epoch   // up to which epoch the server follows the owner, as far as this process knows
+	following bool
+	followAt  Instant
+	aside     string
+
+	target    target // of a switchover
+	reporting Instant
+}
+
+// target is this node's part as the target of a switchover.
+type target struct {
+	move Index // which one
+	out  bool
+	done *ServerCaughtUp
+}
+
+const (
+	// Demotions that failed are tried again soon, then less often.
+	demoteRetryMin = 20 * time.Millisecond
+	demoteRetryMax = time.Second
+	// looksAfter is how long the detector may take to see what was done to the server.
+	looksAfter = 2 * time.Second
+	// followRetry spaces attempts to let the server follow the owner's.
+	followRetry = 2 * time.Second
+	// stageRepeat spaces the messages that tell how far a switchover is.
+	stageRepeat = 20 * time.Millisecond
+)
+
+// handleServer takes the events that concern the server.
+func (m *Machine) handleServer(ev Event) {
+	switch ev := ev.(type) {
+	case PromoteAsked:
+		m.promoteAsked(ev)
+	case RejoinAsked:
+		m.rejoinAsked(ev)
+	case ServerFrozen:
+		m.serverFrozen(ev)
+	case ServerPromoted:
+		m.serverPromoted(ev)
+	case ServerDemoted:
+		m.serverDemoted(ev)
+	case ServerCaughtUp:
+		m.serverCaughtUp(ev)
+	case ServerFollows:
+		m.serverFollows(ev)
+	}
+}
+
+// serverMessage takes the datagrams that concern servers.
+func (m *Machine) serverMessage(from NodeName, msg Message) {
+	switch msg := msg.(type) {
+	case Freeze:
+		m.freezeAsked(from, msg)
+	case Frozen:
+		m.frozenCame(from, msg)
+	case Drained:
+		m.drainedCame(from, msg)
+	case CaughtUp:
+		m.caughtUp(from, msg)
+	}
+}
+
+// tendServer does what the local server needs: give up being writable, follow the owner's server, catch up.
+func (m *Machine) tendServer(name GroupName, g GroupState) {
+	if g.Spec.Policy != Promote || g.Retired && m.held[name] == nil || !m.mayOwn() || m.opt.DryRun {
+		return
+	}
+	s := &m.server
+	if m.strayWriter(name, g) && !s.demote {
+		m.wantDemoted(name, g.Epoch)
+		m.do(Note{Alarm: true, Group: name, Epoch: g.Epoch, Text: "making the local server read-only",
+			Reason: "it is writable, and this node does not hold the group"})
+	}
+	if s.demote && !m.now.Before(s.demoteAt) && s.demotes == s.draining {
+		s.demotes++
+		s.tries++
+		m.do(DemoteServer{Group: name, Epoch: s.epoch})
+	}
+	m.catchUp(name, g)
+	m.followOwner(name, g)
+}
+
+// strayWriter reports whether the local server is writable without this node holding the group. Before the group was ever
+// granted nobody has a better claim than the server that is writable already.
+func (m *Machine) strayWriter(name GroupName, g GroupState) bool {
+	s := &m.server
+	if g.Epoch == 0 || m.health.State != Healthy || m.health.Writable != Yes {
+		return false
+	}
+	if h := m.held[name]; h != nil && h.claiming() && h.phase != probing {
+		return false
+	}
+	return s.healthAt.After(s.demotedAt) || m.now.Sub(s.demotedAt) > looksAfter
+}
+
+// wantDemoted begins to make the local server read-only. It goes on until the server was read back as such.
+func (m *Machine) wantDemoted(name GroupName, e Epoch) {
+	s := &m.server
+	s.demote, s.demoteAt, s.tries, s.epoch = true, m.now, 0, e
+}
+
+// quietServer reports whether nothing is on its way that makes the server read-only, or lets it follow: what comes after
+// would be undone by it.
+func (m *Machine) quietServer() bool {
+	s := &m.server
+	return !s.demote && s.demotes == 0 && !s.freezing && !s.following && !s.promoting
+}
+
+func (m *Machine) serverDemoted(ev ServerDemoted) {
+	s := &m.server
+	h := m.held[ev.Group]
+	s.demotes = max(s.demotes-1, 0)
+	if h != nil && h.epoch == ev.Epoch && h.draining {
+		h.draining, h.drained, h.reporting = false, &ev, m.now
+		s.draining--
+	}
+	s.draining = min(s.draining, s.demotes)
+	if ev.Err == "" {
+		s.demote, s.demotedAt, m.dirty = false, m.now, true
+		m.do(Note{Group: ev.Group, Epoch: ev.Epoch, Text: "the local server is read-only"})
+		return
+	}
+	if s.demote {
+		s.demoteAt = m.now.Add(min(demoteRetryMin<<min(s.tries, 6), demoteRetryMax))
+	}
+	if s.tries&(s.tries-1) != 0 {
+		return // a server that is down all night is not worth a line in each second
+	}
+	m.do(Note{Alarm: true, Group: ev.Group, Epoch: ev.Epoch, Text: "the local server was not made read-only", Reason: ev.Err})
+}
+
+// freezeAsked stops the receiver of the local server for an arbiter that is to choose. A server that is still to be made
+// read-only is not asked yet: its set moves. The arbiter asks again.
+func (m *Machine) freezeAsked(from NodeName, f Freeze) {
+	s := &m.server
+	g, known := m.fresh[f.Group]
+	h := m.held[f.Group]
+	switch {
+	case !known || g.Spec.Policy != Promote || f.Epoch != g.Epoch || f.Term < m.view.Office.Term || m.opt.Ready.After(m.now):
+		return
+	case h != nil && h.claiming() || m.strayWriter(f.Group, g):
+		return
+	case s.frozen.Round == f.Round && s.frozen.Epoch == f.Epoch && s.frozen.Group == f.Group:
+		m.do(Send{To: from, Msg: s.frozen})
+		return
+	}
+	s.freeze, s.asker = f, from
+	if m.quietServer() {
+		s.freezing = true
+		m.do(FreezeServer{Group: f.Group, Epoch: f.Epoch, Round: f.Round})
+	}
+}
+
+func (m *Machine) serverFrozen(ev ServerFrozen) {
+	s := &m.server
+	s.freezing, s.followed, s.still = false, 0, ev.Err == ""
+	if ev.Round != s.freeze.Round || ev.Epoch != m.fresh[ev.Group].Epoch {
+		return
+	}
+	f := Frozen(ev)
+	if n := len(f.Executed) + len(f.Received); f.Err == "" && n > 2*MaxSet {
+		f.Executed, f.Received = "", ""
+		f.Err = fmt.Sprintf("its GTID sets are %d bytes long, and a datagram takes %d", n, 2*MaxSet)
+	}
+	if f.Err == "" {
+		s.frozen = f // what failed is tried again when the arbiter asks again
+	}
+	m.do(Send{To: s.asker, Msg: f})
+}
+
+// followOwner lets the local server replicate from the owner's, once that serves.
+func (m *Machine) followOwner(name GroupName, g GroupState) {
+	s := &m.server
+	p := m.peers[g.Owner]
+	if g.Owner == "" || g.Owner == m.opt.Self || m.held[name] != nil || g.Move != nil || s.aside != "" || !m.recent(p) {
+		return
+	}
+	r := p.report
+	if m.health.State != Healthy || m.health.Writable == Yes || !m.quietServer() || m.now.Before(s.followAt) ||
+		r.Health.Writable != Yes || r.Health.Executed == "" || !serving(r, name, g.Epoch) {
+		return
+	}
+	spec, known := m.nodeSpec(g.Owner)
+	right := m.health.Source == spec.Server().String()
+	if !known || !m.comparable(p) || right && (m.health.Replicating == Yes || s.followed == g.Epoch) {
+		return
+	}
+	s.following, s.followAt = true, m.now.Add(followRetry)
+	m.do(FollowServer{Group: name, Epoch: g.Epoch, Source: spec.Server(), SourceExecuted: r.Health.Executed})
+}
+
+// comparable reports whether the executed set in the owner's report has everything of the owner's that the local server can
+// have received from it. Else a server that was stopped a moment ago would seem to have what its source lacks.
+func (m *Machine) comparable(owner *peer) bool {
+	s := &m.server
+	return s.still || s.stillFrom == 0 || owner.at.Sub(s.stillFrom) >= looksAfter
+}
+
+// looked takes note of what the detector sees.
+func (s *localServer) looked(now Instant, h Health) {
+	s.healthAt = now
+	if h.Replicating == Yes {
+		s.stillFrom = 0
+	} else if s.stillFrom == 0 {
+		s.stillFrom = max(now, 1)
+	}
+}
+
+func (m *Machine) serverFollows(ev ServerFollows) {
+	s := &m.server
+	s.following = false
+	note := Note{Group: ev.Group, Epoch: ev.Epoch}
+	switch {
+	case ev.Errant != "":
+		s.aside = cut("it has transactions that the owner lacks: "+ev.Errant, MaxReason)
+		note.Alarm, note.Text, note.Reason = true, "the local server is set aside", s.aside
+		m.dirty = true
+	case ev.Err != "":
+		note.Alarm, note.Text, note.Reason = true, "the local server does not follow the owner's", ev.Err
+	default:
+		s.followed, s.still = ev.Epoch, false
+		note.Text = "the local server follows the owner's"
+	}
+	s.followAt = m.now.Add(followRetry)
+	m.do(note)
+}
+
+// rejoinAsked lets a server that was set aside be compared again. It is not touched if it still has what the owner lacks.
+func (m *Machine) rejoinAsked(ev RejoinAsked) {
+	if m.server.aside == "" {
+		m.do(Answer{Ticket: ev.Ticket, Refused: fmt.Sprintf("the server of %s is not set aside", m.opt.Self)})
+		return
+	}
+	m.server.aside, m.server.followAt, m.dirty = "", m.now, true
+	m.do(Answer{Ticket: ev.Ticket})
+}
+
+// catchUp does this node's part as the target of a switchover whose old owner is drained, and tells how it went until the
+// switchover is over. It keeps nothing that a restart would lose: the stage is in the ledger.
+func (m *Machine) catchUp(name GroupName, g GroupState) {
+	t := &m.server.target
+	if g.Move == nil || g.Move.To != m.opt.Self || !g.Move.Drained || g.Owner == m.opt.Self {
+		return
+	}
+	if t.move != g.Move.Began {
+		*t = target{move: g.Move.Began, out: true}
+		m.do(CatchUpServer{Group: name, Epoch: g.Epoch, Executed: g.Move.Executed, Within: g.Spec.Promotion.catchUp()})
+	}
+	if t.done != nil && !m.now.Before(m.server.reporting) {
+		m.server.reporting = m.now.Add(stageRepeat)
+		for _, to := range m.everyone() {
+			m.do(Send{To: to, Msg: CaughtUp{Group: name, Epoch: g.Epoch, Move: t.move, Err: t.done.Err}})
+		}
+	}
+}
+
+func (m *Machine) serverCaughtUp(ev ServerCaughtUp) {
+	t := &m.server.target
+	if t.out && m.fresh[ev.Group].Epoch == ev.Epoch {
+		t.out, t.done, m.server.reporting = false, &ev, m.now
+	}
+}
+
+// serverWake tells when something of the above is due again.
+func (m *Machine) serverWake(earlier func(Instant)) {
+	s := &m.server
+	if s.demote && s.demotes == s.draining {
+		earlier(s.demoteAt)
+	}
+	if s.target.done != nil {
+		if mv := m.promoted().Move; mv != nil && mv.Began == s.target.move && mv.To == m.opt.Self {
+			earlier(s.reporting)
+		}
+	}
+}
+
+// promoted returns the state of the group of policy promote; it is empty if there is none.
+func (m *Machine) promoted() GroupState {
+	for _, name := range m.groups() {
+		if g := m.fresh[name]; g.Spec.Policy == Promote && !g.Retired {
+			return g
+		}
+	}
+	return GroupState{}
+}
+
+func (m *Machine) nodeSpec(n NodeName) (NodeSpec, bool) {
+	for _, s := range m.view.Config.Nodes {
+		if s.Name == n {
+			return s, true
+		}
+	}
+	return NodeSpec{}, false
+}
+
+// cut shortens a text for a report, between characters.
+func cut(s string, limit int) string {
+	if len(s) <= limit {
+		return s
+	}
+	for limit > 0 && s[limit]&0xC0 == 0x80 {
+		limit--
+	}
+	return s[:limit]
+}

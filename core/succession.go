@@ -1,0 +1,229 @@
+package core
+
+import (
+	"fmt"
+	"time"
+)
+
+// succession is the choice of the next owner of a group of policy promote. All reachable servers stop their receivers and
+// say what they have; the choice is made on what does not move any more.
+type succession struct {
+	epoch   Epoch
+	round   uint64
+	began   Instant
+	askedAt Instant
+	answers map[NodeName]Frozen
+	refused string // why the last round came to nothing
+}
+
+// forced is an operator's consent to what a choice may cost.
+type forced struct {
+	to         NodeName
+	acceptLoss bool
+}
+
+const (
+	// freezeFor bounds the time in which servers must have stopped their receivers and answered.
+	freezeFor = time.Second
+	// freezeRepeat spaces the questions to those that have not answered.
+	freezeRepeat = 25 * time.Millisecond
+	// choiceAgain spaces rounds of a choice that comes to nothing.
+	choiceAgain = 2 * time.Second
+)
+
+// succeed looks for the next owner of a group that nobody holds.
+func (m *Machine) succeed(name GroupName, g GroupState, why string) {
+	a := &m.arb
+	c := a.choices[name]
+	if c == nil || c.epoch != g.Epoch {
+		c = &succession{epoch: g.Epoch}
+		a.choices[name] = c
+	}
+	if c.round == 0 || m.now.Sub(c.began) >= choiceAgain {
+		c.round, c.began, c.askedAt, c.answers = m.rng.Uint64()|1, m.now, 0, map[NodeName]Frozen{}
+	}
+	m.askFrozen(name, g, c)
+	if g.Owner == "" && (m.allFrozen(c) || m.now.Sub(c.began) >= freezeFor) {
+		m.conclude(name, g, c, why)
+	}
+}
+
+// askFrozen asks those that have not answered. A first question goes out while the release is still on its way.
+func (m *Machine) askFrozen(name GroupName, g GroupState, c *succession) {
+	if c.askedAt != 0 && m.now.Sub(c.askedAt) < freezeRepeat || m.now.Sub(c.began) >= freezeFor {
+		return
+	}
+	c.askedAt = max(m.now, 1)
+	for _, n := range m.choosable() {
+		if _, ok := c.answers[n.Name]; !ok {
+			m.do(Send{To: n.Name, Msg: Freeze{Group: name, Epoch: g.Epoch, Round: c.round, Term: m.arb.term}})
+		}
+	}
+}
+
+// choosable returns the nodes whose servers take part in a choice: those that are heard and whose server answers. What a
+// server has that was set aside counts no more, and it is never touched.
+func (m *Machine) choosable() []NodeSpec {
+	var ns []NodeSpec
+	for _, n := range m.view.Config.Nodes {
+		p := m.peers[n.Name]
+		if !n.Witness && m.recent(p) && p.report.Health.State == Healthy && p.report.Aside == "" && !p.report.Starting && !p.report.DryRun {
+			ns = append(ns, n)
+		}
+	}
+	return ns
+}
+
+func (m *Machine) frozenCame(from NodeName, f Frozen) {
+	c := m.arb.choices[f.Group]
+	if m.arb.term != 0 && c != nil && c.round == f.Round && c.epoch == f.Epoch && f.Err == "" {
+		c.answers[from] = f
+	} else if f.Err != "" {
+		m.do(Note{Alarm: true, Group: f.Group, Epoch: f.Epoch, Text: fmt.Sprintf("%s did not stop its receiver", from), Reason: f.Err})
+	}
+}
+
+func (m *Machine) allFrozen(c *succession) bool {
+	ns := m.choosable()
+	for _, n := range ns {
+		if _, ok := c.answers[n.Name]; !ok {
+			return false
+		}
+	}
+	return len(ns) > 0
+}
+
+// conclude ends a round: with a grant, or with the reason why there is none.
+func (m *Machine) conclude(name GroupName, g GroupState, c *succession, why string) {
+	to, refused := m.successor(name, g, c)
+	if to == "" {
+		if refused != c.refused {
+			m.do(Note{Alarm: true, Group: name, Epoch: g.Epoch, Text: "nobody is promoted", Reason: refused})
+		}
+		c.refused = refused
+		m.endWishes(func(w wish) (bool, string) { return w.moves && w.id == 0 && w.group == name, refused })
+		return
+	}
+	if m.arb.forced[name].acceptLoss {
+		why = "an operator has accepted what is lost: " + why
+	}
+	op, notAfter := m.grantTo(name, g, to, why)
+	m.arb.inflight[name] = m.propose(notAfter, op)
+}
+
+// successor returns the node to be promoted, or why there is none.
+func (m *Machine) successor(name GroupName, g GroupState, c *succession) (NodeName, string) {
+	force := m.arb.forced[name]
+	ss, refused := m.standings(name, g, c, force)
+	if refused != "" {
+		return "", refused
+	}
+	const way = "; `remora promote %s --to NODE --accept-loss` decides it by hand"
+	if force.acceptLoss {
+		for _, s := range ss {
+			if s.node == force.to {
+				return s.node, s.unfit
+			}
+		}
+		return "", fmt.Sprintf("%s has not answered", force.to)
+	}
+	best, refused := choose(m.opt.Sets, ss)
+	if best == nil {
+		return "", refused + fmt.Sprintf(way, name)
+	}
+	owner, last := m.lastOwner(g, c)
+	if why := lost(m.opt.Sets, *best, owner, last, g.Spec.Promotion.MaxLost); why != "" {
+		return "", why + fmt.Sprintf(way, name)
+	}
+	return best.node, ""
+}
+
+// standings puts together what is known of those that have answered.
+func (m *Machine) standings(name GroupName, g GroupState, c *succession, force forced) ([]standing, string) {
+	if m.opt.Sets == nil {
+		return nil, "this daemon was built without the arithmetic of GTID sets"
+	}
+	var ss []standing
+	for _, n := range m.view.Config.Nodes {
+		f, ok := c.answers[n.Name]
+		if !ok {
+			continue
+		}
+		all, err := m.opt.Sets.Union(f.Executed, f.Received)
+		if err != nil {
+			return nil, fmt.Sprintf("the sets of %s can not be read: %v", n.Name, err)
+		}
+		p := m.peers[n.Name]
+		s := standing{node: n.Name, executed: f.Executed, all: all, unfit: m.unqualified(n, name, g), priority: n.Priority,
+			wanted: force.to == n.Name, failed: p.failed && m.now.Sub(p.failedAt) < m.opt.Timing.CoolDown}
+		if limit := g.Spec.Promotion.MaxLag.Duration(); s.unfit == "" && limit > 0 && p.report.Health.Lag > limit && !force.acceptLoss {
+			s.unfit = fmt.Sprintf("it is %v behind, and max_lag is %v", p.report.Health.Lag.Round(time.Millisecond), limit)
+		}
+		ss = append(ss, s)
+	}
+	return ss, ""
+}
+
+// lastOwner returns who owned the group last, if that node has not answered itself, and what it was last known to have
+// executed.
+func (m *Machine) lastOwner(g GroupState, c *succession) (owner NodeName, last string) {
+	if g.Grant == nil {
+		return "", ""
+	}
+	if _, answered := c.answers[g.Grant.To]; answered {
+		return "", ""
+	}
+	return g.Grant.To, m.executed[g.Grant.To]
+}
+
+// grantTo makes the grant of a group to a node. It counts as a lease given now.
+func (m *Machine) grantTo(name GroupName, g GroupState, to NodeName, why string) (Op, Instant) {
+	p := m.peers[to]
+	ttl := m.view.Config.TTL
+	m.leaseGiven(name, ttl.Duration())
+	op := Op{Grant: &Grant{Group: name, Prev: g.Epoch, To: to, Incarnation: p.report.Incarnation, Seq: p.report.Seq, TTL: ttl, Reason: why}}
+	return op, p.at.Add(ttl.Duration() - m.opt.Timing.Unbind)
+}
+
+// promoteAsked takes an operator's word whom to promote.
+func (m *Machine) promoteAsked(ev PromoteAsked) {
+	g, known := m.view.Groups[ev.Group]
+	n, member := m.nodeSpec(ev.To)
+	refuse := func(format string, args ...any) {
+		m.do(Answer{Ticket: ev.Ticket, Refused: fmt.Sprintf(format, args...)})
+	}
+	switch {
+	case m.arb.term == 0:
+		refuse("this node is not the arbiter")
+	case !known || g.Retired || g.Spec.Policy != Promote:
+		refuse("there is no group %q of policy promote", ev.Group)
+	case !member || n.Witness:
+		refuse("there is no node %q that could be promoted", ev.To)
+	case g.Owner != "":
+		refuse("%s owns %s: `remora switchover` moves it without loss", g.Owner, ev.Group)
+	case g.Paused:
+		refuse("group %s is paused: resume it first", ev.Group)
+	default:
+		if why := m.unqualified(n, ev.Group, g); why != "" {
+			refuse("%s can not take %s: %s", ev.To, ev.Group, why)
+			return
+		}
+		m.arb.forced[ev.Group] = forced{to: ev.To, acceptLoss: ev.AcceptLoss}
+		m.arb.wishes = append(m.arb.wishes, wish{ticket: ev.Ticket, group: ev.Group, to: ev.To, moves: true, epoch: g.Epoch})
+		delete(m.arb.choices, ev.Group)
+	}
+}
+
+func (m *Machine) successionWake(earlier func(Instant)) {
+	for name, c := range m.arb.choices {
+		g := m.view.Groups[name]
+		if _, busy := m.arb.inflight[name]; busy || g.Epoch != c.epoch || g.Owner != "" || c.round == 0 {
+			continue
+		}
+		if m.now.Sub(c.began) < freezeFor {
+			earlier(min(c.askedAt.Add(freezeRepeat), c.began.Add(freezeFor)))
+		} else {
+			earlier(c.began.Add(choiceAgain))
+		}
+	}
+}
