@@ -191,7 +191,7 @@ func (f *Fence) SetAddresses(addrs []netip.Addr) error {
 // yield carries out a transaction that ends the turn of the claims on their way. The caller holds yieldMu.
 func (f *Fence) yield(build func(*fenceBatch)) error {
 	turn := f.state.currentTurn()
-	err := f.yields.commit(func(b *fenceBatch) {
+	err := f.yields.commitElements(func(b *fenceBatch) {
 		b.take(turn, turn+1)
 		build(b)
 	})
@@ -255,7 +255,7 @@ func (f *Fence) claim(since uint64, open map[netip.Addr]uint64, more func(*fence
 		if err != nil {
 			return nil, err
 		}
-		err = f.claims.commit(func(b *fenceBatch) {
+		err = f.claims.commitElements(func(b *fenceBatch) {
 			b.take(turn, turn)
 			more(b)
 			b.point(allowed)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -17,6 +18,8 @@ const (
 	// answerWait bounds the wait for the kernel's answers. They are there when the sending returns; fewer than expected
 	// come only if the kernel refused the transaction as a whole.
 	answerWait = 250 * time.Millisecond
+	// answerSize holds the answer to a transaction, which is one acknowledgement, or some failures.
+	answerSize = 16 << 10
 	// commitTries bounds how often a transaction is tried that the kernel refused for the moment.
 	commitTries = 5
 )
@@ -27,6 +30,8 @@ type fenceSocket struct {
 	ports  *fencePorts
 	conn   *nftables.Conn
 	raw    *netlink.Conn
+	elems  elementBatch
+	answer []byte
 }
 
 // commit carries out a transaction: all of it or nothing. After an error that is not of the kernel's making it may have
@@ -38,6 +43,73 @@ func (s *fenceSocket) commit(build func(*fenceBatch)) (err error) {
 		}
 	}
 	return err
+}
+
+// commitElements is commit for a transaction that has set elements only, of which there is one with each report.
+func (s *fenceSocket) commitElements(build func(*fenceBatch)) (err error) {
+	for range commitTries {
+		if err = s.tryElements(build); !passing(err) {
+			break
+		}
+	}
+	return err
+}
+
+func (s *fenceSocket) tryElements(build func(*fenceBatch)) error {
+	if err := s.open(); err != nil {
+		return err
+	}
+	s.elems.begin(s.raw.PID())
+	b := &fenceBatch{t: s.tables, elems: &s.elems}
+	build(b)
+	batch := s.elems.end()
+	if b.err != nil || batch == nil {
+		return b.err
+	}
+	rc, err := s.raw.SyscallConn()
+	if err != nil {
+		return errors.Join(err, s.close())
+	}
+	var verdict error
+	err = rc.Control(func(fd uintptr) { verdict = s.exchange(int(fd), batch) })
+	return classify(errors.Join(err, verdict))
+}
+
+// errNoAnswer leaves it open whether a transaction was carried out.
+var errNoAnswer = errors.New("nf_tables has not answered")
+
+// exchange sends a transaction and reads the verdict, which is there when the sending returns.
+func (s *fenceSocket) exchange(fd int, batch []byte) error {
+	if err := unix.Sendto(fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return fmt.Errorf("send a transaction to nf_tables: %w", err)
+	}
+	if s.answer == nil {
+		s.answer = make([]byte, answerSize)
+	}
+	done := false
+	var failure error
+	for {
+		// A raw call, because it never waits, and an ordinary one would wake the Go scheduler's monitor.
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(s.answer))),
+			uintptr(len(s.answer)), unix.MSG_DONTWAIT, 0, 0)
+		switch {
+		case errno == unix.EINTR:
+			continue
+		case errno == unix.EAGAIN && failure != nil:
+			return failure
+		case errno == unix.EAGAIN && done:
+			return nil
+		case errno == unix.EAGAIN:
+			return errNoAnswer
+		case errno != 0:
+			return fmt.Errorf("read the answer of nf_tables: %w", errno)
+		}
+		reached, err := s.elems.answered(s.answer[:n])
+		done = done || reached
+		if failure == nil {
+			failure = err
+		}
+	}
 }
 
 // passing reports whether the same transaction may succeed when it is tried again at once.

@@ -146,16 +146,20 @@ func numberOf(addrs *nftables.Set, base expr.PayloadBase, off uint32) []expr.Any
 	}
 }
 
-// fenceBatch is a transaction in the making.
+// fenceBatch is a transaction in the making. With elems set it can have set elements only.
 type fenceBatch struct {
-	t   *fenceTables
-	c   *nftables.Conn
-	err error
+	t     *fenceTables
+	c     *nftables.Conn
+	elems *elementBatch
+	err   error
 }
 
 func (b *fenceBatch) add(s *nftables.Set, elements []nftables.SetElement) {
 	for part := range slices.Chunk(elements, elementsPerMessage) {
-		if b.err == nil {
+		switch {
+		case b.elems != nil:
+			b.elems.elements(false, byte(s.Table.Family), s.Table.Name, s.Name, plainElements(s, part, false))
+		case b.err == nil:
 			b.err = b.c.SetAddElements(s, part)
 		}
 	}
@@ -163,10 +167,28 @@ func (b *fenceBatch) add(s *nftables.Set, elements []nftables.SetElement) {
 
 func (b *fenceBatch) remove(s *nftables.Set, elements []nftables.SetElement) {
 	for part := range slices.Chunk(elements, elementsPerMessage) {
-		if b.err == nil {
+		switch {
+		case b.elems != nil:
+			b.elems.elements(true, byte(s.Table.Family), s.Table.Name, s.Name, plainElements(s, part, true))
+		case b.err == nil:
 			b.err = b.c.SetDeleteElements(s, part)
 		}
 	}
+}
+
+// plainElements is what an elementBatch needs of elements. To remove one the key is enough.
+func plainElements(s *nftables.Set, elements []nftables.SetElement, remove bool) []setElement {
+	plain := make([]setElement, len(elements))
+	for i, el := range elements {
+		plain[i].key = el.Key
+		if !remove {
+			plain[i].value = el.Val
+		}
+		if !remove && s.HasTimeout {
+			plain[i].timeout = el.Timeout
+		}
+	}
+	return plain
 }
 
 // take makes the transaction fail with ENOENT if it is not the turn of the one that made it.
