@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -18,8 +17,7 @@ import (
 // wire is the UDP socket for reports, echoes, acks and notices.
 type wire struct {
 	n    *Node
-	conn *net.UDPConn
-	raw  syscall.RawConn
+	conn *udpSocket
 
 	mu    sync.Mutex // guards the buffers
 	plain []byte
@@ -33,18 +31,11 @@ type wire struct {
 const socketBuffer = 512 << 10
 
 func openWire(n *Node, at netip.AddrPort) (*wire, error) {
-	c, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(at))
+	c, err := listenUDP(at, socketBuffer)
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %v, the address of node %q in the configuration: %w", at, n.cfg.Self, err)
 	}
-	raw, err := c.SyscallConn()
-	if err == nil {
-		err = c.SetReadBuffer(socketBuffer)
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("set up udp %v: %w", at, err), c.Close())
-	}
-	return &wire{n: n, conn: c, raw: raw, plain: make([]byte, 0, maxMessage), sealt: make([]byte, 0, maxDatagram)}, nil
+	return &wire{n: n, conn: c, plain: make([]byte, 0, maxMessage), sealt: make([]byte, 0, maxDatagram)}, nil
 }
 
 // Send sends a message to a peer as one datagram. It never waits: without a session to the peer, or with a full socket
@@ -89,7 +80,7 @@ func (w *wire) seal(p *peer, plain []byte) error {
 	if key == nil {
 		return errNoSession
 	}
-	if err := sendNow(w.conn, w.raw, key.seal(w.sealt[:0], plain, &w.nonce), at); err != nil {
+	if err := w.conn.SendNow(key.seal(w.sealt[:0], plain, &w.nonce), at); err != nil {
 		return err
 	}
 	w.sent.Add(1)
@@ -101,7 +92,7 @@ func (w *wire) serve() {
 	buf := make([]byte, 2048)
 	var nonce [12]byte
 	for {
-		size, err := receiveNext(w.raw, buf)
+		size, err := w.conn.Receive(buf)
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}

@@ -173,7 +173,7 @@ func TestReplayedDatagramsDoNotArriveTwice(t *testing.T) {
 	sealed := a.peers.get("db2").out.Load().seal(nil, plain, &nonce)
 	at, _ := a.peers.address("db2")
 	for range 5 {
-		must(t, sendNow(a.wire.conn, a.wire.raw, sealed, at))
+		must(t, a.wire.conn.SendNow(sealed, at))
 	}
 	eventually(t, "four datagrams are dropped", func() bool { return b.Status().Datagrams.Dropped >= 4 })
 	if n := len(b.received()); n != 1 {
