@@ -179,11 +179,14 @@ const (
 	flagGrant
 	flagMove
 	flagNext
+	flagAdvice
+	flagWaived // the grant closes an operation, or waives the policy
 )
 
 func (e *encoder) state(s core.GroupState) {
 	e.uint(uint64(s.Index))
-	e.byte(flags(s.Paused, s.Retired, s.Proved, s.Grant != nil, s.Move != nil, s.Next != nil))
+	e.byte(flags(s.Paused, s.Retired, s.Proved, s.Grant != nil, s.Move != nil, s.Next != nil, s.Advice != nil,
+		s.Grant != nil && (s.Grant.Advice != 0 || s.Grant.Waive != 0)))
 	e.uint(uint64(s.Epoch))
 	e.name(string(s.Owner))
 	e.int(s.Since)
@@ -191,6 +194,10 @@ func (e *encoder) state(s core.GroupState) {
 	e.spec(s.Spec)
 	if s.Grant != nil {
 		e.grant(*s.Grant)
+		if s.Grant.Advice != 0 || s.Grant.Waive != 0 {
+			e.fixed(s.Grant.Advice)
+			e.int(int64(s.Grant.Waive))
+		}
 	}
 	if s.Move != nil {
 		e.name(string(s.Move.Group))
@@ -204,11 +211,31 @@ func (e *encoder) state(s core.GroupState) {
 	if s.Next != nil {
 		e.spec(*s.Next)
 	}
+	if s.Advice != nil {
+		e.advice(*s.Advice)
+	}
+}
+
+func (e *encoder) advice(a core.Advice) {
+	e.fixed(a.ID)
+	e.name(string(a.Group))
+	e.uint(uint64(a.Epoch))
+	e.name(string(a.From))
+	e.byte(flags(a.Online))
+	e.int(int64(a.Wait))
+	e.text(a.By, e.reason)
+	e.name(string(a.Given))
+}
+
+func (d *decoder) advice() *core.Advice {
+	return &core.Advice{ID: d.fixed(), Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
+		From: core.NodeName(d.text(maxWireName)), Online: d.enum(1) != 0, Wait: core.Millis(d.int()),
+		By: d.text(core.MaxReason), Given: core.NodeName(d.text(maxWireName))}
 }
 
 func (d *decoder) state() core.GroupState {
 	s := core.GroupState{Index: core.Index(d.uint())}
-	f := d.enum(flagPaused | flagRetired | flagProved | flagGrant | flagMove | flagNext)
+	f := d.enum(flagPaused | flagRetired | flagProved | flagGrant | flagMove | flagNext | flagAdvice | flagWaived)
 	s.Paused, s.Retired, s.Proved = f&flagPaused != 0, f&flagRetired != 0, f&flagProved != 0
 	s.Epoch = core.Epoch(d.uint())
 	s.Owner = core.NodeName(d.text(maxWireName))
@@ -218,6 +245,9 @@ func (d *decoder) state() core.GroupState {
 	if f&flagGrant != 0 {
 		g := d.grant()
 		s.Grant = &g
+		if f&flagWaived != 0 {
+			g.Advice, g.Waive = d.fixed(), core.Millis(d.int())
+		}
 	}
 	if f&flagMove != 0 {
 		s.Move = &core.Move{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
@@ -227,6 +257,9 @@ func (d *decoder) state() core.GroupState {
 	if f&flagNext != 0 {
 		next := d.spec()
 		s.Next = &next
+	}
+	if f&flagAdvice != 0 {
+		s.Advice = d.advice()
 	}
 	return s
 }

@@ -38,8 +38,10 @@ func samples() []core.Message {
 		core.Ack{Incarnation: 3, Seq: 9, TTL: 300 * time.Millisecond, Groups: []core.GroupEpoch{{Group: "writer", Epoch: 4}}},
 		core.Notice{Group: "writer", State: core.GroupState{Index: 12, Spec: spec, Epoch: 4, Owner: "db1", Since: -1, Reason: "first",
 			Paused: true, Retired: true, Proved: true, Next: &next,
-			Grant: &core.Grant{Group: "writer", Prev: 3, To: "db1", Incarnation: 1 << 61, Seq: 2, TTL: 300, Reason: "first"},
-			Move:  &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}},
+			Grant: &core.Grant{Group: "writer", Prev: 3, To: "db1", Incarnation: 1 << 61, Seq: 2, TTL: 300, Reason: "first",
+				Advice: 1 << 62, Waive: 30000},
+			Advice: &core.Advice{ID: 1 << 62, Group: "writer", Epoch: 3, From: "db3", Online: true, Wait: 60000, By: "mha", Given: "db1"},
+			Move:   &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}},
 		core.Notice{Group: "writer"},
 		core.ReleaseRequest{Group: "writer", Epoch: 4, Reason: "mysqld exited", Unproved: true},
 		core.Freeze{Group: "writer", Epoch: 4, Round: 1 << 63, Term: 5},
@@ -246,7 +248,8 @@ func FuzzParseMessage(f *testing.F) {
 
 func FuzzDecodeCommand(f *testing.F) {
 	for _, c := range []core.Command{{}, {ID: 1, By: "db1", At: 5, Ops: []core.Op{{Grant: &core.Grant{Group: "writer", To: "db1", TTL: 300}}}},
-		{Ops: []core.Op{{Configure: &core.Config{Version: 1, Nodes: []core.NodeSpec{{Name: "db1"}}}}, {Release: &core.Release{Epoch: 2}}}}} {
+		{Ops: []core.Op{{Configure: &core.Config{Version: 1, Nodes: []core.NodeSpec{{Name: "db1"}}}}, {Release: &core.Release{Epoch: 2}}}},
+		{Ops: []core.Op{{Advise: &core.Advice{ID: 7, Group: "writer", From: "db1", Wait: 5}}, {Withdraw: &core.Withdraw{Group: "writer", ID: 7}}}}} {
 		b, err := encodeCommand(c)
 		must(f, err)
 		f.Add(b)

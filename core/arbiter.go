@@ -31,6 +31,7 @@ type arbiter struct {
 	choices  map[GroupName]*succession
 	forced   map[GroupName]forced
 	moves    map[GroupName]moveWatch
+	advice   adviceDesk
 }
 
 // wish is an operator's request that waits for its end.
@@ -72,6 +73,7 @@ func (m *Machine) elected(ev Elected) {
 // leaveOffice forgets everything. Wishes end without an answer of ours to rely on, so they are told so.
 func (m *Machine) leaveOffice() {
 	elected := m.arb.elected
+	m.leaveAdvice()
 	for _, w := range m.arb.wishes {
 		m.do(Answer{Ticket: w.ticket, Refused: "the leader changed meanwhile: look at the status and ask again if needed"})
 	}
@@ -93,6 +95,7 @@ func (m *Machine) arbitrate() {
 		return
 	}
 	m.proposeConfig()
+	m.tendAdvice()
 	for _, name := range m.groups() {
 		g, committed := m.view.Groups[name]
 		if _, busy := a.inflight[name]; committed && !busy {
@@ -130,6 +133,7 @@ func (m *Machine) proposalFailed(ev ProposalFailed) {
 			delete(a.inflight, name)
 		}
 	}
+	m.adviceFailed(ev.ID)
 	m.endWishes(func(w wish) (bool, string) { return w.id == ev.ID, "not committed: " + ev.Reason })
 }
 
@@ -182,6 +186,7 @@ func (m *Machine) arbiterCommitted(ev Committed) {
 			delete(a.choices, out.Group)
 			delete(a.forced, out.Group)
 		}
+		m.adviceCommitted(ev.Command.ID, out)
 		m.wishCommitted(ev.Command.ID, ev.Command.Ops[i], out)
 	}
 }
@@ -242,6 +247,7 @@ func (m *Machine) decide(name GroupName, g GroupState) {
 		m.preempt(name, g)
 	case g.Owner != "":
 		m.lapsed(name, g)
+	case g.awaitsStart():
 	case !g.Retired && !m.gathering() && g.Spec.Policy == Promote:
 		m.succeed(name, g, cmp.Or(g.Reason, "nobody owned it"))
 	case !g.Retired && !m.gathering():
@@ -256,11 +262,11 @@ func (m *Machine) lapsed(name GroupName, g GroupState) {
 		p.failed, p.failedAt = true, m.now
 	}
 	why := fmt.Sprintf("the lease of %s is over", g.Owner)
-	if g.Spec.Policy == Promote {
+	if g.Spec.Policy == Promote && !g.awaitsStart() {
 		m.endUnchosen(name, g, Op{Release: &Release{Group: name, Epoch: g.Epoch, Node: m.opt.Self, Reason: why}})
 		return
 	}
-	if g.Retired || !m.grant(name, g, why) {
+	if g.Retired || g.awaitsStart() || !m.grant(name, g, why) {
 		if g.Paused && !g.Retired {
 			return
 		}
@@ -286,18 +292,14 @@ func (m *Machine) grant(name GroupName, g GroupState, why string) bool {
 	return ok
 }
 
-// grantOp makes the grant for the best candidate. It counts as a lease given now.
+// grantOp makes the grant for the best candidate.
 func (m *Machine) grantOp(name GroupName, g GroupState, why string) (Op, Instant, bool) {
 	cs, _ := m.candidates(name, g)
 	if len(cs) == 0 {
 		return Op{}, 0, false
 	}
-	p := m.peers[cs[0].node]
-	ttl := m.view.Config.TTL
-	m.leaseGiven(name, ttl.Duration())
-	op := Op{Grant: &Grant{Group: name, Prev: g.Epoch, To: cs[0].node, Incarnation: p.report.Incarnation,
-		Seq: p.report.Seq, TTL: ttl, Reason: why}}
-	return op, p.at.Add(ttl.Duration() - m.opt.Timing.Unbind), true
+	op, notAfter := m.grantTo(name, g, cs[0].node, why)
+	return op, notAfter, true
 }
 
 // releaseRequested commits a release, and in the same entry the grant to the successor: one commit for a takeover.
@@ -311,11 +313,11 @@ func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 		return
 	}
 	ops := []Op{{Release: &Release{Group: r.Group, Epoch: r.Epoch, Node: from, Reason: r.Reason, Unproved: r.Unproved}}}
-	if g.Spec.Policy == Promote {
+	if g.Spec.Policy == Promote && !g.awaitsStart() {
 		m.endUnchosen(r.Group, g, ops[0])
 		return
 	}
-	if !g.Retired && g.Next == nil {
+	if !g.Retired && g.Next == nil && !g.awaitsStart() {
 		if op, _, ok := m.grantOp(r.Group, g, r.Reason); ok {
 			ops = append(ops, op)
 		}
@@ -325,7 +327,7 @@ func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 
 // preempt moves a group with preempt = true to a node of higher priority that has been healthy for a cool-down.
 func (m *Machine) preempt(name GroupName, g GroupState) {
-	if !g.Spec.Preempt || g.Spec.Policy == Promote || g.Paused || g.Move != nil || g.Retired || g.Next != nil {
+	if !g.Spec.Preempt || g.Spec.Policy == Promote || g.Paused || g.awaitsStart() || g.Move != nil || g.Retired || g.Next != nil {
 		return
 	}
 	cs, _ := m.candidates(name, g)

@@ -25,6 +25,9 @@ type Op struct {
 	Pause      *Pause      `json:"pause,omitempty"`
 	Drain      *Drain      `json:"drain,omitempty"`
 	Abort      *Abort      `json:"abort,omitempty"`
+	Advise     *Advice     `json:"advise,omitempty"`
+	Withdraw   *Withdraw   `json:"withdraw,omitempty"`
+	Remark     *Remark     `json:"remark,omitempty"`
 }
 
 // TakeOffice opens the term of an arbiter. The term under which it is committed is the only one in which that arbiter
@@ -49,6 +52,10 @@ type Grant struct {
 	Seq         Seq         `json:"seq"`
 	TTL         Millis      `json:"ttl_ms"`
 	Reason      string      `json:"reason"`
+	// Advice is the operation that the grant closes, 0 if it closes none.
+	Advice uint64 `json:"advice,omitempty"`
+	// Waive is how long the node may serve against the group's policy, counted from its own first look at the grant.
+	Waive Millis `json:"waive_ms,omitempty"`
 }
 
 // Release ends the holding of a group in Epoch. It is proposed only after the addresses were unbound and read back.

@@ -141,6 +141,9 @@ func formatState(g GroupState) string {
 	if g.Move != nil {
 		text += fmt.Sprintf(" move=%s%s", g.Move.To, flagged(g.Move.Drained, " (drained)"))
 	}
+	if g.awaitsStart() {
+		text += fmt.Sprintf(" stopped=%s", g.Advice.From)
+	}
 	if g.Next != nil {
 		text += " next=" + formatAddresses(*g.Next)
 	}
@@ -199,6 +202,18 @@ func formatOp(op Op) string {
 		return fmt.Sprintf("abort the move of %s/%d (%s)", op.Abort.Group, op.Abort.Epoch, op.Abort.Reason)
 	case op.Pause != nil:
 		return fmt.Sprintf("pause %s on=%t", op.Pause.Group, op.Pause.On)
+	}
+	return formatAdvice(op)
+}
+
+func formatAdvice(op Op) string {
+	switch {
+	case op.Advise != nil:
+		return fmt.Sprintf("advise %s/%d stop %s%s (%s)", op.Advise.Group, op.Advise.Epoch, op.Advise.From, flagged(op.Advise.Online, " online"), op.Advise.By)
+	case op.Withdraw != nil:
+		return fmt.Sprintf("withdraw %s (%s)", op.Withdraw.Group, op.Withdraw.Reason)
+	case op.Remark != nil:
+		return fmt.Sprintf("remark %s (%s)", op.Remark.Group, op.Remark.Text)
 	}
 	return "nothing"
 }

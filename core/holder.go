@@ -59,6 +59,8 @@ func (m *Machine) mustYield(h *holding, g GroupState) string {
 		return fmt.Sprintf("the ledger is at epoch %d, owner %q", g.Epoch, g.Owner)
 	case g.Move != nil && g.Spec.Policy != Promote:
 		return fmt.Sprintf("switchover to %s: %s", g.Move.To, g.Move.Reason)
+	case g.awaitsStart():
+		return "MHA advises it: " + g.Advice.By
 	case g.Next != nil:
 		return "the configuration of the group changed"
 	case g.Retired:
@@ -89,7 +91,7 @@ func (m *Machine) unfit(g GroupState, incumbent bool) string {
 	if g.Paused && incumbent {
 		return ""
 	}
-	_, why := Eligible(g.Spec, m.health, incumbent)
+	_, why := Eligible(m.asAdvised(g), m.health, incumbent)
 	return why
 }
 

@@ -26,6 +26,8 @@ type GroupState struct {
 	Proved bool `json:"proved,omitempty"`
 	// Move is the intent to bring the group to another node; it ends with the next grant.
 	Move *Move `json:"move,omitempty"`
+	// Advice is the outside operation that is open or was closed by the present grant, nil if there is none.
+	Advice *Advice `json:"advice,omitempty"`
 	// Next replaces Spec once the group is released.
 	Next *GroupSpec `json:"next,omitempty"`
 	// Retired says that the configuration has the group no more. The entry stays, so that its epochs only rise even if a
@@ -157,6 +159,12 @@ func (l *Ledger) apply(index Index, term Term, c Command, op Op) Outcome {
 		return l.change(op.Abort.Group, index, c, e, func(g *GroupState, e *Entry) string { return abort(g, e, *op.Abort) })
 	case op.Pause != nil:
 		return l.change(op.Pause.Group, index, c, e, func(g *GroupState, e *Entry) string { return pause(g, e, *op.Pause) })
+	case op.Advise != nil:
+		return l.change(op.Advise.Group, index, c, e, func(g *GroupState, e *Entry) string { return l.advise(g, e, *op.Advise) })
+	case op.Withdraw != nil:
+		return l.change(op.Withdraw.Group, index, c, e, func(g *GroupState, e *Entry) string { return withdraw(g, e, *op.Withdraw) })
+	case op.Remark != nil:
+		return l.change(op.Remark.Group, index, c, e, func(g *GroupState, e *Entry) string { return remark(g, e, *op.Remark) })
 	default:
 		return Outcome{Refused: "operation without content"}
 	}
@@ -180,6 +188,10 @@ func (op Op) restsOnOffice() (GroupName, bool) {
 		return op.Abort.Group, true
 	case op.Settle != nil:
 		return "", true
+	case op.Advise != nil:
+		return op.Advise.Group, true
+	case op.Withdraw != nil:
+		return op.Withdraw.Group, true
 	}
 	return "", false
 }
@@ -227,10 +239,14 @@ func (l *Ledger) grant(g *GroupState, e *Entry, op Grant) string {
 	if why := l.view.taken(*g); why != "" {
 		return why
 	}
+	if why := g.adviceForbids(op); why != "" {
+		return why
+	}
 	e.Kind, e.Epoch, e.Node, e.From, e.Reason = KindGrant, g.Epoch+1, op.To, g.Owner, op.Reason
 	// Without a release the owner's lease has run out while it served; only a release can say that it never did.
 	g.Proved = g.Proved || g.Owner != ""
 	g.change()
+	g.adviceGranted(op)
 	g.Epoch, g.Owner, g.Grant, g.Move = g.Epoch+1, op.To, &op, nil
 	return ""
 }
@@ -273,6 +289,8 @@ func (l *Ledger) move(g *GroupState, e *Entry, op Move) string {
 		return fmt.Sprintf("%s owns the group already", op.To)
 	case g.Paused:
 		return "the group is paused: resume it first"
+	case g.awaitsStart():
+		return fmt.Sprintf("the group waits for the start that follows the stop of %s", g.Advice.From)
 	}
 	if why := l.mayOwn(op.To); why != "" {
 		return why
@@ -331,7 +349,7 @@ func pause(g *GroupState, e *Entry, op Pause) string {
 // new as what comes after. at is for people, in Unix milliseconds.
 func (l *Ledger) Recover(by NodeName, at int64, reason string) {
 	for name, g := range l.view.Groups {
-		g.Epoch, g.Owner, g.Move, g.Since, g.Reason = g.Epoch+recoverStep, "", nil, at, reason
+		g.Epoch, g.Owner, g.Move, g.Advice, g.Since, g.Reason = g.Epoch+recoverStep, "", nil, nil, at, reason
 		l.view.Groups[name] = g
 	}
 	l.remember(Entry{Index: l.view.Index, At: at, Kind: KindRecover, Node: by, Reason: reason})

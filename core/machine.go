@@ -60,6 +60,7 @@ type Machine struct {
 	gaveUp  map[GroupName]Epoch // up to which epoch this process will not claim any more
 	barred  map[GroupName]bar
 	foreign map[GroupName]int // foreign claims counted
+	waivers map[GroupName]waiver
 
 	server localServer
 	// executed is the last known executed set of each node's server, also of one that is dead by now; drained and caught
@@ -105,7 +106,7 @@ func New(opt Options) *Machine {
 		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, uint64(opt.Incarnation))), now: opt.Start,
 		fresh: map[GroupName]GroupState{}, links: map[string]link{}, seen: map[netip.Addr]AddressSeen{},
 		peers: map[NodeName]*peer{}, held: map[GroupName]*holding{}, gaveUp: map[GroupName]Epoch{},
-		barred: map[GroupName]bar{}, foreign: map[GroupName]int{}, nextReport: opt.Start,
+		barred: map[GroupName]bar{}, foreign: map[GroupName]int{}, waivers: map[GroupName]waiver{}, nextReport: opt.Start,
 		executed: map[NodeName]string{}, drained: map[GroupName]Drained{}, caught: map[GroupName]CaughtUp{},
 		arb: newArbiter(),
 	}
@@ -189,6 +190,10 @@ func (m *Machine) handle(ev Event) {
 		m.moveAsked(ev)
 	case PauseAsked:
 		m.pauseAsked(ev)
+	case AdviceAsked:
+		m.adviceAsked(ev)
+	case RemarkAsked:
+		m.remarkAsked(ev)
 	case ConfigOffered:
 		if m.offered == nil || ev.Config.Version >= m.offered.Version {
 			m.offered = &ev.Config

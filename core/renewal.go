@@ -48,6 +48,9 @@ func (m *Machine) renewable(n NodeName, r Report, ge GroupEpoch) bool {
 	if _, busy := m.arb.inflight[ge.Group]; busy {
 		return false
 	}
+	if g.awaitsStart() {
+		return false
+	}
 	return g.Paused || r.Health.State == Healthy
 }
 

@@ -19,6 +19,8 @@
 //     news does not get through, proposals whose end is not known or that are carried out long after they were made.
 //   - The process: its mailbox, its timer, one worker for the claims of each group, one for reports. It may be killed,
 //     frozen or suspended at any time. Half of its system calls go on in the kernel without it.
+//   - A failover manager (advise.go) that stops and starts at random, in the wrong order, late, or dies in between; no stop may
+//     be answered while the node that it is about still answers for the group's addresses (I2).
 //   - The kernel outlives the process: addresses and the fence (fence.go), slow, failing and hanging calls, people who add
 //     and delete addresses and flush the fence.
 //

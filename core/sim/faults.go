@@ -24,6 +24,7 @@ const (
 	foreignClaim
 	move
 	pause
+	advise
 	shutdown
 	transfer
 	configure

@@ -50,6 +50,7 @@ type oracle struct {
 	view    core.View
 	epochs  [maxGroups][]holdingRecord
 	leaders map[core.Term]int
+	stops   map[uint64]stopAsked // that were not answered yet
 }
 
 // holdingRecord is one epoch of a group as the log tells it.
@@ -62,7 +63,7 @@ type holdingRecord struct {
 }
 
 func (o *oracle) init(w *world) {
-	*o = oracle{w: w, log: append(o.log[:0], entry{}), ledger: core.NewLedger(), leaders: map[core.Term]int{}}
+	*o = oracle{w: w, log: append(o.log[:0], entry{}), ledger: core.NewLedger(), leaders: map[core.Term]int{}, stops: map[uint64]stopAsked{}}
 	o.view = o.ledger.View()
 }
 

@@ -43,6 +43,8 @@ func (w *world) disturb(k faultKind, n *node, d time.Duration) {
 		}
 	case move, pause:
 		w.operate(k, n)
+	case advise:
+		w.adviseAtRandom(n)
 	}
 }
 

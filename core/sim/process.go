@@ -226,6 +226,8 @@ func (p *process) do(a core.Action) {
 		p.claim(a)
 	case core.TransferLeadership:
 		w.q.push(w.now, item{kind: raftCall, node: int8(n.id), gen: n.gen, call: func() { n.raft.transferTo(nodeIndex(a.To)) }})
+	case core.Answer:
+		w.or.answered(a)
 	case core.Stopped:
 		p.stopped = true
 	}

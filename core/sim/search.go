@@ -77,6 +77,7 @@ func (s *Stats) add(o Stats) {
 	s.Faults += o.Faults
 	s.Boots += o.Boots
 	s.Failovers += o.Failovers
+	s.Stops += o.Stops
 	if o.Closest != 0 {
 		s.closest(o.Closest)
 	}

@@ -109,6 +109,8 @@ func eventText(ev core.Event) string {
 		return fmt.Sprintf("probed %s/%d %v%s", ev.Group, ev.Epoch, ev.Conflict, ev.Err)
 	case core.MoveAsked:
 		return fmt.Sprintf("move of %s to %s asked", ev.Group, ev.To)
+	case core.AdviceAsked:
+		return fmt.Sprintf("advice on %s: stop=%t %s online=%t", ev.Group, ev.Stop, ev.Node, ev.Online)
 	case core.PauseAsked:
 		return fmt.Sprintf("pause of %s asked, on=%t", ev.Group, ev.On)
 	}
@@ -193,6 +195,10 @@ func opText(op core.Op) string {
 		return fmt.Sprintf("[move %s/%d to %s]", op.Move.Group, op.Move.Epoch, op.Move.To)
 	case op.Pause != nil:
 		return fmt.Sprintf("[pause %s on=%t]", op.Pause.Group, op.Pause.On)
+	case op.Advise != nil:
+		return fmt.Sprintf("[advise %s/%d stop %s]", op.Advise.Group, op.Advise.Epoch, op.Advise.From)
+	case op.Withdraw != nil:
+		return fmt.Sprintf("[withdraw %s]", op.Withdraw.Group)
 	}
 	return "[?]"
 }

@@ -38,6 +38,9 @@ type groupWatch struct {
 	lease      core.Instant
 	prevLease  core.Instant // of the epoch that was granted to this process before
 	prevEpoch  core.Epoch
+	// until the instant waived, in waivedIn, the policy of the group does not count on this node.
+	waivedIn core.Epoch
+	waived   core.Instant
 }
 
 func (w *watch) init(p *process, ready core.Instant) {
@@ -198,7 +201,7 @@ func (o *oracle) bindAsked(p *process, now core.Instant, a core.Bind) {
 	case now < p.watch.ready:
 		o.w.fail(I3, "%s binds %s before it takes part", p.n.name, a.Group)
 	}
-	if why := p.watch.unfit(g); why != "" {
+	if why := p.watch.unfit(g, now); why != "" {
 		o.w.fail(I3, "%s binds %s although %s", p.n.name, a.Group, why)
 	}
 }
@@ -230,7 +233,7 @@ func (o *oracle) claims(p *process, group core.GroupName, e core.Epoch, notAfter
 }
 
 // unfit returns why a process must not serve a group, as far as it was told about its own node.
-func (w *watch) unfit(g *groupWatch) string {
+func (w *watch) unfit(g *groupWatch, now core.Instant) string {
 	switch {
 	case w.linkDown:
 		return "its link is down"
@@ -238,10 +241,23 @@ func (w *watch) unfit(g *groupWatch) string {
 		return ""
 	case w.health.State != core.Healthy:
 		return "its MySQL is " + w.health.State.String()
-	case g.told.Spec.Policy == core.Follow && w.health.Writable == core.No:
+	case g.told.Spec.Policy == core.Follow && !w.excused(g, now) && w.health.Writable == core.No:
 		return "its MySQL is read-only"
 	}
 	return ""
+}
+
+// excused reports whether a grant on advice lets this process serve with a read-only server: no longer than the grant says,
+// from the first bind on.
+func (w *watch) excused(g *groupWatch, now core.Instant) bool {
+	grant := g.told.Grant
+	if grant == nil || grant.Waive == 0 || g.told.Owner != w.p.n.name {
+		return false
+	}
+	if g.waivedIn != g.told.Epoch {
+		g.waivedIn, g.waived = g.told.Epoch, now.Add(grant.Waive.Duration())
+	}
+	return now.Before(g.waived)
 }
 
 // mustYield returns why a process has to give a group up that it holds.
@@ -249,7 +265,7 @@ func (w *watch) mustYield(g *groupWatch, now core.Instant) string {
 	switch s := &g.told; {
 	case s.Epoch != g.epoch || s.Owner != w.p.n.name:
 		return "the group is not its own any more"
-	case s.Move != nil, s.Next != nil, s.Retired:
+	case s.Move != nil, s.Next != nil, s.Retired, s.Advice != nil && s.Advice.Given == "":
 		return "the group is to go elsewhere or to change"
 	case w.stopping:
 		return "it is stopping"
@@ -258,7 +274,7 @@ func (w *watch) mustYield(g *groupWatch, now core.Instant) string {
 	case now >= g.leaseIn(g.epoch):
 		return "its lease is over"
 	}
-	return w.unfit(g)
+	return w.unfit(g, now)
 }
 
 // after checks, once a step is over, that giving up was begun in the step that had the reason for it, and that nothing

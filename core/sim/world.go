@@ -59,7 +59,7 @@ type Result struct {
 
 // Stats count what happened in runs, so that a run in which nothing happens is not taken for a good one.
 type Stats struct {
-	Grants, Releases, Offices, Faults, Boots, Failovers int
+	Grants, Releases, Offices, Faults, Boots, Failovers, Stops int
 	// Closest is the shortest time between the end of a lease and the grant to another node that did not wait for a
 	// release; 0 if there was none.
 	Closest time.Duration
