@@ -11,12 +11,13 @@ const (
 	flagLeaving = 1 << iota
 	flagStarting
 	flagDryRun
+	flagUnfenced
 )
 
 func (e *encoder) report(r core.Report) {
 	e.fixed(uint64(r.Incarnation))
 	e.uint(uint64(r.Seq))
-	e.byte(flags(r.Leaving, r.Starting, r.DryRun))
+	e.byte(flags(r.Leaving, r.Starting, r.DryRun, r.Unfenced))
 	e.uint(r.Config)
 	e.text(r.Release, e.small)
 	e.text(r.Aside, e.reason)
@@ -40,8 +41,8 @@ func (e *encoder) report(r core.Report) {
 
 func (d *decoder) report() core.Report {
 	r := core.Report{Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint())}
-	f := d.enum(flagLeaving | flagStarting | flagDryRun)
-	r.Leaving, r.Starting, r.DryRun = f&flagLeaving != 0, f&flagStarting != 0, f&flagDryRun != 0
+	f := d.enum(flagLeaving | flagStarting | flagDryRun | flagUnfenced)
+	r.Leaving, r.Starting, r.DryRun, r.Unfenced = f&flagLeaving != 0, f&flagStarting != 0, f&flagDryRun != 0, f&flagUnfenced != 0
 	r.Config = d.uint()
 	r.Release = d.text(maxWireSmall)
 	r.Aside = d.text(core.MaxReason)
@@ -271,13 +272,14 @@ func (e *encoder) grant(g core.Grant) {
 	e.fixed(uint64(g.Incarnation))
 	e.uint(uint64(g.Seq))
 	e.int(int64(g.TTL))
+	e.bool(g.Unfenced)
 	e.text(g.Reason, e.reason)
 }
 
 func (d *decoder) grant() core.Grant {
 	return core.Grant{Group: core.GroupName(d.text(maxWireName)), Prev: core.Epoch(d.uint()),
 		To: core.NodeName(d.text(maxWireName)), Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint()),
-		TTL: core.Millis(d.int()), Reason: d.text(core.MaxReason)}
+		TTL: core.Millis(d.int()), Unfenced: d.bool(), Reason: d.text(core.MaxReason)}
 }
 
 func (e *encoder) spec(s core.GroupSpec) {

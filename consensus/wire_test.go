@@ -25,7 +25,7 @@ func samples() []core.Message {
 	next := spec
 	next.Interface = "eth1"
 	return []core.Message{
-		core.Report{Incarnation: 1 << 60, Seq: 7, Leaving: true, Starting: true, DryRun: true, Config: 3, Release: "1.2.3", Aside: "it has more",
+		core.Report{Incarnation: 1 << 60, Seq: 7, Leaving: true, Starting: true, DryRun: true, Unfenced: true, Config: 3, Release: "1.2.3", Aside: "it has more",
 			Holds:   []core.Holding{{Group: "writer", Epoch: 4, Phase: core.Serving}, {Group: "reader", Epoch: 9, Phase: core.Yielding}},
 			Blocked: []core.Blocked{{Group: "reader", Reason: "eth0 is down"}}, Foreign: []core.GroupName{"old"},
 			Health: core.Health{State: core.Failed, Reason: "refused", Writable: core.Yes, Replicating: core.No, Source: "db2:3306",
@@ -38,7 +38,7 @@ func samples() []core.Message {
 		core.Ack{Incarnation: 3, Seq: 9, TTL: 300 * time.Millisecond, Groups: []core.GroupEpoch{{Group: "writer", Epoch: 4}}},
 		core.Notice{Group: "writer", State: core.GroupState{Index: 12, Spec: spec, Epoch: 4, Owner: "db1", Since: -1, Reason: "first",
 			Paused: true, Retired: true, Proved: true, Next: &next,
-			Grant: &core.Grant{Group: "writer", Prev: 3, To: "db1", Incarnation: 1 << 61, Seq: 2, TTL: 300, Reason: "first",
+			Grant: &core.Grant{Group: "writer", Prev: 3, To: "db1", Incarnation: 1 << 61, Seq: 2, TTL: 300, Unfenced: true, Reason: "first",
 				Advice: 1 << 62, Waive: 30000},
 			Advice: &core.Advice{ID: 1 << 62, Group: "writer", Epoch: 3, From: "db3", Online: true, Wait: 60000, By: "mha", Given: "db1"},
 			Move:   &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}},

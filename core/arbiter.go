@@ -162,7 +162,7 @@ func (m *Machine) arbiterCommitted(ev Committed) {
 		switch why := ev.Outcomes[i].Refused; {
 		case op.Configure == nil:
 		case why == "":
-			a.settleAt = m.now.Add(m.leaseWait())
+			a.settleAt = m.now.Add(m.leaseWait(m.view.someUnfenced()))
 		default:
 			a.refused = max(a.refused, op.Configure.Version)
 			m.do(Note{Alarm: true, Text: "the configuration was refused", Reason: why})
@@ -195,10 +195,10 @@ func (m *Machine) arbiterCommitted(ev Committed) {
 // lease that it may have given is waited for, from now; that covers the grants found in the log as well.
 func (m *Machine) enterOffice(t Term) {
 	a := &m.arb
-	a.term, a.since, a.settleAt = t, m.now, m.now.Add(m.leaseWait())
+	a.term, a.since, a.settleAt = t, m.now, m.now.Add(m.leaseWait(m.view.someUnfenced()))
 	for name, g := range m.view.Groups {
 		if g.Owner != "" {
-			a.until[name] = m.now.Add(m.leaseWait())
+			a.until[name] = m.now.Add(m.leaseWait(g.unfenced()))
 		}
 	}
 	// Reports that are here already need no second sending.
@@ -211,9 +211,9 @@ func (m *Machine) enterOffice(t Term) {
 }
 
 // leaseWait is how long the arbiter waits for leases of which it does not know the length and the last renewal.
-func (m *Machine) leaseWait() time.Duration {
+func (m *Machine) leaseWait(unfenced bool) time.Duration {
 	longest := max(m.view.Longest, m.view.Config.TTL).Duration()
-	return longest + Margin(longest)
+	return longest + margin(longest, unfenced)
 }
 
 // spread tells all nodes the committed state of a group, which they would hear from their own log some time later.
@@ -238,7 +238,7 @@ func (m *Machine) served(n NodeName, asked renewal) {
 func (m *Machine) decide(name GroupName, g GroupState) {
 	a := &m.arb
 	if _, known := a.until[name]; g.Owner != "" && !known {
-		a.until[name] = m.now.Add(m.leaseWait())
+		a.until[name] = m.now.Add(m.leaseWait(g.unfenced()))
 	}
 	switch {
 	case g.Owner != "" && m.now.Before(a.until[name]) && g.Move != nil && g.Spec.Policy == Promote:

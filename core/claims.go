@@ -27,10 +27,15 @@ func (m *Machine) claim(h *holding, g GroupState) {
 }
 
 func (m *Machine) bind(h *holding) {
+	if m.opt.Unfenced && m.tooLate(h) {
+		m.giveUp(h, "too little of the lease is left for a lifetime of whole seconds")
+		return
+	}
+	life, notAfter := m.lifetime(h)
 	h.phase = binding
 	h.claims++
-	h.extended, h.due = m.now, h.last(m.opt.Timing)
-	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), Report: h.rests, NotAfter: h.due})
+	h.extended, h.due, h.kernelEnd = m.now, notAfter, m.now.Add(life)
+	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: life, Report: h.rests, NotAfter: notAfter})
 }
 
 // giveUp begins the end of a holding. From here on it is neither renewed nor claimed again in this epoch.

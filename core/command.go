@@ -51,7 +51,10 @@ type Grant struct {
 	Incarnation Incarnation `json:"incarnation"`
 	Seq         Seq         `json:"seq"`
 	TTL         Millis      `json:"ttl_ms"`
-	Reason      string      `json:"reason"`
+	// Unfenced marks a grant to a node without a fence, for which everybody waits longer: the next arbiter too, which may
+	// not have heard of that node.
+	Unfenced bool   `json:"unfenced,omitempty"`
+	Reason   string `json:"reason"`
 	// Advice is the operation that the grant closes, 0 if it closes none.
 	Advice uint64 `json:"advice,omitempty"`
 	// Waive is how long the node may serve against the group's policy, counted from its own first look at the grant.

@@ -2,7 +2,6 @@ package core
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
 	"slices"
 )
@@ -89,16 +88,20 @@ func sameBinding(a, b GroupSpec) bool {
 // not released still has one of them.
 func (v View) taken(g GroupState) string {
 	g.change()
-	for _, name := range slices.Sorted(maps.Keys(v.Groups)) {
-		other := v.Groups[name]
-		if name == g.Spec.Name || other.Owner == "" {
+	var holder GroupName // the first by name, so that all nodes give the same reason
+	var held netip.Addr
+	for name, other := range v.Groups {
+		if name == g.Spec.Name || other.Owner == "" || holder != "" && holder < name {
 			continue
 		}
 		if a, shared := sharedAddress(g.Spec, other.Spec); shared {
-			return fmt.Sprintf("address %s still belongs to group %s, which is not released", a, name)
+			holder, held = name, a
 		}
 	}
-	return ""
+	if holder == "" {
+		return ""
+	}
+	return fmt.Sprintf("address %s still belongs to group %s, which is not released", held, holder)
 }
 
 func sharedAddress(a, b GroupSpec) (netip.Addr, bool) {

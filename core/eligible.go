@@ -106,6 +106,8 @@ func (m *Machine) unqualified(n NodeSpec, name GroupName, g GroupState) string {
 		return "the daemon runs with --dry-run"
 	case g.Spec.Policy == Promote && p.report.Aside != "":
 		return "its server is set aside: " + p.report.Aside
+	case p.report.Unfenced && unfencedUnfit(m.ttl()) != "":
+		return unfencedUnfit(m.ttl())
 	case g.Paused && (g.Grant == nil || g.Grant.To != n.Name):
 		return "the group is paused"
 	}

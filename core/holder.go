@@ -98,6 +98,14 @@ func (m *Machine) unfit(g GroupState, incumbent bool) string {
 // blocked returns what on this node, MySQL apart, keeps it from serving a group.
 func (m *Machine) blocked(spec GroupSpec) string {
 	spec = m.local(spec)
+	if m.hostUnfit != "" {
+		return m.hostUnfit
+	}
+	if m.opt.Unfenced {
+		if why := unfencedUnfit(m.ttl()); why != "" {
+			return why
+		}
+	}
 	if l, known := m.links[spec.Interface]; known && l.missing {
 		return fmt.Sprintf("interface %s is missing", spec.Interface)
 	} else if known && !l.up {
@@ -130,7 +138,7 @@ func (m *Machine) consider(name GroupName, g GroupState) {
 	if sent, known := m.sentFor(g.Grant.Seq, g.Grant.TTL.Duration()); known {
 		h.lease, h.rests = sent.Add(g.Grant.TTL.Duration()), g.Grant.Seq
 	}
-	if !m.now.Before(h.last(m.opt.Timing)) {
+	if m.tooLate(h) {
 		m.handBack(h, "the grant came too late")
 		return
 	}
@@ -153,16 +161,11 @@ func (m *Machine) local(spec GroupSpec) GroupSpec {
 
 // serve does what an owner owes from time to time: announcements and the kernel's lifetime.
 func (m *Machine) serve(h *holding) {
-	if !m.now.Before(h.nextRound) {
+	if !m.now.Before(h.nextRound) && !m.mayBeGone(h) {
 		m.announce(h)
 	}
-	if m.now.Sub(h.extended) >= extendEvery(m.ttl()) {
-		h.extended = m.now
-		if h.claims > 0 {
-			return // the one before it hangs, so this one would only wait behind it
-		}
-		h.claims++
-		m.do(Extend{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: kernelLifetime(m.ttl()), NotAfter: h.last(m.opt.Timing)})
+	if m.now.Sub(h.extended) >= m.extendEvery() {
+		m.extend(h)
 	}
 }
 

@@ -45,7 +45,8 @@ type holding struct {
 	why       string
 	again     bool // an address was removed while a Bind was on its way
 	extended  Instant
-	announces int // rounds sent of the plan
+	kernelEnd Instant // until when the kernel was last told to keep the addresses
+	announces int     // rounds sent of the plan
 	nextRound Instant
 	defended  Instant
 
@@ -106,10 +107,10 @@ func (h *holding) claiming() bool { return h.phase <= bound }
 // last returns the instant after which nothing may be claimed any more: the unbind budget before the end of the lease.
 func (h *holding) last(t Timing) Instant { return h.lease.Add(-t.Unbind) }
 
-func (h *holding) wake(t Timing, ttl time.Duration) Instant {
+func (h *holding) wake(t Timing, every time.Duration) Instant {
 	switch h.phase {
 	case bound:
-		at := min(h.last(t), h.nextRound, h.extended.Add(extendEvery(ttl)))
+		at := min(h.last(t), h.nextRound, h.extended.Add(every))
 		if h.drained != nil {
 			at = min(at, h.reporting)
 		}

@@ -21,6 +21,9 @@ type Options struct {
 	Fence bool
 	// Sets does the arithmetic of GTID sets for policy promote; without it nobody is chosen.
 	Sets Sets
+	// Unfenced says that the kernel of this node holds the leases by the lifetimes of addresses alone. A node with neither
+	// has no kernel that holds anything: a witness, a dry run.
+	Unfenced bool
 	// DryRun marks a node that carries nothing out in its kernel.
 	DryRun bool
 	// Seed feeds the only chance in the machine: the numbers of commands and confirm rounds.
@@ -41,15 +44,16 @@ type Machine struct {
 	fresh map[GroupName]GroupState // the newest known state of each group, from the ledger or from a notice
 	names []GroupName              // the sorted keys of fresh
 
-	health   Health
-	links    map[string]link
-	seen     map[netip.Addr]AddressSeen
-	leader   NodeName
-	voters   []NodeName
-	peers    map[NodeName]*peer
-	offered  *Config
-	stopping Instant // when shutdown was asked, 0 otherwise
-	stopped  bool
+	health    Health
+	hostUnfit string // why this machine may own nothing, if it may not
+	links     map[string]link
+	seen      map[netip.Addr]AddressSeen
+	leader    NodeName
+	voters    []NodeName
+	peers     map[NodeName]*peer
+	offered   *Config
+	stopping  Instant // when shutdown was asked, 0 otherwise
+	stopped   bool
 
 	seq        Seq
 	sent       [sentRing]sentReport
@@ -182,6 +186,9 @@ func (m *Machine) handle(ev Event) {
 		m.probeDone(ev)
 	case FenceLost:
 		m.fenceLost(ev)
+	case HostChanged:
+		m.dirty = m.dirty || ev.Unfit != m.hostUnfit
+		m.hostUnfit = ev.Unfit
 	case ClockJumped:
 		m.giveUpAll("the clock jumped: " + ev.Reason)
 	case ShutdownAsked:
@@ -282,7 +289,13 @@ func (m *Machine) heldGroups() []GroupName {
 	if len(m.held) == 0 {
 		return nil
 	}
-	return slices.Sorted(maps.Keys(m.held))
+	names := make([]GroupName, 0, len(m.held))
+	for _, name := range m.groups() { // what is held is known
+		if m.held[name] != nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // report tells the others what this node is and holds: at each heartbeat, and at once when it has changed.
@@ -299,7 +312,7 @@ func (m *Machine) report() {
 	}
 	r := Report{
 		Incarnation: m.opt.Incarnation, Seq: m.seq, Health: m.health, Leaving: m.stopping != 0,
-		Starting: m.opt.Ready.After(m.now), DryRun: m.opt.DryRun, Release: m.opt.Release, Aside: m.server.aside,
+		Starting: m.opt.Ready.After(m.now), DryRun: m.opt.DryRun, Unfenced: m.opt.Unfenced, Release: m.opt.Release, Aside: m.server.aside,
 	}
 	if m.offered != nil {
 		r.Config = m.offered.Version
@@ -398,7 +411,7 @@ func (m *Machine) wake() Instant {
 		earlier(m.opt.Ready)
 	}
 	for _, h := range m.held {
-		earlier(h.wake(m.opt.Timing, m.ttl()))
+		earlier(h.wake(m.opt.Timing, m.extendEvery()))
 	}
 	m.serverWake(earlier)
 	m.arbiterWake(earlier)

@@ -61,6 +61,8 @@ type Report struct {
 	Starting bool
 	// DryRun is set by a node that carries nothing out in its kernel.
 	DryRun bool
+	// Unfenced is set by a node whose kernel holds leases by the lifetimes of addresses alone.
+	Unfenced bool
 	// Config is the version of the configuration file that the node runs with.
 	Config uint64
 	// Release is the version of the remora binary.

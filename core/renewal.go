@@ -108,7 +108,7 @@ func (m *Machine) ack(n NodeName, asked renewal) {
 	for _, ge := range asked.holds {
 		if m.renewable(n, p.report, ge) && p.report.Incarnation == asked.incarnation {
 			groups = append(groups, ge)
-			m.leaseGiven(ge.Group, ttl)
+			m.leaseGiven(ge.Group, ttl, p.report.Unfenced)
 		}
 	}
 	if len(groups) > 0 {
@@ -116,7 +116,7 @@ func (m *Machine) ack(n NodeName, asked renewal) {
 	}
 }
 
-// leaseGiven notes that a lease of length ttl may be out from now.
-func (m *Machine) leaseGiven(name GroupName, ttl time.Duration) {
-	m.arb.until[name] = max(m.arb.until[name], m.now.Add(ttl+Margin(ttl)))
+// leaseGiven notes that a lease of length ttl may be out from now, on a node with or without a fence.
+func (m *Machine) leaseGiven(name GroupName, ttl time.Duration, unfenced bool) {
+	m.arb.until[name] = max(m.arb.until[name], m.now.Add(ttl+margin(ttl, unfenced)))
 }

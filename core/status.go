@@ -219,6 +219,9 @@ func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
 			}
 		}
 	}
+	if r.Unfenced {
+		add(subject, "Its kernel holds leases by address lifetimes of whole seconds alone: if its daemon is killed or frozen, its addresses may answer for seconds more, for which everybody waits. Load nf_tables there.")
+	}
 	if r.DryRun {
 		add(subject, "It runs with --dry-run and carries nothing out.")
 	}

@@ -180,8 +180,9 @@ func (m *Machine) lastOwner(g GroupState, c *succession) (owner NodeName, last s
 func (m *Machine) grantTo(name GroupName, g GroupState, to NodeName, why string) (Op, Instant) {
 	p := m.peers[to]
 	ttl := m.view.Config.TTL
-	m.leaseGiven(name, ttl.Duration())
-	op := Op{Grant: &Grant{Group: name, Prev: g.Epoch, To: to, Incarnation: p.report.Incarnation, Seq: p.report.Seq, TTL: ttl, Reason: why}}
+	m.leaseGiven(name, ttl.Duration(), p.report.Unfenced)
+	op := Op{Grant: &Grant{Group: name, Prev: g.Epoch, To: to, Incarnation: p.report.Incarnation, Seq: p.report.Seq, TTL: ttl,
+		Unfenced: p.report.Unfenced, Reason: why}}
 	return op, p.at.Add(ttl.Duration() - m.opt.Timing.Unbind)
 }
 

@@ -30,7 +30,7 @@ func brokenRules() []brokenRule {
 		{rule: NoMargin, see: I2, faults: []faultKind{isolate}, within: 1500},
 		{rule: NoWaitInOffice, see: I1, within: 2000},
 		{rule: NoWaitInOffice, see: I2, within: 200},
-		{rule: AckWhileGranting, see: I2, faults: []faultKind{slowNode, diskStall, isolate}, within: 1000},
+		{rule: AckWhileGranting, see: I2, faults: []faultKind{slowNode, diskStall, isolate}, within: 3000},
 		{rule: ConfirmTermAtSending, see: I1, faults: []faultKind{twoLeaders, transfer}, within: 1000},
 		{rule: ConfirmTermAtSending, see: I2, faults: []faultKind{twoLeaders, transfer}, within: 1000},
 		{rule: EchoAnyTerm, see: I1, faults: []faultKind{twoLeaders, transfer}, within: 1000},
@@ -50,6 +50,11 @@ func brokenRules() []brokenRule {
 		{rule: NoWaitAtStart, see: I3, within: 200},
 		{rule: OldSnapshot, see: I7, within: 100},
 		{rule: GenerousFence, see: I1, within: 500},
+		{rule: GenerousLifetime, see: I1, where: KernelLifetimes, faults: []faultKind{kill, freeze, isolate}, within: 2000},
+		{rule: ShortMargin, see: I1, where: KernelLifetimes, faults: []faultKind{kill, freeze, isolate}, within: 2000},
+		{rule: GrantUnasked, see: I1, within: 200},
+		{rule: GrantUnasked, see: I2, within: 200},
+		{rule: VoteAtOnce, see: Raft, faults: []faultKind{power, isolate}, within: 200},
 		{rule: VoteTwice, see: Raft, within: 200},
 	}
 }

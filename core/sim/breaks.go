@@ -61,6 +61,14 @@ const (
 	OldOffice
 	// GenerousFence lets the kernel hold leases longer than the holder does.
 	GenerousFence
+	// GenerousLifetime lets the kernel keep addresses for longer than what is left of the lease.
+	GenerousLifetime
+	// ShortMargin lets everybody believe that all kernels have a fence.
+	ShortMargin
+	// GrantUnasked lets the arbiter grant a group anew as if its owner had asked for the release.
+	GrantUnasked
+	// VoteAtOnce lets a process vote before it takes part.
+	VoteAtOnce
 	// VoteTwice lets voters vote as often as they are asked.
 	VoteTwice
 	breaks
@@ -175,6 +183,11 @@ func (b Break) actions(p *process, acts []core.Action) []core.Action {
 // message changes what goes on the wire.
 func (b Break) message(p *process, m core.Message) core.Message {
 	switch m := m.(type) {
+	case core.Report:
+		if b == ShortMargin {
+			m.Unfenced = false
+			return m
+		}
 	case core.Ack:
 		if b == NoMargin {
 			m.TTL += core.Margin(m.TTL)
@@ -228,6 +241,11 @@ func (b Break) afterwards(p *process, ev core.Event) {
 		if c, ok := ev.(core.Committed); ok && p.takesOffice(c) {
 			p.step(core.Restored{View: c.View}) // the real one
 		}
+	case GrantUnasked:
+		name := groupName(p.n.w.dice.IntN(maxGroups))
+		if g := p.ledger.View().Groups[name]; g.Owner != "" && g.Owner != p.n.name && p.n.w.dice.chance(0.002) {
+			p.step(core.Received{From: g.Owner, Msg: core.ReleaseRequest{Group: name, Epoch: g.Epoch, Reason: "on purpose"}})
+		}
 	case OldSnapshot:
 		if c, ok := ev.(core.Committed); ok && c.Index > 4 && p.n.w.dice.chance(0.1) {
 			p.ledger = core.NewLedger()
@@ -256,5 +274,6 @@ func (b Break) String() string {
 		"confirm with the term at sending", "echo any term", "report numbers without incarnation", "renew after release",
 		"two lengths of lease", "announce before bind", "unbind a step late", "deaf to MySQL's failure", "deaf to acks",
 		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
-		"proposals of an old office count", "kernel more generous than holder", "two votes in a term"}[b]
+		"proposals of an old office count", "kernel more generous than holder", "lifetimes rounded up",
+		"no longer margin without a fence", "grant without waiting", "vote before the start-up wait", "two votes in a term"}[b]
 }

@@ -26,6 +26,8 @@
 //
 // In three of ten seeds the kernel has no fence. Then the faults that only a fence masters are left out: killed and frozen
 // processes, and system calls that take longer than the time kept in hand for them.
+// In one of 25 seeds most kernels have address lifetimes and no fence, late ones, and all faults (lifetime.go); there claims
+// are in the kernel once the process has looked at the clock.
 //
 // # The oracles
 //

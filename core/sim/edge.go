@@ -67,6 +67,7 @@ func (p *process) systemCall(giveUp bool, effect func(failed bool), back func(fa
 	if !w.plan.kernelLease {
 		d = min(d, w.plan.timing.Unbind/2)
 	}
+	d, inKernel := p.n.withoutFence(d, giveUp)
 	life := k.life
 	done := func() {
 		if k.life != life {
@@ -75,7 +76,7 @@ func (p *process) systemCall(giveUp bool, effect func(failed bool), back func(fa
 		effect(failed)
 		p.later(w.dice.about(50*time.Microsecond), func() { back(failed) })
 	}
-	if w.dice.chance(0.5) {
+	if inKernel || w.dice.chance(0.5) {
 		k.pendingUntil = max(k.pendingUntil, w.now+int64(d))
 		w.after(d, done)
 	} else {
@@ -112,6 +113,7 @@ func (p *process) bind(wk *worker, a core.Bind) {
 				return // the others of the group are bound by now
 			}
 			k.bind(addressIndex(pre.Addr()), groupIndex(a.Group), a.Epoch)
+			k.live(addressIndex(pre.Addr()), a.Lifetime)
 		}
 		k.open(a.Spec.Addresses, a.Report, since)
 	}, func(failed bool) {
@@ -147,6 +149,7 @@ func (p *process) extend(wk *worker, a core.Extend) {
 	p.n.w.or.claims(p, a.Group, a.Epoch, a.NotAfter)
 	absent := false
 	p.systemCall(false, func(failed bool) {
+		p.n.kern.extend(a.Spec.Addresses, a.Lifetime)
 		for _, pre := range a.Spec.Addresses {
 			absent = absent || !p.n.kern.addrs[addressIndex(pre.Addr())].ours
 		}

@@ -27,6 +27,8 @@ type kaddr struct {
 	byHand int64
 	// deleted is set when a person has removed the address while Remora held it.
 	deleted bool
+	// dies is when the kernel removes the address because its lifetime is over; only nodes without a fence need it.
+	dies int64
 }
 
 // kernel is what outlives a process.
@@ -47,7 +49,7 @@ type kernel struct {
 // answers reports whether the node answers for an address now.
 func (k *kernel) answers(a int) bool {
 	c := &k.addrs[a]
-	return c.bound && c.ours && (!k.n.w.plan.kernelLease || k.alive(c.report))
+	return c.bound && c.ours && (!k.n.w.plan.kernelLease || k.n.unfenced || k.alive(c.report))
 }
 
 func (k *kernel) bind(a, group int, e core.Epoch) {

@@ -200,6 +200,13 @@ func (n *node) outAt(inc core.Incarnation, seq core.Seq) (core.Instant, bool) {
 	return 0, false
 }
 
+// voted checks that a node votes only once it takes part, where Raft itself is started so late.
+func (o *oracle) voted(n *node) {
+	if w := &n.proc.watch; o.w.plan.waitToVote && n.clock.at(o.w.now) < w.ready {
+		o.w.fail(Raft, "%s votes %v before it takes part", n.name, w.ready.Sub(n.clock.at(o.w.now)))
+	}
+}
+
 // bound checks I1 when an address was bound, and that it is one of Remora's own doing.
 func (o *oracle) bound(n *node, a int) {
 	o.w.trace.line(n, "bound", address(a).String())

@@ -22,6 +22,9 @@ type plan struct {
 	// kernelLease says that the kernel holds the lease too. Without it the faults that only the kernel can master are
 	// left out: frozen and killed processes, system calls that take longer than what is kept in hand for them.
 	kernelLease bool
+	// lifetimes says that some nodes have no fence, and hold leases by the lifetimes of addresses alone. The faults are
+	// those that a kernel lease masters.
+	lifetimes bool
 	// gate says that the edge takes back a claim that ends after its group was given up. The machine must not need that.
 	gate          bool
 	preVote       bool
@@ -59,13 +62,6 @@ func (w *world) makePlan() {
 	if w.opt.Nodes != 0 {
 		p.nodes = w.opt.Nodes
 	}
-	p.timing.CoolDown = 10 * p.timing.TTL
-	p.timing.Fall, p.timing.Rise = 1, 1
-	unit := p.timing.TTL
-	p.mailbox = d.between(10*time.Microsecond, unit/300)
-	p.kernelTime = d.between(50*time.Microsecond, p.timing.Unbind/10)
-	p.disk = d.between(20*time.Microsecond, unit/100)
-	p.apply = d.between(20*time.Microsecond, unit/50)
 	p.kernelLease = d.chance(0.7)
 	switch w.opt.Kernel {
 	case KernelLeaseOn:
@@ -73,6 +69,17 @@ func (w *world) makePlan() {
 	case KernelLeaseOff:
 		p.kernelLease = false
 	}
+	if w.opt.Kernel == KernelLifetimes || w.opt.Kernel == KernelBySeed && d.chance(0.04) {
+		p.lifetimes, p.kernelLease = true, true
+		p.timing = pick(d, lifetimeTimings())
+	}
+	p.timing.CoolDown = 10 * p.timing.TTL
+	p.timing.Fall, p.timing.Rise = 1, 1
+	unit := p.timing.TTL
+	p.mailbox = d.between(10*time.Microsecond, unit/300)
+	p.kernelTime = d.between(50*time.Microsecond, p.timing.Unbind/10)
+	p.disk = d.between(20*time.Microsecond, unit/100)
+	p.apply = d.between(20*time.Microsecond, unit/50)
 	p.gate = d.chance(0.5)
 	p.slowProposals = d.chance(0.3)
 	p.preVote, p.waitToVote = d.chance(0.7), d.chance(0.5)

@@ -28,6 +28,7 @@ type node struct {
 	file        core.Config
 	netlinkAt   int64
 	comesBack   bool // a start is scheduled
+	unfenced    bool // its kernel has address lifetimes and no fence
 }
 
 // maxReports is how many of its own reports the oracles remember of a process, more than the machine does.
@@ -95,17 +96,20 @@ func (n *node) run() {
 	start := n.clock.at(w.now)
 	longest := max(w.plan.timing.TTL, p.ledger.View().Longest.Duration(), n.file.TTL.Duration())
 	ready := start.Add(longest + core.Margin(longest))
+	if w.plan.lifetimes {
+		ready = start.Add(longest + core.UnfencedMargin(longest))
+	}
 	p.watch.init(p, ready)
 	w.or.started(p)
 	if w.opt.Break == NoWaitAtStart {
 		ready = start
 	}
 	p.m = core.New(core.Options{Self: n.name, Incarnation: p.inc, Timing: w.plan.timing, Seed: w.dice.Uint64(),
-		Fence: w.plan.kernelLease, Start: start, Ready: ready})
+		Fence: w.plan.kernelLease && !n.unfenced, Unfenced: n.unfenced, Start: start, Ready: ready})
 	n.raft.start()
 	n.raft.commit, n.raft.handed = n.snapshotAt, n.snapshotAt
 	n.raft.mayVoteAt = 0
-	if w.plan.waitToVote {
+	if w.plan.waitToVote && w.opt.Break != VoteAtOnce {
 		n.raft.mayVoteAt = n.clock.when(ready)
 	}
 	p.step(core.ConfigOffered{Config: n.file})

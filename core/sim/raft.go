@@ -235,6 +235,7 @@ func (r *raft) voteAsked(from int, m *raftMsg) {
 	}
 	if ok {
 		vote = from
+		w.or.voted(r.n)
 	}
 	if m.term == r.term && vote == r.vote {
 		w.sendRaft(r.n.id, from, &raftMsg{kind: giveVote, term: r.term, ok: ok})

@@ -292,7 +292,7 @@ func (o *oracle) after(p *process, now core.Instant) {
 		if !p.n.kern.answers(a) {
 			continue
 		}
-		if rec, _ := o.record(c.group, c.epoch); rec == nil || o.w.now > rec.lease {
+		if rec, _ := o.record(c.group, c.epoch); rec == nil || o.w.now > rec.lease+p.n.lag() {
 			o.w.fail(I3, "%s answers for %v in epoch %d without a lease", p.n.name, address(a), c.epoch)
 		}
 	}

@@ -16,6 +16,8 @@ const (
 	KernelBySeed Kernel = iota
 	KernelLeaseOn
 	KernelLeaseOff
+	// KernelLifetimes is a cluster in which some kernels have address lifetimes and no fence.
+	KernelLifetimes
 )
 
 // Options say what to run. All but Trace decide on the outcome.
@@ -129,6 +131,7 @@ func (w *world) makeNodes() {
 		n.health = core.Health{State: core.Healthy, Writable: core.Yes, Replicating: core.No}
 		n.raft = raft{n: n, vote: -1, log: []entry{{}}}
 		n.kern.n = n
+		n.unfenced = w.plan.lifetimes && w.dice.chance(0.7)
 		w.nodes, w.names = append(w.nodes, n), append(w.names, n.name)
 	}
 	for _, n := range w.nodes {
