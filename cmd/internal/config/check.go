@@ -23,6 +23,7 @@ func check(raw *rawFile, r *report) *Config {
 	c := &checker{report: r, raw: raw, cfg: &Config{Path: r.file, at: map[string]pos{}}}
 	c.top()
 	c.timing()
+	c.process()
 	c.cfg.MySQL = c.mysql()
 	c.tls()
 	c.nodes()

@@ -30,6 +30,7 @@ type Config struct {
 	Socket   string
 	MySQL    MySQL
 	TLS      TLS
+	Process  Process
 	Nodes    []Node
 	Groups   []Group
 	// Warnings are problems that do not keep the daemon from starting.

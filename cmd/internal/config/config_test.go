@@ -286,3 +286,32 @@ func checkAccepted(t *testing.T, cfg *Config) {
 		}
 	}
 }
+
+// Every key of [process] has its effect, and without the table the daemon takes what a database host can give it.
+func TestProcessTable(t *testing.T) {
+	want := Process{KernelLease: LeaseNFTables, Scheduling: Scheduling{Class: "rr", Priority: 1}, LockMemory: LockTouched,
+		Watchdog: WatchdogOff, WatchdogDevice: "/dev/watchdog", WatchdogTimeout: 10 * time.Second}
+	if got := mustParse(t, okFile(t)).Process; got != want {
+		t.Errorf("without the table: %+v, want %+v", got, want)
+	}
+	cfg := mustParse(t, strings.Replace(okFile(t), `"lan"`, `"wan"`, 1)+`
+[process]
+kernel_lease = "lifetime"
+scheduling = "nice:-5"
+lock_memory = "all"
+watchdog = "required"
+watchdog_device = "/dev/watchdog1"
+watchdog_timeout = "5s"
+`)
+	want = Process{KernelLease: LeaseLifetime, Scheduling: Scheduling{Class: "nice", Priority: -5}, LockMemory: LockAll,
+		Watchdog: WatchdogRequired, WatchdogDevice: "/dev/watchdog1", WatchdogTimeout: 5 * time.Second}
+	if cfg.Process != want {
+		t.Errorf("got %+v, want %+v", cfg.Process, want)
+	}
+	if ps := cfg.Unfenced(); len(ps) > 0 {
+		t.Errorf("profile wan is refused without a fence: %v", ps)
+	}
+	if ps := mustParse(t, okFile(t)).Unfenced(); len(ps) != 1 || ps[0].Key != "[timing] ttl" {
+		t.Errorf("profile lan is not refused without a fence: %v", ps)
+	}
+}

@@ -11,6 +11,7 @@ type rawFile struct {
 	StateDir text       `toml:"state_dir"`
 	Socket   text       `toml:"socket"`
 	Timing   rawTiming  `toml:"timing"`
+	Process  rawProcess `toml:"process"`
 	MySQL    rawMySQL   `toml:"mysql"`
 	TLS      rawTLS     `toml:"tls"`
 	Nodes    []rawNode  `toml:"node"`
@@ -29,6 +30,16 @@ type rawTiming struct {
 	Fall          integer `toml:"fall"`
 	Rise          integer `toml:"rise"`
 	CoolDown      span    `toml:"cool_down"`
+}
+
+type rawProcess struct {
+	Header          header
+	KernelLease     text `toml:"kernel_lease"`
+	Scheduling      text `toml:"scheduling"`
+	LockMemory      text `toml:"lock_memory"`
+	Watchdog        text `toml:"watchdog"`
+	WatchdogDevice  text `toml:"watchdog_device"`
+	WatchdogTimeout span `toml:"watchdog_timeout"`
 }
 
 type rawMySQL struct {

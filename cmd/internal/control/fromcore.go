@@ -17,6 +17,7 @@ type Facts struct {
 	Timing  core.Timing
 	// Interface returns the interface that carries a group on this node; nil means the group's own.
 	Interface func(core.GroupSpec) string
+	Process   Process
 }
 
 // FromCore turns the machine's status into the documented one.
@@ -24,13 +25,13 @@ func FromCore(s core.Status, f Facts) Status {
 	out := Status{
 		Schema: Schema, Cluster: f.Cluster, Node: string(f.Node), Time: f.Now.UTC().Truncate(time.Millisecond), Version: f.Version, DryRun: f.DryRun,
 		Quorum: quorum(s), Leader: string(s.Leader), ConfigVersion: s.View.Config.Version,
-		Timing: Timing{Profile: f.Profile, HeartbeatMS: f.Timing.Heartbeat.Milliseconds(), TTLMS: f.Timing.TTL.Milliseconds(),
-			MarginMS: core.Margin(f.Timing.TTL).Milliseconds()},
-		Groups: []Group{}, Nodes: []Node{}, Problems: []Problem{},
+		Timing: Timing{Profile: f.Profile, HeartbeatMS: f.Timing.Heartbeat.Milliseconds(), TTLMS: f.Timing.TTL.Milliseconds()},
+		Groups: []Group{}, Nodes: []Node{}, Problems: []Problem{}, Process: f.Process,
 	}
 	if ttl := s.View.Config.TTL; ttl > 0 {
-		out.Timing.TTLMS, out.Timing.MarginMS = int64(ttl), core.Margin(ttl.Duration()).Milliseconds()
+		out.Timing.TTLMS = int64(ttl)
 	}
+	out.Timing.MarginMS = longestMargin(s, time.Duration(out.Timing.TTLMS)*time.Millisecond).Milliseconds()
 	for _, g := range s.Groups {
 		out.Groups = append(out.Groups, groupFromCore(g, f))
 	}
@@ -41,6 +42,16 @@ func FromCore(s core.Status, f Facts) Status {
 		out.Problems = append(out.Problems, Problem(p))
 	}
 	return out
+}
+
+// longestMargin is the margin for the node for which the longest is kept.
+func longestMargin(s core.Status, ttl time.Duration) time.Duration {
+	for _, n := range s.Nodes {
+		if n.Report.Unfenced {
+			return core.UnfencedMargin(ttl)
+		}
+	}
+	return core.Margin(ttl)
 }
 
 // quorum reports whether a leader is known and a majority of the voters is heard.
@@ -90,7 +101,7 @@ func nodeFromCore(n core.NodeStatus, leader core.NodeName) Node {
 	out := Node{
 		Name: string(n.Spec.Name), Address: n.Spec.Address.String(), Priority: n.Spec.Priority, Witness: n.Spec.Witness,
 		Voter: n.Voter, Leader: n.Spec.Name == leader, Reachable: n.Reachable,
-		Starting: r.Starting, Leaving: r.Leaving, DryRun: r.DryRun, Version: r.Release, ConfigVersion: r.Config,
+		Starting: r.Starting, Leaving: r.Leaving, DryRun: r.DryRun, Unfenced: r.Unfenced, Version: r.Release, ConfigVersion: r.Config,
 	}
 	for group, why := range n.Unfit {
 		if out.Unfit == nil {

@@ -22,6 +22,25 @@ type Status struct {
 	Groups        []Group   `json:"groups"`
 	Nodes         []Node    `json:"nodes"`
 	Problems      []Problem `json:"problems"`
+	// Process is about the answering daemon itself.
+	Process Process `json:"process"`
+}
+
+// Process is what a daemon says of its own process.
+type Process struct {
+	// Scheduling is its class and priority: rr:1, fifo:1 or nice:-15.
+	Scheduling string `json:"scheduling"`
+	// LockedMemory is off, touched or all.
+	LockedMemory string `json:"locked_memory"`
+	// KernelLease is by what this node's kernel holds leases: nftables, lifetime, or none where nothing is ever bound.
+	KernelLease string `json:"kernel_lease"`
+	// Watchdog is the configured mode of the watchdog device, WatchdogArmed whether it runs now.
+	Watchdog      string `json:"watchdog"`
+	WatchdogArmed bool   `json:"watchdog_armed"`
+	// GCPauseMaxUS bounds the longest stop of the program by a garbage collection since its start, in microseconds; GCPauses
+	// counts the stops.
+	GCPauseMaxUS int64  `json:"gc_pause_max_us"`
+	GCPauses     uint64 `json:"gc_pauses"`
 }
 
 // Timing shows the durations that decide how long an address can be without an owner.
@@ -70,10 +89,12 @@ type Node struct {
 	Leader    bool   `json:"leader"`
 	Reachable bool   `json:"reachable"`
 	// LastHeardMS is the age of the node's last report; null if there was none.
-	LastHeardMS   *int64 `json:"last_heard_ms"`
-	Starting      bool   `json:"starting"`
-	Leaving       bool   `json:"leaving"`
-	DryRun        bool   `json:"dry_run"`
+	LastHeardMS *int64 `json:"last_heard_ms"`
+	Starting    bool   `json:"starting"`
+	Leaving     bool   `json:"leaving"`
+	DryRun      bool   `json:"dry_run"`
+	// Unfenced says that its kernel holds leases by address lifetimes alone.
+	Unfenced      bool   `json:"unfenced"`
 	Version       string `json:"version"`
 	ConfigVersion uint64 `json:"config_version"`
 	// MySQL is null on a witness and on a node that was never heard.

@@ -19,6 +19,7 @@ import (
 
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/cmd/internal/realtime"
 	"github.com/remora-ha/remora/cmd/internal/sdnotify"
 	"github.com/remora-ha/remora/consensus"
 	"github.com/remora-ha/remora/core"
@@ -44,19 +45,24 @@ const closeTimeout = 5 * time.Second
 
 // daemon is one running node.
 type daemon struct {
-	opt     Options
-	log     *slog.Logger
-	cfg     *config.Config // the file as last accepted; used by one goroutine
-	agent   *agent.Agent
-	node    *consensus.Node
-	binder  *netio.Binder
-	watcher *netio.Watcher
-	health  *health
-	notify  *sdnotify.Notifier
-	ready   core.Instant
-	fence   *netio.Fence // nil if the kernel has none, and on a node that never binds
-	guard   chan []core.GroupSpec
-	watched []core.GroupSpec // what the ledger had last; used by the agent's loop
+	opt        Options
+	log        *slog.Logger
+	cfg        *config.Config // the file as last accepted; used by one goroutine
+	agent      *agent.Agent
+	node       *consensus.Node
+	binder     *netio.Binder
+	watcher    *netio.Watcher
+	health     *health
+	notify     *sdnotify.Notifier
+	ready      core.Instant
+	fence      *netio.Fence  // nil if the kernel has none, and on a node that never binds
+	unfenced   bool          // it binds, and the kernel has no fence
+	machine    *core.Machine // used by the agent's loop
+	keeper     *keeper       // of the watchdog, nil if there is none
+	scheduling string
+	locked     realtime.Lock
+	guard      chan []core.GroupSpec
+	watched    []core.GroupSpec // what the ledger had last; used by the agent's loop
 }
 
 // Run carries a node from its start to its orderly end, which begins with the end of ctx: unbind, verify, release, hand
@@ -72,6 +78,7 @@ func Run(ctx context.Context, opt Options) error {
 		return err
 	}
 	defer listener.Close()
+	d.settle()
 	if err := d.open(); err != nil {
 		return err
 	}
@@ -127,13 +134,16 @@ func (d *daemon) openConsensus() error {
 	incarnation, seed := random(), random()
 	now := netio.Boottime()
 	d.ready = now.Add(wait)
-	machine := core.New(core.Options{
+	d.machine = core.New(core.Options{
 		Self: d.opt.Self.Name, Incarnation: core.Incarnation(incarnation), Timing: d.cfg.Timing(), Release: d.opt.Version,
-		DryRun: d.opt.DryRun, Interfaces: d.interfaces(), Fence: d.fence != nil, Seed: seed, Start: now, Ready: d.ready,
+		DryRun: d.opt.DryRun, Interfaces: d.interfaces(), Fence: d.fence != nil, Unfenced: d.unfenced, Seed: seed, Start: now, Ready: d.ready,
 	})
+	if !d.opt.DryRun && !d.opt.Self.Witness {
+		d.keeper = newKeeper(d.cfg.Process, d.log, func(ev core.Event) bool { return d.agent.TryDeliver(ev) })
+	}
 	late := &lateConsensus{} // the agent and the consensus need each other; neither acts before both are there
 	d.agent = agent.New(agent.Config{
-		Self: d.opt.Self.Name, Machine: machine, Clock: netio.Boottime, Asleep: asleep(), Consensus: late,
+		Self: d.opt.Self.Name, Machine: d.machine, Clock: netio.Boottime, Asleep: asleep(), Consensus: late,
 		Binder: d.binderPort(), Announcer: d.announcerPort(), Observe: d.observe, Logger: d.log,
 		Alive: d.alive, AliveEvery: d.notify.Watchdog() / 3,
 	})
@@ -159,6 +169,9 @@ func (d *daemon) startWait() (time.Duration, error) {
 		return 0, err
 	}
 	ttl := max(longest, d.cfg.Timing().TTL)
+	if ttl >= core.UnfencedTTL {
+		return ttl + core.UnfencedMargin(ttl), nil // some node may have no fence
+	}
 	return ttl + core.Margin(ttl), nil
 }
 
@@ -167,6 +180,9 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	loop := make(chan error, 1)
 	go func() { loop <- d.agent.Run(context.Background()) }()
 	d.agent.Deliver(core.ConfigOffered{Config: d.cfg.Core()})
+	if d.keeper != nil {
+		d.keeper.check()
+	}
 
 	parts, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -174,6 +190,9 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	g.Go(func() error { return d.watcher.Run(parts) })
 	g.Go(func() error { return d.health.run(parts, d.opt.Config) })
 	g.Go(func() error { d.keepFence(parts); return nil })
+	if d.keeper != nil {
+		g.Go(func() error { d.keeper.keep(parts); return nil })
+	}
 	g.Go(func() error { return d.serveControl(parts, listener) })
 	g.Go(func() error { return d.takePart(parts) })
 	g.Go(func() error { d.reloads(parts); return nil })
@@ -218,6 +237,9 @@ func (d *daemon) takePart(ctx context.Context) error {
 
 // observe sees every step of the machine. It logs what was committed and tells the watcher which groups the ledger has.
 func (d *daemon) observe(_ core.Instant, ev core.Event, _ []core.Action) {
+	if d.keeper != nil {
+		d.keeper.follow(d.machine.Grip())
+	}
 	var view core.View
 	switch ev := ev.(type) {
 	case core.Committed:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/netio"
 )
@@ -13,18 +14,31 @@ import (
 // fenceCheck is how often the fence is read back, beside the news of its loss.
 const fenceCheck = 10 * time.Second
 
-// makeFence finds out whether this kernel can hold the leases. Without it the daemon runs, and says what that means.
+// makeFence finds out whether this kernel can hold the leases to the millisecond. If not, or if that is not wanted, address
+// lifetimes of whole seconds are left: the daemon says what that means, and refuses leases that are too short for them.
 func (d *daemon) makeFence() error {
 	if d.opt.DryRun || d.opt.Self.Witness {
 		return nil
 	}
+	if d.cfg.Process.KernelLease == config.LeaseLifetime {
+		return d.goUnfenced(errors.New("kernel_lease is \"lifetime\" in the configuration"))
+	}
 	fence, err := netio.NewFence(netio.FenceConfig{Logger: d.log})
 	if errors.Is(err, netio.ErrNoFence) {
-		d.log.Error("the kernel can not hold the lease: if this daemon is killed or frozen while it owns, its addresses may answer for seconds after another node has taken over", "reason", err)
-		return nil
+		return d.goUnfenced(err)
 	}
 	d.fence = fence
 	return err
+}
+
+func (d *daemon) goUnfenced(why error) error {
+	if problems := d.cfg.Unfenced(); len(problems) > 0 {
+		return fmt.Errorf("%w (%w)", problems, why)
+	}
+	d.unfenced = true
+	d.log.Error("the kernel holds leases by address lifetimes of whole seconds alone: if this daemon is killed or frozen while it owns, its addresses may answer for seconds, for which all others wait longer",
+		"reason", why, "margin", core.UnfencedMargin(d.cfg.Timing().TTL))
+	return nil
 }
 
 // clean removes what an earlier process left: addresses first, for they may be open; then the fence is built anew, closed.

@@ -27,6 +27,9 @@ func (d *daemon) binderPort() agent.Binder {
 	if d.opt.DryRun {
 		return dryRun{d.log}
 	}
+	if d.keeper != nil {
+		return watchedBinder{kernel{d.binder}, d.keeper}
+	}
 	return kernel{d.binder}
 }
 

@@ -40,6 +40,9 @@ func (d *daemon) reload() error {
 	if err := fixed(d.cfg, next, d.opt.Self.Name); err != nil {
 		return err
 	}
+	if problems := next.Unfenced(); d.unfenced && len(problems) > 0 {
+		return fmt.Errorf("this kernel has no fence: %w", problems)
+	}
 	if problems := config.CheckHost(next, d.opt.Self.Name, config.ThisHost()).Errors(); len(problems) > 0 {
 		return fmt.Errorf("the machine does not fit the file: %w", problems)
 	}
@@ -70,6 +73,7 @@ func fixed(old, next *config.Config, self core.NodeName) error {
 	note("cluster", old.Cluster == next.Cluster)
 	note("state_dir", old.StateDir == next.StateDir)
 	note("socket", old.Socket == next.Socket)
+	note("[process]", old.Process == next.Process)
 	note("[tls] paths", old.TLS == next.TLS)
 	note("[timing] or profile, other than ttl", sameTiming(old.Timing(), next.Timing()))
 	for _, g := range old.Groups {
