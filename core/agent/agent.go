@@ -122,6 +122,16 @@ func (a *Agent) Rejoin(ctx context.Context) error {
 	return a.ask(ctx, func(t uint64) core.Event { return core.RejoinAsked{Ticket: t} })
 }
 
+// Advise brings an outside manager's advice before the arbiter on this node, and waits for its end. The ticket is set here.
+func (a *Agent) Advise(ctx context.Context, advice core.AdviceAsked) error {
+	return a.ask(ctx, func(t uint64) core.Event { advice.Ticket = t; return advice })
+}
+
+// Remark puts a line into the history, through the arbiter on this node.
+func (a *Agent) Remark(ctx context.Context, group core.GroupName, text string) error {
+	return a.ask(ctx, func(t uint64) core.Event { return core.RemarkAsked{Ticket: t, Group: group, Text: text} })
+}
+
 // Refusal is an answer that says no; its text is why.
 type Refusal string
 

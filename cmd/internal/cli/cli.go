@@ -12,6 +12,7 @@ import (
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
 	"github.com/remora-ha/remora/cmd/internal/daemon"
+	"github.com/remora-ha/remora/cmd/internal/mha"
 )
 
 // Exit codes of every command.
@@ -35,6 +36,8 @@ const exitCodes = `Exit codes
 // Env is what the command line takes from the outside. Tests put their own in place.
 type Env struct {
 	Args []string
+	// Program is the name under which the binary was called. MHA's names make it MHA's hooks.
+	Program string
 	// Version is the release of the binary; empty when it was not set at build time.
 	Version        string
 	Stdout, Stderr io.Writer
@@ -47,18 +50,25 @@ type Env struct {
 
 // System returns the environment of the process. The version is what the linker was told, if anything.
 func System(version string) Env {
-	return Env{Args: os.Args[1:], Version: versionOf(version), Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Run: daemon.Run, Host: config.ThisHost()}
+	return Env{Args: os.Args[1:], Program: os.Args[0], Version: versionOf(version), Stdout: os.Stdout, Stderr: os.Stderr, Getenv: os.Getenv, Run: daemon.Run, Host: config.ThisHost()}
 }
 
 // Main runs one command and returns the exit code of the process.
 func Main(ctx context.Context, env Env) int {
 	root := newRoot(env)
+	if h, ok := mha.HookOf(env.Program); ok {
+		env.Args = append([]string{"mha", map[mha.Hook]string{mha.Failover: "failover", mha.OnlineChange: "online-change"}[h]}, env.Args...)
+	}
 	root.SetArgs(env.Args)
 	root.SetOut(env.Stdout)
 	root.SetErr(env.Stderr)
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return ExitOK
+	}
+	var exit exitStatus
+	if errors.As(err, &exit) {
+		return int(exit)
 	}
 	code := exitCode(err)
 	if code == ExitUnwell {
@@ -150,6 +160,7 @@ First steps: 'remora pki init', 'remora pki issue NODE', 'remora config example'
 	a := &app{env: env}
 	a.add(root, "daemon", a.runCommand(), a.recoverCommand())
 	a.add(root, "client", a.statusCommand(), a.switchoverCommand(), a.pauseCommand(true), a.pauseCommand(false), a.historyCommand())
+	a.add(root, "client", a.mhaCommand())
 	a.add(root, "setup", a.configCommand(), a.pkiCommand())
 	a.add(root, "more", a.versionCommand())
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes})

@@ -160,6 +160,11 @@ func (f *fake) Pause(_ context.Context, req control.PauseRequest) error {
 // serve lets a fake daemon listen on a socket and returns the environment of a user who has named it.
 func serve(t *testing.T, f *fake) Env {
 	t.Helper()
+	return serveBackend(t, f)
+}
+
+func serveBackend(t *testing.T, f control.Backend) Env {
+	t.Helper()
 	socket := filepath.Join(t.TempDir(), "remora.sock")
 	l, err := control.Listen(socket)
 	if err != nil {

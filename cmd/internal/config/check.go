@@ -26,6 +26,7 @@ func check(raw *rawFile, r *report) *Config {
 	c.process()
 	c.cfg.MySQL = c.mysql()
 	c.tls()
+	c.mha()
 	c.nodes()
 	c.groups()
 	c.together()

@@ -34,6 +34,7 @@ func (c *checker) nodes() {
 		} else {
 			names[raw.Name.val] = raw.Name.at
 		}
+		c.aliasesTwice(raw.Aliases, names)
 		c.nodeAddressTwice(n, raw.Address, addrs, hosts)
 		c.cfg.Nodes = append(c.cfg.Nodes, n)
 	}
@@ -61,6 +62,7 @@ func (c *checker) node(raw *rawNode) Node {
 		MySQL:     c.cfg.MySQL,
 	}
 	n.Address = c.nodeAddress(raw)
+	n.Aliases = c.aliases(raw.Aliases)
 	c.interfaceName(raw.Interface, nodeTable+" interface")
 	c.cfg.at["node.interface."+name] = raw.Interface.at
 	if raw.Interfaces.at.line > 0 {

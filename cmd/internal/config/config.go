@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -31,6 +32,7 @@ type Config struct {
 	MySQL    MySQL
 	TLS      TLS
 	Process  Process
+	MHA      MHA
 	Nodes    []Node
 	Groups   []Group
 	// Warnings are problems that do not keep the daemon from starting.
@@ -49,6 +51,14 @@ type MySQL struct {
 	PasswordFile string
 }
 
+// MHA bounds what the advice of MHA may do, see docs/mha.md.
+type MHA struct {
+	// Wait is how long a group waits for start after a stop.
+	Wait time.Duration
+	// Waive is how long a node may serve after a start while its server is still read-only.
+	Waive time.Duration
+}
+
 // TLS names the PEM files that a node shows and trusts.
 type TLS struct{ CA, Cert, Key string }
 
@@ -58,6 +68,8 @@ type Node struct {
 	// Interface replaces the interface of every group on this node, unless Interfaces names another for the group.
 	Interface  string
 	Interfaces map[core.GroupName]string
+	// Aliases are further names and addresses by which MHA may call the node.
+	Aliases []string
 	// MySQL is the server of this node; it has no meaning on a witness.
 	MySQL MySQL
 }

@@ -14,6 +14,7 @@ type rawFile struct {
 	Process  rawProcess `toml:"process"`
 	MySQL    rawMySQL   `toml:"mysql"`
 	TLS      rawTLS     `toml:"tls"`
+	MHA      rawMHA     `toml:"mha"`
 	Nodes    []rawNode  `toml:"node"`
 	Groups   []rawGroup `toml:"group"`
 }
@@ -56,6 +57,12 @@ type rawTLS struct {
 	Key    text `toml:"key"`
 }
 
+type rawMHA struct {
+	Header header
+	Wait   span `toml:"wait"`
+	Waive  span `toml:"waive"`
+}
+
 type rawNode struct {
 	Header       header
 	Name         text    `toml:"name"`
@@ -65,6 +72,7 @@ type rawNode struct {
 	Interface    text    `toml:"interface"`
 	Interfaces   dict    `toml:"interfaces"`
 	MySQLAddress text    `toml:"mysql_address"`
+	Aliases      list    `toml:"aliases"`
 }
 
 type rawGroup struct {

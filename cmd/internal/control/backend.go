@@ -17,6 +17,7 @@ type Backend interface {
 	Switchover(ctx context.Context, req SwitchoverRequest) (SwitchoverResult, error)
 	// Pause freezes or thaws the ownership of a group or of all.
 	Pause(ctx context.Context, req PauseRequest) error
+	adviser
 }
 
 // HistoryRequest asks for the newest Limit entries, of one group unless Group is empty. A Limit of 0 means all that are

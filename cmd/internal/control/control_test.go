@@ -23,6 +23,8 @@ type fake struct {
 	mu         sync.Mutex
 	switchover []SwitchoverRequest
 	pauses     []PauseRequest
+	advice     []AdviceRequest
+	reports    []string
 	err        error
 	hang       bool
 }
@@ -50,6 +52,28 @@ func (f *fake) Pause(_ context.Context, req PauseRequest) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.pauses = append(f.pauses, req)
+	return f.err
+}
+
+func (f *fake) Advise(_ context.Context, req AdviceRequest) (AdviceResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.advice = append(f.advice, req)
+	return AdviceResult{Outcome: AdviceSeen, Group: req.Group, Node: req.New.Host, Owner: req.New.Host, Epoch: 9, TookMS: 7}, f.err
+}
+
+func (f *fake) Sight(_ context.Context, req SightRequest) (Sight, error) {
+	return Sight{MAC: "02:00:00:00:00:" + req.Group, Own: true}, f.err
+}
+
+func (f *fake) AskServer(_ context.Context, req ServerRequest) (ServerAnswer, error) {
+	return ServerAnswer{Node: req.Server.Host, Answered: []string{fmt.Sprint(req.Forwarded)}, ReadOnly: "no"}, f.err
+}
+
+func (f *fake) Report(_ context.Context, req ReportRequest) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.reports = append(f.reports, req.Text)
 	return f.err
 }
 
@@ -103,6 +127,30 @@ func TestEveryOperation(t *testing.T) {
 	}
 	if diff := cmp.Diff([]PauseRequest{{Group: "writer", On: true, Reason: "work"}}, f.pauses); diff != "" {
 		t.Errorf("pause asked (-want +got):\n%s", diff)
+	}
+}
+
+func TestEveryOperationOfFailoverManagers(t *testing.T) {
+	f := new(fake)
+	c := Local(start(t, f))
+	ctx := t.Context()
+	req := AdviceRequest{Command: "start", Online: true, Group: "writer", Old: DBServer{Host: "db1"}, New: DBServer{Host: "db2", IP: "10.77.0.12"}, By: "MHA"}
+	r, err := c.Advise(ctx, req)
+	if want := (AdviceResult{Outcome: AdviceSeen, Group: "writer", Node: "db2", Owner: "db2", Epoch: 9, TookMS: 7}); err != nil || r != want {
+		t.Errorf("advise %+v, %v", r, err)
+	}
+	if diff := cmp.Diff([]AdviceRequest{req}, f.advice); diff != "" {
+		t.Errorf("advice (-want +got):\n%s", diff)
+	}
+	if s, err := c.Sight(ctx, SightRequest{Group: "01"}); err != nil || s != (Sight{MAC: "02:00:00:00:00:01", Own: true}) {
+		t.Errorf("sight %+v, %v", s, err)
+	}
+	a, err := c.AskServer(ctx, ServerRequest{Server: DBServer{Host: "db1"}})
+	if diff := cmp.Diff(ServerAnswer{Node: "db1", Answered: []string{"false"}, ReadOnly: "no"}, a); err != nil || diff != "" {
+		t.Errorf("server %v\n%s", err, diff)
+	}
+	if err := c.Report(ctx, ReportRequest{Text: "done"}); err != nil || len(f.reports) != 1 || f.reports[0] != "done" {
+		t.Errorf("report %v, %q", err, f.reports)
 	}
 }
 

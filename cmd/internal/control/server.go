@@ -162,7 +162,11 @@ func (s *Server) carryOut(ctx context.Context, req request, remote bool) (any, e
 		}
 		return struct{}{}, s.backend.Pause(ctx, args)
 	}
-	return nil, &Error{CodeRequest, fmt.Sprintf("this daemon knows no operation %q: it may be older than the command", req.Op)}
+	return s.carryOutAdvice(ctx, req, remote)
+}
+
+func unknownOperation(req request) error {
+	return &Error{CodeRequest, fmt.Sprintf("this daemon knows no operation %q: it may be older than the command", req.Op)}
 }
 
 func decodeArgs(req request, args any) error {

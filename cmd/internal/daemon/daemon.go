@@ -278,6 +278,10 @@ func (d *daemon) logCommitted(c core.Committed) {
 			d.log.Info("move committed", "group", op.Move.Group, "epoch", op.Move.Epoch, "to", op.Move.To, "reason", op.Move.Reason)
 		case op.Pause != nil:
 			d.log.Info("pause committed", "group", op.Pause.Group, "on", op.Pause.On, "reason", op.Pause.Reason)
+		case op.Advise != nil:
+			d.log.Info("advice committed", "group", op.Advise.Group, "epoch", op.Advise.Epoch, "stop", op.Advise.From, "by", op.Advise.By)
+		case op.Withdraw != nil:
+			d.log.Warn("advice withdrawn", "group", op.Withdraw.Group, "reason", op.Withdraw.Reason)
 		case op.Configure != nil:
 			d.log.Info("configuration committed", "version", op.Configure.Version, "ttl", op.Configure.TTL.Duration())
 		}
