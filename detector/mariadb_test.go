@@ -269,6 +269,7 @@ func TestMain(m *testing.M) {
 	os.Setenv("REMORA_TEST_TEMPLATE", dir)
 	code := m.Run()
 	os.RemoveAll(dir)
+	os.RemoveAll(dir + "-mysql")
 	os.Exit(code)
 }
 

@@ -25,15 +25,24 @@ type session struct {
 
 // recognise finds the dialect.
 func (x *session) recognise() error {
-	_, err := x.query(askMariaDB)
+	d, err := recognise(x.query)
+	if err == nil {
+		x.dialect = d
+	}
+	return err
+}
+
+// recognise finds the dialect of the server that ask asks.
+func recognise(ask func(statement string) ([]row, error)) (dialect, error) {
+	_, err := ask(askMariaDB)
 	var answer *mysql.MySQLError
 	if err != nil && !(errors.As(err, &answer) && answer.Number == errUnknownVariable) {
-		return err
+		return dialect{}, err
 	}
 	d := dialect{mariadb: err == nil, vars: map[string]string{}}
-	rows, err := x.query(askVariables)
+	rows, err := ask(askVariables)
 	if err != nil {
-		return err
+		return dialect{}, err
 	}
 	for _, r := range rows {
 		if v, ok := r["value"]; ok {
@@ -41,14 +50,15 @@ func (x *session) recognise() error {
 		}
 	}
 	d.version = parseVersion(d.vars["version"])
-	x.dialect = d
-	return nil
+	return d, nil
 }
 
 // query runs a statement in one round trip and reads the whole result. The deadline is that of the link: a context would
 // wake another goroutine with every probe.
-func (x *session) query(statement string) ([]row, error) {
-	rs, err := x.conn.(driver.QueryerContext).QueryContext(context.Background(), statement, nil)
+func (x *session) query(statement string) ([]row, error) { return queryRows(x.conn, statement) }
+
+func queryRows(conn driver.Conn, statement string) ([]row, error) {
+	rs, err := conn.(driver.QueryerContext).QueryContext(context.Background(), statement, nil)
 	if err != nil {
 		return nil, err
 	}
