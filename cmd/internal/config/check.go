@@ -25,10 +25,12 @@ func check(raw *rawFile, r *report) *Config {
 	c.timing()
 	c.process()
 	c.cfg.MySQL = c.mysql()
+	c.replication()
 	c.tls()
 	c.mha()
 	c.nodes()
 	c.groups()
+	c.promoters()
 	c.together()
 	return c.cfg
 }

@@ -76,6 +76,7 @@ func (c *checker) node(raw *rawNode) Node {
 	if raw.MySQLAddress.val != "" {
 		n.MySQL.Network, n.MySQL.Address = c.serverAddress(raw.MySQLAddress, nodeTable+" mysql_address")
 	}
+	n.NodeSpec.MySQL = c.peerServer(raw.MySQL)
 	if p := raw.Priority.val; p < 0 || p > maxPriority {
 		c.bad(raw.Priority.at, nodeTable+" priority", "is %d: use 0 to %d, the higher is preferred", p, maxPriority)
 	}
@@ -92,7 +93,7 @@ func (c *checker) witness(raw *rawNode) {
 		key string
 	}{
 		{raw.Priority.at, "priority"}, {raw.Interface.at, "interface"}, {raw.Interfaces.at, "interfaces"},
-		{raw.MySQLAddress.at, "mysql_address"},
+		{raw.MySQLAddress.at, "mysql_address"}, {raw.MySQL.at, "mysql"},
 	} {
 		if s.at.line > 0 {
 			c.warn(s.at, nodeTable+" "+s.key, "has no effect on a witness, which never owns an address: delete it")

@@ -30,11 +30,13 @@ type Config struct {
 	StateDir string
 	Socket   string
 	MySQL    MySQL
-	TLS      TLS
-	Process  Process
-	MHA      MHA
-	Nodes    []Node
-	Groups   []Group
+	// Replication is the account that servers follow one another with; its User is empty if the file has none.
+	Replication Replication
+	TLS         TLS
+	Process     Process
+	MHA         MHA
+	Nodes       []Node
+	Groups      []Group
 	// Warnings are problems that do not keep the daemon from starting.
 	Warnings Problems
 
@@ -57,6 +59,23 @@ type MHA struct {
 	Wait time.Duration
 	// Waive is how long a node may serve after a start while its server is still read-only.
 	Waive time.Duration
+}
+
+// Replication says as whom a server logs in at the one that it replicates from.
+type Replication struct {
+	User string
+	// PasswordFile is read by the daemon, and its content given to the server in CHANGE MASTER.
+	PasswordFile string
+	// TLS protects the connection between the servers. CA is a file that the server reads; it may be empty. VerifyName
+	// refuses a source whose certificate does not bear its address.
+	TLS        bool
+	CA         string
+	VerifyName bool
+}
+
+// Password reads the password file like that of MySQL.
+func (r Replication) Password() (string, error) {
+	return MySQL{User: r.User, PasswordFile: r.PasswordFile}.Password()
 }
 
 // TLS names the PEM files that a node shows and trusts.

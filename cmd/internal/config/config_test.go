@@ -143,6 +143,34 @@ func TestSelf(t *testing.T) {
 	}
 }
 
+func TestReplicationAccountAndPeersAddress(t *testing.T) {
+	file := okFile(t) + `
+[replication]
+user          = "repl"
+password_file = "/etc/remora/replication.password"
+tls           = true
+ca            = "/etc/mysql/ca.pem"
+verify_name   = true
+
+[[node]]
+name    = "db3"
+address = "10.77.0.13:7400"
+mysql   = "10.78.0.13:3307"
+`
+	cfg := mustParse(t, file)
+	want := Replication{User: "repl", PasswordFile: "/etc/remora/replication.password", TLS: true, CA: "/etc/mysql/ca.pem", VerifyName: true}
+	if cfg.Replication != want {
+		t.Errorf("replication is %+v, want %+v", cfg.Replication, want)
+	}
+	var got []string
+	for _, n := range cfg.Core().Nodes {
+		got = append(got, n.Server().String())
+	}
+	if want := []string{"10.77.0.11:3306", "[fd00:77::12]:3306", "10.77.0.20:3306", "10.78.0.13:3307"}; !slices.Equal(got, want) {
+		t.Errorf("servers are at %v, want %v", got, want)
+	}
+}
+
 // TestExampleIsComplete sees to it that the reference file names every key that the code knows, and no other.
 func TestExampleIsComplete(t *testing.T) {
 	var got []string
@@ -173,7 +201,7 @@ func TestExampleParses(t *testing.T) {
 		t.Errorf("the example has warnings:\n%v", w)
 	}
 	// With all defaults and examples switched on it must parse too, and mean the same where it shows defaults.
-	all := regexp.MustCompile(`(?m)^#(\w+ *= )`).ReplaceAllString(Example(), "$1")
+	all := regexp.MustCompile(`(?m)^#(\w+ *= |\[\w+\]$)`).ReplaceAllString(Example(), "$1")
 	cfg := mustParse(t, all)
 	lan, _ := core.ProfileTiming("lan")
 	if diff := cmp.Diff(lan, cfg.Timing()); diff != "" {

@@ -129,19 +129,25 @@ func (h *hostChecker) stateDir() {
 }
 
 func (h *hostChecker) password() {
-	file := h.node.MySQL.PasswordFile
+	h.secret(h.node.MySQL.PasswordFile, "mysql.password_file", "[mysql] password_file", "MySQL user "+h.node.MySQL.User)
+	if !h.node.Witness {
+		h.secret(h.cfg.Replication.PasswordFile, "replication.password_file", "[replication] password_file", "replication user "+h.cfg.Replication.User)
+	}
+}
+
+// secret checks a file with a password; none is right for an account without one.
+func (h *hostChecker) secret(file, place, key, account string) {
 	if file == "" {
 		return
 	}
-	at, key := h.at("mysql.password_file"), "[mysql] password_file"
+	at := h.at(place)
 	fi, err := h.host.Stat(file)
 	if err == nil {
 		_, err = h.host.ReadFile(file)
 	}
 	switch {
 	case err != nil:
-		h.bad(at, key, "%s can not be read (%v): put the password of MySQL user %s there, readable by the user that runs remora",
-			file, cause(err), h.node.MySQL.User)
+		h.bad(at, key, "%s can not be read (%v): put the password of %s there, readable by the user that runs remora", file, cause(err), account)
 	case fi.Mode().Perm()&0o007 != 0:
 		h.bad(at, key, "%s is open to everybody (mode %04o): run 'chmod 600 %s'", file, fi.Mode().Perm(), file)
 	}

@@ -4,19 +4,20 @@ package config
 // has no field here.
 
 type rawFile struct {
-	Header   header
-	Cluster  text       `toml:"cluster"`
-	Version  integer    `toml:"version"`
-	Profile  text       `toml:"profile"`
-	StateDir text       `toml:"state_dir"`
-	Socket   text       `toml:"socket"`
-	Timing   rawTiming  `toml:"timing"`
-	Process  rawProcess `toml:"process"`
-	MySQL    rawMySQL   `toml:"mysql"`
-	TLS      rawTLS     `toml:"tls"`
-	MHA      rawMHA     `toml:"mha"`
-	Nodes    []rawNode  `toml:"node"`
-	Groups   []rawGroup `toml:"group"`
+	Header      header
+	Cluster     text           `toml:"cluster"`
+	Version     integer        `toml:"version"`
+	Profile     text           `toml:"profile"`
+	StateDir    text           `toml:"state_dir"`
+	Socket      text           `toml:"socket"`
+	Timing      rawTiming      `toml:"timing"`
+	Process     rawProcess     `toml:"process"`
+	MySQL       rawMySQL       `toml:"mysql"`
+	Replication rawReplication `toml:"replication"`
+	TLS         rawTLS         `toml:"tls"`
+	MHA         rawMHA         `toml:"mha"`
+	Nodes       []rawNode      `toml:"node"`
+	Groups      []rawGroup     `toml:"group"`
 }
 
 type rawTiming struct {
@@ -50,6 +51,15 @@ type rawMySQL struct {
 	PasswordFile text `toml:"password_file"`
 }
 
+type rawReplication struct {
+	Header       header
+	User         text    `toml:"user"`
+	PasswordFile text    `toml:"password_file"`
+	TLS          boolean `toml:"tls"`
+	CA           text    `toml:"ca"`
+	VerifyName   boolean `toml:"verify_name"`
+}
+
 type rawTLS struct {
 	Header header
 	CA     text `toml:"ca"`
@@ -73,6 +83,7 @@ type rawNode struct {
 	Interfaces   dict    `toml:"interfaces"`
 	MySQLAddress text    `toml:"mysql_address"`
 	Aliases      list    `toml:"aliases"`
+	MySQL        text    `toml:"mysql"`
 }
 
 type rawGroup struct {

@@ -24,6 +24,7 @@ import (
 	"github.com/remora-ha/remora/consensus"
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/core/agent"
+	"github.com/remora-ha/remora/detector"
 	"github.com/remora-ha/remora/netio"
 )
 
@@ -53,6 +54,7 @@ type daemon struct {
 	binder     *netio.Binder
 	watcher    *netio.Watcher
 	health     *health
+	actor      *detector.Actor // nil on a witness
 	notify     *sdnotify.Notifier
 	ready      core.Instant
 	fence      *netio.Fence  // nil if the kernel has none, and on a node that never binds
@@ -141,10 +143,13 @@ func (d *daemon) openConsensus() error {
 	if !d.opt.DryRun && !d.opt.Self.Witness {
 		d.keeper = newKeeper(d.cfg.Process, d.log, func(ev core.Event) bool { return d.agent.TryDeliver(ev) })
 	}
+	if d.actor, err = newActor(d.cfg, d.opt.Self.Name, d.log); err != nil {
+		return err
+	}
 	late := &lateConsensus{} // the agent and the consensus need each other; neither acts before both are there
 	d.agent = agent.New(agent.Config{
 		Self: d.opt.Self.Name, Machine: d.machine, Clock: netio.Boottime, Asleep: asleep(), Consensus: late,
-		Binder: d.binderPort(), Announcer: d.announcerPort(), Observe: d.observe, Logger: d.log,
+		Binder: d.binderPort(), Announcer: d.announcerPort(), Server: d.serverPort(), Observe: d.observe, Logger: d.log,
 		Alive: d.alive, AliveEvery: d.notify.Watchdog() / 3,
 	})
 	node, err := consensus.Open(consensus.Config{
@@ -194,6 +199,7 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 		g.Go(func() error { d.keeper.keep(parts); return nil })
 	}
 	g.Go(func() error { return d.serveControl(parts, listener) })
+	g.Go(func() error { return d.keepWarm(parts) })
 	g.Go(func() error { return d.takePart(parts) })
 	g.Go(func() error { d.reloads(parts); return nil })
 
