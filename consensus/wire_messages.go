@@ -274,12 +274,20 @@ func (e *encoder) grant(g core.Grant) {
 	e.int(int64(g.TTL))
 	e.bool(g.Unfenced)
 	e.text(g.Reason, e.reason)
+	e.count(len(g.Basis))
+	for _, n := range g.Basis {
+		e.name(string(n))
+	}
 }
 
 func (d *decoder) grant() core.Grant {
-	return core.Grant{Group: core.GroupName(d.text(maxWireName)), Prev: core.Epoch(d.uint()),
+	g := core.Grant{Group: core.GroupName(d.text(maxWireName)), Prev: core.Epoch(d.uint()),
 		To: core.NodeName(d.text(maxWireName)), Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint()),
 		TTL: core.Millis(d.int()), Unfenced: d.bool(), Reason: d.text(core.MaxReason)}
+	for range d.count(maxWireList) {
+		g.Basis = append(g.Basis, core.NodeName(d.text(maxWireName)))
+	}
+	return g
 }
 
 func (e *encoder) spec(s core.GroupSpec) {

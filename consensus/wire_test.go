@@ -39,7 +39,7 @@ func samples() []core.Message {
 		core.Notice{Group: "writer", State: core.GroupState{Index: 12, Spec: spec, Epoch: 4, Owner: "db1", Since: -1, Reason: "first",
 			Paused: true, Retired: true, Proved: true, Next: &next,
 			Grant: &core.Grant{Group: "writer", Prev: 3, To: "db1", Incarnation: 1 << 61, Seq: 2, TTL: 300, Unfenced: true, Reason: "first",
-				Advice: 1 << 62, Waive: 30000},
+				Advice: 1 << 62, Waive: 30000, Basis: []core.NodeName{"db2"}},
 			Advice: &core.Advice{ID: 1 << 62, Group: "writer", Epoch: 3, From: "db3", Online: true, Wait: 60000, By: "mha", Given: "db1"},
 			Move:   &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}},
 		core.Notice{Group: "writer"},

@@ -59,6 +59,9 @@ type Grant struct {
 	Advice uint64 `json:"advice,omitempty"`
 	// Waive is how long the node may serve against the group's policy, counted from its own first look at the grant.
 	Waive Millis `json:"waive_ms,omitempty"`
+	// Basis lists, under policy promote, the nodes whose servers had stopped receiving and said what they have before this
+	// was decided.
+	Basis []NodeName `json:"basis,omitempty"`
 }
 
 // Release ends the holding of a group in Epoch. It is proposed only after the addresses were unbound and read back.

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -24,7 +25,7 @@ type localServer struct {
 	asker     NodeName
 	freezing  bool
 	frozen    Frozen  // the last answer
-	still     bool    // its receiver was stopped for a choice, and it follows nobody since
+	still     bool    // its receiver was stopped by this process, and it follows nobody since
 	stillFrom Instant // since when the detector sees that it does not replicate, 0 if it does
 	followed  Epoch   // up to which epoch the server follows the owner, as far as this process knows
 	following bool
@@ -181,8 +182,11 @@ func (m *Machine) freezeAsked(from NodeName, f Freeze) {
 
 func (m *Machine) serverFrozen(ev ServerFrozen) {
 	s := &m.server
-	s.freezing, s.followed, s.still = false, 0, ev.Err == ""
-	if ev.Round != s.freeze.Round || ev.Epoch != m.fresh[ev.Group].Epoch {
+	s.freezing, s.followed = false, 0
+	if ev.Err == "" && !s.still {
+		s.still, s.stillFrom = true, m.now
+	}
+	if ev.Round == 0 || ev.Round != s.freeze.Round || ev.Epoch != m.fresh[ev.Group].Epoch {
 		return
 	}
 	f := Frozen(ev)
@@ -210,7 +214,16 @@ func (m *Machine) followOwner(name GroupName, g GroupState) {
 	}
 	spec, known := m.nodeSpec(g.Owner)
 	right := m.health.Source == spec.Server().String()
-	if !known || !m.comparable(p) || right && (m.health.Replicating == Yes || s.followed == g.Epoch) {
+	if !known || right && (m.health.Replicating == Yes || s.followed == g.Epoch) {
+		return
+	}
+	if m.health.Replicating == Yes && !s.still {
+		// What it receives may come from the owner by way of another replica, and then its set outruns the owner's report.
+		s.freezing = true
+		m.do(FreezeServer{Group: name, Epoch: g.Epoch})
+		return
+	}
+	if !m.comparable(g, p) {
 		return
 	}
 	s.following, s.followAt = true, m.now.Add(followRetry)
@@ -219,16 +232,18 @@ func (m *Machine) followOwner(name GroupName, g GroupState) {
 
 // comparable reports whether the executed set in the owner's report has everything of the owner's that the local server can
 // have received from it. Else a server that was stopped a moment ago would seem to have what its source lacks.
-func (m *Machine) comparable(owner *peer) bool {
+// One on whose answer the choice of the owner rests was stopped before that, and has nothing that the owner wrote since.
+func (m *Machine) comparable(g GroupState, owner *peer) bool {
 	s := &m.server
-	return s.still || s.stillFrom == 0 || owner.at.Sub(s.stillFrom) >= looksAfter
+	asked := g.Grant != nil && slices.Contains(g.Grant.Basis, m.opt.Self) && s.frozen.Group == g.Spec.Name && s.frozen.Epoch == g.Grant.Prev
+	return s.still && asked || s.stillFrom != 0 && owner.at.Sub(s.stillFrom) >= looksAfter
 }
 
 // looked takes note of what the detector sees.
 func (s *localServer) looked(now Instant, h Health) {
 	s.healthAt = now
-	if h.Replicating == Yes {
-		s.stillFrom = 0
+	if h.Replicating == Yes && (!s.still || now.Sub(s.stillFrom) > looksAfter) {
+		s.still, s.stillFrom = false, 0 // somebody else has started it again
 	} else if s.stillFrom == 0 {
 		s.stillFrom = max(now, 1)
 	}
@@ -246,7 +261,7 @@ func (m *Machine) serverFollows(ev ServerFollows) {
 	case ev.Err != "":
 		note.Alarm, note.Text, note.Reason = true, "the local server does not follow the owner's", ev.Err
 	default:
-		s.followed, s.still = ev.Epoch, false
+		s.followed, s.still, s.stillFrom = ev.Epoch, false, 0
 		note.Text = "the local server follows the owner's"
 	}
 	s.followAt = m.now.Add(followRetry)
@@ -259,7 +274,9 @@ func (m *Machine) rejoinAsked(ev RejoinAsked) {
 		m.do(Answer{Ticket: ev.Ticket, Refused: fmt.Sprintf("the server of %s is not set aside", m.opt.Self)})
 		return
 	}
-	m.server.aside, m.server.followAt, m.dirty = "", m.now, true
+	s := &m.server
+	s.aside, s.followAt, m.dirty = "", m.now, true
+	s.still, s.stillFrom = false, max(m.now, 1) // it may have been built anew from what the owner has by now
 	m.do(Answer{Ticket: ev.Ticket})
 }
 

@@ -108,6 +108,11 @@ func (m *Machine) conclude(name GroupName, g GroupState, c *succession, why stri
 		why = "an operator has accepted what is lost: " + why
 	}
 	op, notAfter := m.grantTo(name, g, to, why)
+	for _, n := range m.everyone() {
+		if _, ok := c.answers[n]; ok {
+			op.Grant.Basis = append(op.Grant.Basis, n)
+		}
+	}
 	m.arb.inflight[name] = m.propose(notAfter, op)
 }
 

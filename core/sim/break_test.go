@@ -12,6 +12,8 @@ type brokenRule struct {
 	// faults makes the circumstances likely in which the rule matters; nil lets each seed choose.
 	faults []faultKind
 	within uint64 // seeds
+	// promote sees to it that a group has policy promote.
+	promote bool
 }
 
 // brokenRules lists what is broken, and within how many seeds each oracle must see it by itself. The figures are several
@@ -55,6 +57,10 @@ func brokenRules() []brokenRule {
 		{rule: GrantUnasked, see: I1, within: 200},
 		{rule: GrantUnasked, see: I2, within: 200},
 		{rule: VoteAtOnce, see: Raft, faults: []faultKind{power, isolate}, within: 200},
+		{rule: PromoteLate, see: I10, promote: true, within: 2000},
+		{rule: BindBeforeWritable, see: I10, promote: true, within: 100},
+		{rule: ChooseOnMovingSets, see: I10, promote: true, within: 2000},
+		{rule: DrainedEarly, see: I10, promote: true, faults: []faultKind{move, transfer}, within: 1000},
 		{rule: VoteTwice, see: Raft, within: 200},
 	}
 }
@@ -65,12 +71,12 @@ func TestOraclesSeeBrokenRules(t *testing.T) {
 			continue // ten times slower and nothing to gain: a world has one goroutine
 		}
 		t.Run(b.rule.String()+", "+b.see.String(), func(t *testing.T) {
-			s := Search(1, b.within, 1, Options{Break: b.rule, Rules: b.see, Kernel: b.where, faults: b.faults})
+			s := Search(1, b.within, 1, Options{Break: b.rule, Rules: b.see, Kernel: b.where, faults: b.faults, promote: b.promote})
 			if len(s.Failures) == 0 {
 				t.Fatalf("%v: %v did not see it in %d seeds", b.rule, b.see, s.Seeds)
 			}
 			f := s.Failures[0]
-			if r := Run(Options{Seed: f.Seed, Kernel: b.where, faults: b.faults}); r.Failure != nil {
+			if r := Run(Options{Seed: f.Seed, Kernel: b.where, faults: b.faults, promote: b.promote}); r.Failure != nil {
 				t.Errorf("without the broken rule: %v", r.Failure)
 			}
 			t.Logf("%-36s %-4v seed %5d of %5d  %s", b.rule, b.see, f.Seed, b.within, f.Text)

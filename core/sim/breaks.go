@@ -71,6 +71,14 @@ const (
 	VoteAtOnce
 	// VoteTwice lets voters vote as often as they are asked.
 	VoteTwice
+	// PromoteLate makes a server writable after the time for that.
+	PromoteLate
+	// BindBeforeWritable says that the server is writable before it is.
+	BindBeforeWritable
+	// ChooseOnMovingSets lets servers receive on after they have said what they have.
+	ChooseOnMovingSets
+	// DrainedEarly says that a server is drained for a switchover while it still takes writes.
+	DrainedEarly
 	breaks
 )
 
@@ -275,5 +283,6 @@ func (b Break) String() string {
 		"two lengths of lease", "announce before bind", "unbind a step late", "deaf to MySQL's failure", "deaf to acks",
 		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
 		"proposals of an old office count", "kernel more generous than holder", "lifetimes rounded up",
-		"no longer margin without a fence", "grant without waiting", "vote before the start-up wait", "two votes in a term"}[b]
+		"no longer margin without a fence", "grant without waiting", "vote before the start-up wait", "two votes in a term",
+		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early"}[b]
 }

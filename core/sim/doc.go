@@ -23,6 +23,9 @@
 //     be answered while the node that it is about still answers for the group's addresses (I2).
 //   - The kernel outlives the process: addresses and the fence (fence.go), slow, failing and hanging calls, people who add
 //     and delete addresses and flush the fence.
+//   - MySQL's servers, in two of ten seeds (servers.go): one group has policy promote. Servers count their transactions,
+//     receive and apply with delays, die and come back read-only or not, refuse, and are asked by the daemon to stop
+//     receiving, to become writable or read-only, and to follow another. Clients write and remember what was acknowledged.
 //
 // In three of ten seeds the kernel has no fence. Then the faults that only a fence masters are left out: killed and frozen
 // processes, and system calls that take longer than the time kept in hand for them.
@@ -32,14 +35,16 @@
 // # The oracles
 //
 // oracle.go has those that see the whole cluster (I1, I2, I7, I9, and I6 at the end), watch.go those that keep a second,
-// plain reckoning of what one process was told and has asked for (I3, I4, I5). I8 has none of its own: I1 is asserted for
-// killed and frozen processes as well. breaks.go breaks rules of the protocol on purpose, and the tests require that each
-// oracle, with all others switched off, sees them within a bounded number of seeds, and sees nothing in the same run when
-// the rule is kept.
+// plain reckoning of what one process was told and has asked for (I3, I4, I5), oracle_servers.go what I10 asks for: a
+// server becomes writable only by a lease that is alive, nothing is bound before, a choice drops nothing of those on whose
+// word it rests, a planned switchover loses nothing that was acknowledged, and none is set aside without a reason. I8 has
+// none of its own: I1 is asserted for killed and frozen processes as well. breaks.go breaks rules of the protocol on
+// purpose, and the tests require that each oracle, with all others switched off, sees them within a bounded number of
+// seeds, and sees nothing in the same run when the rule is kept.
 //
 // # What is not simulated
 //
 // A machine that is paused with its kernel; a fence that is flushed while its process is frozen; an address that the
 // configuration no longer has and that is bound all the same, which the real fence lets pass; changes of the voters;
-// IPv6, MySQL's own replication, and the time that frames spend on the wire.
+// IPv6, and the time that frames spend on the wire.
 package sim

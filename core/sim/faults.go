@@ -248,6 +248,10 @@ func (w *world) powerOff(n *node, d time.Duration) {
 	}
 	n.kern.pendingUntil = w.now
 	n.kern.life++
+	if n.sql != nil {
+		n.sql.restart()
+		n.health = n.sql.health()
+	}
 	w.bootAfter(n, d)
 }
 
@@ -318,7 +322,9 @@ func (w *world) keepCalm() {
 		if n.linkDown {
 			n.setLink(true)
 		}
-		if n.health.State != core.Healthy || n.health.Writable != core.Yes {
+		if n.sql != nil {
+			n.mendServer()
+		} else if n.health.State != core.Healthy || n.health.Writable != core.Yes {
 			n.health.State, n.health.Writable = core.Healthy, core.Yes
 			n.healthChanged()
 		}
@@ -336,6 +342,9 @@ func (w *world) keepCalm() {
 		if l := w.leader(); l != nil && g.Paused && !g.Retired {
 			w.ticket++
 			l.deliverSoon(core.PauseAsked{Ticket: w.ticket, Group: name, Reason: "all is well again"})
+		}
+		if w.plan.promote && g.Spec.Policy == core.Promote {
+			w.decideByHand(name, g)
 		}
 	}
 }

@@ -14,25 +14,26 @@ type Rule uint16
 
 // The rules.
 const (
-	I1 Rule = 1 << iota // one holder
-	I2                  // grants wait
-	I3                  // only what was granted
-	I4                  // no false announcement
-	I5                  // giving up waits for nothing, claims are not late
-	I6                  // liveness
-	I7                  // epochs only rise
-	I9                  // what Remora put into the kernel it finds again, and nothing else's
+	I1  Rule = 1 << iota // one holder
+	I2                   // grants wait
+	I3                   // only what was granted
+	I4                   // no false announcement
+	I5                   // giving up waits for nothing, claims are not late
+	I6                   // liveness
+	I7                   // epochs only rise
+	I9                   // what Remora put into the kernel it finds again, and nothing else's
+	I10                  // one writer
 	// Raft is the sanity of the simulation itself: one leader per term, one entry per index.
 	Raft
 
 	// AllRules is every rule. I8 is not one of its own: with the kernel lease on, I1 is asserted for dead and frozen
 	// processes too.
-	AllRules = I1 | I2 | I3 | I4 | I5 | I6 | I7 | I9 | Raft
+	AllRules = I1 | I2 | I3 | I4 | I5 | I6 | I7 | I9 | I10 | Raft
 )
 
 // String returns the names of the rules in r.
 func (r Rule) String() string {
-	names := []string{"I1", "I2", "I3", "I4", "I5", "I6", "I7", "I9", "Raft"}
+	names := []string{"I1", "I2", "I3", "I4", "I5", "I6", "I7", "I9", "I10", "Raft"}
 	var in []string
 	for i, n := range names {
 		if r&(1<<i) != 0 {
@@ -51,6 +52,10 @@ type oracle struct {
 	epochs  [maxGroups][]holdingRecord
 	leaders map[core.Term]int
 	stops   map[uint64]stopAsked // that were not answered yet
+
+	acked    txns // what clients were told is committed, and what no failover has lost
+	promoted promoted
+	basis    map[uint64][]int // on whose word the grant in a command rests
 }
 
 // holdingRecord is one epoch of a group as the log tells it.
@@ -98,6 +103,7 @@ func (o *oracle) committed(index int, e entry) {
 			o.released(op.Release, before)
 		case op.Grant != nil:
 			o.granted(op.Grant)
+			o.promotionGranted(e.cmd.ID, op.Grant, before.Groups[op.Grant.Group])
 		}
 	}
 }
@@ -283,6 +289,9 @@ func (o *oracle) unserved(name core.GroupName, g core.GroupState) string {
 		return fmt.Sprintf("the new configuration of %s has not taken effect", name)
 	}
 	owner := o.w.nodes[nodeIndex(g.Owner)]
+	if g.Spec.Policy == core.Promote && !owner.sql.writable {
+		return fmt.Sprintf("%s owns %s in epoch %d and its server is read-only", g.Owner, name, g.Epoch)
+	}
 	for _, pre := range g.Spec.Addresses {
 		if a := addressIndex(pre.Addr()); !owner.kern.answers(a) || owner.kern.addrs[a].epoch != g.Epoch {
 			return fmt.Sprintf("%s owns %s in epoch %d and does not answer for %v in that epoch", g.Owner, name, g.Epoch, pre.Addr())

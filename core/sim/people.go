@@ -49,6 +49,10 @@ func (w *world) disturb(k faultKind, n *node, d time.Duration) {
 }
 
 func (w *world) flipMySQL(n *node, d time.Duration) {
+	if n.sql != nil {
+		w.crashServer(n, d)
+		return
+	}
 	was := n.health
 	n.health.State = pick(w.dice, []core.HealthState{core.Failed, core.Failed, core.HealthUnknown, core.Healthy})
 	n.health.Writable = pick(w.dice, []core.Tri{core.Yes, core.No, core.Unknown})
@@ -59,7 +63,32 @@ func (w *world) flipMySQL(n *node, d time.Duration) {
 	})
 }
 
+// crashServer kills a node's server for a while, or lets somebody change its mode.
+func (w *world) crashServer(n *node, d time.Duration) {
+	if w.sqlDice.chance(0.3) {
+		n.sql.writable = w.sqlDice.chance(0.5)
+		n.sql.look()
+		return
+	}
+	n.health.State = core.Failed
+	n.healthChanged()
+	w.after(d, func() { n.mendServer() })
+}
+
+// mendServer starts a server that is dead.
+func (n *node) mendServer() {
+	if n.health.State == core.Failed {
+		n.health.State = core.Healthy
+		n.sql.restart()
+		n.healthChanged()
+	}
+}
+
 func (n *node) healthChanged() {
+	if n.sql != nil {
+		n.health = n.sql.health()
+		n.sql.seen = n.health
+	}
 	if n.proc != nil {
 		n.deliverSoon(core.HealthChanged{Health: n.health})
 	}
@@ -108,4 +137,32 @@ func (w *world) operate(k faultKind, n *node) {
 		return
 	}
 	at.deliverSoon(core.PauseAsked{Ticket: w.ticket, Group: g, On: w.dice.chance(0.6), Reason: "an operator wants it"})
+}
+
+// decideByHand does what operators do when the daemons ask them: servers that are set aside are built anew, and where
+// nobody may be promoted without loss they say who is.
+func (w *world) decideByHand(name core.GroupName, g core.GroupState) {
+	if o := ownerIndex(g.Owner); o >= 0 {
+		for _, n := range w.nodes {
+			if s := n.sql; n.id != o && s.aside && w.nodes[o].sql.executed.lacks(s.received) > 0 && w.nodes[o].sql.writable && w.sqlDice.chance(0.1) {
+				s.executed, s.received, s.writable, s.aside = w.nodes[o].sql.executed, w.nodes[o].sql.executed, false, false
+				n.healthChanged()
+				w.ticket++
+				n.rejoin(w.ticket)
+			}
+		}
+		return
+	}
+	l := w.leader()
+	if l == nil || w.now < w.calm+int64(3*time.Second) || !w.sqlDice.chance(0.1) {
+		return
+	}
+	w.ticket++
+	l.deliverSoon(core.PromoteAsked{Ticket: w.ticket, Group: name, To: pick(w.sqlDice, w.nodes).name, AcceptLoss: true, Reason: "an operator wants it"})
+}
+
+func (n *node) rejoin(ticket uint64) {
+	if n.proc != nil {
+		n.deliverAfter(time.Millisecond, core.RejoinAsked{Ticket: ticket})
+	}
 }

@@ -34,6 +34,7 @@ type plan struct {
 	faultEvery    time.Duration
 	faultsFor     time.Duration
 	faults        []faultKind
+	promote       bool // the first group has policy promote
 }
 
 // timings are the profiles in use, some closer to the edge of what Timing.Check allows than those that are shipped.
@@ -105,6 +106,7 @@ func (w *world) makePlan() {
 		w.net.quietLong = 0.02
 	}
 	w.net.heal()
+	p.promote = w.opt.promote || w.sqlDice.chance(0.2)
 }
 
 // makeClocks gives the nodes clocks whose rates are up to 1 % off, often by just that.
@@ -169,6 +171,12 @@ func (w *world) firstConfig() core.Config {
 		g := core.GroupSpec{Name: groupName(i), Role: core.Writer, Policy: core.AnyHealthy, Interface: iface, Preempt: w.dice.chance(0.2)}
 		if w.dice.chance(0.3) {
 			g.Policy = core.Follow
+		}
+		if w.plan.promote && g.Policy == core.Follow {
+			g.Policy = core.AnyHealthy // where one server is the primary, the others are not writable
+		}
+		if i == 0 && w.plan.promote {
+			g.Policy, g.Promotion = core.Promote, core.Promotion{MaxLost: -1, Drain: w.baseTTL(), CatchUp: 2 * w.baseTTL()}
 		}
 		for range 1 + w.dice.IntN(2) {
 			g.Addresses = append(g.Addresses, netip.PrefixFrom(address(free), 32))

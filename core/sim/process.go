@@ -26,6 +26,7 @@ type node struct {
 	health      core.Health
 	linkDown    bool
 	file        core.Config
+	sql         *server // nil where no group has policy promote
 	netlinkAt   int64
 	comesBack   bool // a start is scheduled
 	unfenced    bool // its kernel has address lifetimes and no fence
@@ -105,7 +106,7 @@ func (n *node) run() {
 		ready = start
 	}
 	p.m = core.New(core.Options{Self: n.name, Incarnation: p.inc, Timing: w.plan.timing, Seed: w.dice.Uint64(),
-		Fence: w.plan.kernelLease && !n.unfenced, Unfenced: n.unfenced, Start: start, Ready: ready})
+		Fence: w.plan.kernelLease && !n.unfenced, Unfenced: n.unfenced, Sets: txnSets{}, Start: start, Ready: ready})
 	n.raft.start()
 	n.raft.commit, n.raft.handed = n.snapshotAt, n.snapshotAt
 	n.raft.mayVoteAt = 0
@@ -234,6 +235,8 @@ func (p *process) do(a core.Action) {
 		w.or.answered(a)
 	case core.Stopped:
 		p.stopped = true
+	case core.FreezeServer, core.PromoteServer, core.DemoteServer, core.CatchUpServer, core.FollowServer:
+		p.serverAct(a)
 	}
 }
 

@@ -199,6 +199,7 @@ func (r *raft) transferTo(to int) {
 // it takes so long that leadership may have gone and come back meanwhile.
 func (n *node) handProposal(a core.Propose) {
 	w, p := n.w, n.proc
+	w.or.proposing(p, a.Command)
 	a.Command = w.opt.Break.command(p, a.Command)
 	d := w.dice.between(0, 300*time.Microsecond)
 	if w.plan.slowProposals && w.dice.chance(0.05) {

@@ -16,6 +16,9 @@ type watch struct {
 	linkDown bool
 	stopping bool
 	jumped   bool // in this step
+	// told are the last answers to the last round of a choice.
+	told  [maxNodes]core.Frozen
+	round uint64
 }
 
 // sentReport is a report that the machine wanted sent at an instant and that went out at another, 0 if not yet.
@@ -41,6 +44,7 @@ type groupWatch struct {
 	// until the instant waived, in waivedIn, the policy of the group does not count on this node.
 	waivedIn core.Epoch
 	waived   core.Instant
+	promoted core.Epoch // the last epoch in which the server became writable
 }
 
 func (w *watch) init(p *process, ready core.Instant) {
@@ -96,6 +100,10 @@ func (o *oracle) told(p *process, now core.Instant, ev core.Event) {
 		w.stopping = true
 	case core.ClockJumped:
 		w.jumped = true
+	case core.ServerPromoted:
+		if ev.Err == "" && !ev.Late && p.n.sql.writable {
+			w.groups[groupIndex(ev.Group)].promoted = ev.Epoch
+		}
 	case core.BindDone:
 		if g := &w.groups[groupIndex(ev.Group)]; g.active && g.epoch == ev.Epoch {
 			g.bound = ev.Err == ""
@@ -120,6 +128,8 @@ func (o *oracle) toldMessage(p *process, ev core.Received) {
 		if m.State.Index > p.watch.groups[groupIndex(m.Group)].told.Index {
 			o.toldState(p, m.Group, m.State)
 		}
+	case core.Frozen:
+		p.watch.toldFrozen(ev.From, m)
 	case core.Ack:
 		sent, known := p.watch.sentAt(m.Seq)
 		if m.Incarnation != p.inc || !known {
@@ -192,6 +202,7 @@ func (o *oracle) bindAsked(p *process, now core.Instant, a core.Bind) {
 	g := &p.watch.groups[gi]
 	g.active, g.bound, g.epoch, g.bindEpoch, g.spec = true, false, a.Epoch, a.Epoch, a.Spec
 	o.inLease(p, now, "binds", a.Group, a.Epoch, a.NotAfter)
+	o.boundWritable(p, a)
 	rec, next := o.record(gi, a.Epoch)
 	switch {
 	case rec == nil || rec.owner != p.n.id:
@@ -265,7 +276,7 @@ func (w *watch) mustYield(g *groupWatch, now core.Instant) string {
 	switch s := &g.told; {
 	case s.Epoch != g.epoch || s.Owner != w.p.n.name:
 		return "the group is not its own any more"
-	case s.Move != nil, s.Next != nil, s.Retired, s.Advice != nil && s.Advice.Given == "":
+	case s.Move != nil && s.Spec.Policy != core.Promote, s.Next != nil, s.Retired, s.Advice != nil && s.Advice.Given == "":
 		return "the group is to go elsewhere or to change"
 	case w.stopping:
 		return "it is stopping"

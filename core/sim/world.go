@@ -34,6 +34,8 @@ type Options struct {
 	Trace io.Writer
 	// faults restricts the kinds of faults; nil lets the seed choose.
 	faults []faultKind
+	// promote sees to it that a group has policy promote.
+	promote bool
 }
 
 // Failure is a rule that did not hold.
@@ -72,20 +74,22 @@ const epochOfTime = int64(time.Second)
 
 // world is one cluster in virtual time.
 type world struct {
-	opt    Options
-	dice   dice
-	now    int64
-	q      queue
-	net    network
-	nodes  []*node
-	names  []core.NodeName
-	plan   plan
-	or     oracle
-	trace  *tracer
-	steps  int
-	failed *Failure
-	over   bool
-	stats  Stats
+	opt  Options
+	dice dice
+	// sqlDice is chance for servers, so that worlds without policy promote are what they were before there was any.
+	sqlDice dice
+	now     int64
+	q       queue
+	net     network
+	nodes   []*node
+	names   []core.NodeName
+	plan    plan
+	or      oracle
+	trace   *tracer
+	steps   int
+	failed  *Failure
+	over    bool
+	stats   Stats
 
 	newest     core.Config // the newest configuration file
 	calm       int64       // when the faults end, by plan
@@ -104,7 +108,7 @@ func (w *world) run(opt Options) Result {
 	if opt.Rules == 0 {
 		opt.Rules = AllRules
 	}
-	*w = world{opt: opt, q: q, dice: newDice(opt.Seed), now: epochOfTime}
+	*w = world{opt: opt, q: q, dice: newDice(opt.Seed), sqlDice: newDice(^opt.Seed), now: epochOfTime}
 	w.or.log = log
 	w.or.init(w)
 	if opt.Trace != nil {
@@ -115,6 +119,7 @@ func (w *world) run(opt Options) Result {
 	w.calm = w.now + int64(3*w.plan.timing.TTL+w.plan.faultsFor)
 	w.newest = w.firstConfig()
 	w.makeNodes()
+	w.makeServers()
 	w.scheduleFaults()
 	w.check()
 	for w.failed == nil && !w.over {
@@ -225,6 +230,9 @@ func (w *world) deadline() int64 {
 	const barred = 31 * time.Second
 	if w.conflictAt != 0 {
 		from = max(from, w.conflictAt+int64(barred))
+	}
+	if w.plan.promote {
+		from += int64(10 * time.Second) // rounds of a choice, and what people then do
 	}
 	return from + int64(12*w.plan.timing.TTL+3*time.Second)
 }
