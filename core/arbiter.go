@@ -330,8 +330,12 @@ func (m *Machine) preempt(name GroupName, g GroupState) {
 	if !g.Spec.Preempt || g.Spec.Policy == Promote || g.Paused || g.awaitsStart() || g.Move != nil || g.Retired || g.Next != nil {
 		return
 	}
+	own := m.priority(g.Owner)
+	if !slices.ContainsFunc(m.view.Config.Nodes, func(n NodeSpec) bool { return n.Priority > own && !n.Witness }) {
+		return // as nearly always: nobody needs to be ranked for that
+	}
 	cs, _ := m.candidates(name, g)
-	if len(cs) == 0 || cs[0].node == g.Owner || cs[0].cooling || cs[0].priority <= m.priority(g.Owner) ||
+	if len(cs) == 0 || cs[0].node == g.Owner || cs[0].cooling || cs[0].priority <= own ||
 		m.now.Sub(m.peers[cs[0].node].healthySince) < m.opt.Timing.CoolDown {
 		return
 	}

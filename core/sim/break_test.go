@@ -22,7 +22,7 @@ func brokenRules() []brokenRule {
 	return []brokenRule{
 		{rule: ReleaseBeforeUnbind, see: I1, where: KernelLeaseOff, faults: []faultKind{mysqlFlip, move, linkFlip}, within: 200},
 		{rule: ReleaseBeforeUnbind, see: I2, within: 200},
-		{rule: FailedUnbindCounts, see: I2, within: 200},
+		{rule: FailedUnbindCounts, see: I2, within: 1000},
 		{rule: FailedUnbindCounts, see: I9, faults: []faultKind{bindsFail, move, mysqlFlip}, within: 200},
 		{rule: ClaimEndsEarly, see: I6, within: 100},
 		{rule: ClaimLate, see: I5, faults: []faultKind{kernelHang, deletedByHand}, within: 1000},
