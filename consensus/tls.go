@@ -74,6 +74,9 @@ func loadIdentity(f TLSFiles, cluster string, self core.NodeName) (*identity, er
 // The certificate must name the cluster as its organization.
 func (id *identity) nameOf(c *x509.Certificate) (core.NodeName, error) {
 	name := c.Subject.CommonName
+	if isHook(c) {
+		return "", fmt.Errorf("%w: %q is a hook and no node", ErrIdentity, name)
+	}
 	if name == "" || !slices.Contains(c.DNSNames, name) {
 		return "", fmt.Errorf("%w: the common name %q is not among the DNS names %q", ErrIdentity, name, c.DNSNames)
 	}
@@ -106,6 +109,9 @@ func (id *identity) server(member func(core.NodeName) bool) *tls.Config {
 	c.ClientCAs = id.pool
 	c.NextProtos = []string{alpnRaft, alpnControl, alpnSession}
 	c.VerifyConnection = func(s tls.ConnectionState) error {
+		if len(s.PeerCertificates) > 0 && isHook(s.PeerCertificates[0]) {
+			return id.admitsHook(s)
+		}
 		name, err := id.peerOf(s)
 		if err != nil {
 			return err

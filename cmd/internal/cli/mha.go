@@ -3,7 +3,10 @@ package cli
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
+	"net"
 	"os"
 	"os/user"
 	"strings"
@@ -13,7 +16,9 @@ import (
 
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/cmd/internal/daemon"
 	"github.com/remora-ha/remora/cmd/internal/mha"
+	"github.com/remora-ha/remora/consensus"
 )
 
 // Hard limits of the hooks. MHA has none of its own: a hook that hangs holds the failover.
@@ -59,7 +64,8 @@ nothing from standard input, and end by themselves. TEST_MODE=1 or --dry-run onl
 		hook("online-change ARGUMENTS", "Be master_ip_online_change_script", func(ctx context.Context, args []string) error { return a.hook(ctx, mha.OnlineChange, args) }),
 		hook("secondary-check ARGUMENTS", "Be secondary_check_script", a.secondaryCheck),
 		hook("shutdown ARGUMENTS", "Be shutdown_script", a.shutdownHook),
-		hook("report ARGUMENTS", "Be report_script", a.reportHook))
+		hook("report ARGUMENTS", "Be report_script", a.reportHook),
+		a.mhaCheckCommand())
 }
 
 // say writes one line for MHA's log.
@@ -70,6 +76,15 @@ func (a *app) say(format string, args ...any) {
 
 // adviser returns the daemon that the arguments name.
 func (a *app) adviser(own mha.Own) *control.Client {
+	if own.Endpoint != "" {
+		return control.NewClient(func(ctx context.Context) (net.Conn, error) {
+			c, err := consensus.DialHook(ctx, own.Endpoint, consensus.TLSFiles{CA: own.CA, Cert: own.Cert, Key: own.Key})
+			if err != nil {
+				return nil, fmt.Errorf("%w: %w", control.ErrUnreachable, err)
+			}
+			return c, nil
+		})
+	}
 	return control.Local(cmp.Or(own.Socket, a.env.Getenv("REMORA_SOCKET"), config.DefaultSocket))
 }
 
@@ -211,4 +226,46 @@ func (a *app) reportHook(ctx context.Context, args []string) error {
 	}
 	a.say("report: in the history")
 	return nil
+}
+
+// mhaCheckCommand looks at an MHA set-up and touches nothing.
+func (a *app) mhaCheckCommand() *cobra.Command {
+	var path, global string
+	c := &cobra.Command{
+		Use:   "check APP1.CNF [--config FILE] [--global FILE]",
+		Short: "Say what an app1.cnf leads to, and which lines to change",
+		Long: `Read an application's configuration of MHA, the global defaults and Remora's configuration, and say for each script
+whose it is, for each server which node it is, and which lines to change. Nothing is changed. The exit code is 1 if MHA
+would move the address by itself, or a server is not a node.`,
+		Args: exactly(1, "name MHA's file, like 'remora mha check /etc/masterha/app1.cnf'"),
+		RunE: ran(func(_ *cobra.Command, args []string) error {
+			cfg, err := config.Load(path)
+			if err != nil {
+				return err
+			}
+			app, err := os.ReadFile(args[0])
+			if err != nil {
+				return fmt.Errorf("read MHA's configuration: %w", err)
+			}
+			defaults, err := os.ReadFile(global)
+			if err != nil && !errors.Is(err, fs.ErrNotExist) {
+				return fmt.Errorf("read MHA's global defaults: %w", err)
+			}
+			conf, err := mha.ParseAppConf(string(app), string(defaults))
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			lines, ok := conf.Advise(daemon.MHANodes(cfg), "/usr/bin/remora")
+			for _, l := range lines {
+				fmt.Fprintln(a.env.Stdout, l)
+			}
+			if !ok {
+				return exitStatus(mha.Abort)
+			}
+			return nil
+		}),
+	}
+	c.Flags().StringVar(&path, "config", "/etc/remora/remora.toml", "Remora's configuration")
+	c.Flags().StringVar(&global, "global", "/etc/masterha_default.cnf", "MHA's global defaults; may be missing")
+	return c
 }

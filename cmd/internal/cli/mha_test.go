@@ -3,9 +3,12 @@ package cli
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
 )
 
@@ -174,4 +177,20 @@ func TestReportEntersTheHistory(t *testing.T) {
 	if r.code != 0 || f.report != want {
 		t.Errorf("exit %d, reported %q", r.code, f.report)
 	}
+}
+
+func TestMHACheck(t *testing.T) {
+	dir := t.TempDir()
+	toml, conf := filepath.Join(dir, "remora.toml"), filepath.Join(dir, "app1.cnf")
+	write := func(file, text string) {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(toml, config.Example())
+	write(conf, "[server default]\nmaster_ip_failover_script=/usr/local/bin/master_ip_failover\n[server1]\nhostname=10.77.0.11\n")
+	args := []string{"mha", "check", conf, "--config", toml, "--global", filepath.Join(dir, "none")}
+	run(t, Env{}, args...).expect(t, "an old script", 1, "  master_ip_failover_script=/usr/bin/remora mha failover", "")
+	write(conf, "[server default]\nmaster_ip_failover_script=remora mha failover\nmaster_ip_online_change_script=remora mha online-change\n[server1]\nhostname=10.77.0.11\n")
+	run(t, Env{}, args...).expect(t, "Remora's hooks", 0, "server 10.77.0.11: node db1", "")
 }

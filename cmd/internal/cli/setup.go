@@ -128,9 +128,10 @@ func dirFlag(dir string) string {
 
 func (a *app) pkiIssueCommand() *cobra.Command {
 	var dir, cluster string
+	var hook bool
 	c := &cobra.Command{
-		Use:     "issue NODE [--dir DIR]",
-		Short:   "Make the certificate and key of a node",
+		Use:     "issue NODE [--dir DIR] [--hook]",
+		Short:   "Make the certificate and key of a node, or of a hook that asks nodes",
 		Example: "  remora pki issue db1",
 		Args:    exactly(1, "name the node, like 'remora pki issue db1'"),
 		RunE: ran(func(_ *cobra.Command, args []string) error {
@@ -140,6 +141,9 @@ func (a *app) pkiIssueCommand() *cobra.Command {
 			}
 			if node == "ca" {
 				return usagef("a node can not be called ca, because ca.pem and ca.key are the authority's: choose another name")
+			}
+			if hook {
+				return a.issueHook(pki.Dir(dir), node, cluster)
 			}
 			if err := pki.Dir(dir).Issue(node, cluster, time.Now()); err != nil {
 				return err
@@ -151,8 +155,18 @@ func (a *app) pkiIssueCommand() *cobra.Command {
 		}),
 	}
 	c.Flags().StringVar(&cluster, "cluster", "", "refuse to use the authority of another cluster than this")
+	c.Flags().BoolVar(&hook, "hook", false, "NODE is the name of a hook: it may ask nodes what MHA's scripts ask, and is no node")
 	pkiDir(c, &dir)
 	return c
+}
+
+func (a *app) issueHook(dir pki.Dir, name, cluster string) error {
+	if err := dir.IssueHook(name, cluster, time.Now()); err != nil {
+		return err
+	}
+	cert, key := dir.NodeFiles(name)
+	_, err := fmt.Fprintf(a.env.Stdout, "%s\n%s  copy both to the hook's host, with ca.pem, and name them with --cert, --key and --ca\n", cert, key)
+	return err
 }
 
 func (a *app) pkiShowCommand() *cobra.Command {

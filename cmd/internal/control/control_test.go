@@ -176,6 +176,29 @@ func TestStreamFromAnotherNode(t *testing.T) {
 	}
 }
 
+// TestHooksMayNotOperate holds that a hook from another host can ask what MHA asks, and is not taken for a node.
+func TestHooksMayNotOperate(t *testing.T) {
+	f := new(fake)
+	srv := NewServer(f, nil)
+	var streams sync.WaitGroup
+	defer streams.Wait()
+	c := NewClient(func(context.Context) (net.Conn, error) {
+		a, b := net.Pipe()
+		streams.Go(func() { srv.ServeHook(t.Context(), a) })
+		return b, nil
+	})
+	if _, err := c.Advise(t.Context(), AdviceRequest{Command: "stop"}); err != nil || f.advice[0].Forwarded {
+		t.Errorf("advice: %v, %+v", err, f.advice)
+	}
+	var e *Error
+	if _, err := c.Switchover(t.Context(), SwitchoverRequest{Group: "writer", To: "db2"}); !errors.As(err, &e) || e.Code != CodeRefused {
+		t.Errorf("switchover: %v", err)
+	}
+	if err := c.Pause(t.Context(), PauseRequest{}); !errors.As(err, &e) || len(f.switchover)+len(f.pauses) > 0 {
+		t.Errorf("pause: %v, carried out %+v %+v", err, f.switchover, f.pauses)
+	}
+}
+
 func TestErrorsKeepTheirCode(t *testing.T) {
 	for _, c := range []struct {
 		err  error

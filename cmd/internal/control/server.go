@@ -62,7 +62,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 				return nil
 			}
 		default:
-			open.Go(func() { s.stream(ctx, c, false) })
+			open.Go(func() { s.stream(ctx, c, fromHere) })
 		}
 	}
 }
@@ -80,9 +80,26 @@ func pause(ctx context.Context, d time.Duration) bool {
 
 // ServeConn serves a control stream from another node until it or the context ends, and closes it. Who may open one is
 // for the caller to decide.
-func (s *Server) ServeConn(ctx context.Context, c net.Conn) { s.stream(ctx, c, true) }
+func (s *Server) ServeConn(ctx context.Context, c net.Conn) { s.stream(ctx, c, fromNode) }
 
-func (s *Server) stream(ctx context.Context, c net.Conn, remote bool) {
+// ServeHook serves a control stream from a hook on a host without a daemon: it may ask what MHA's scripts ask, and no more.
+func (s *Server) ServeHook(ctx context.Context, c net.Conn) { s.stream(ctx, c, fromHook) }
+
+// origin says where a stream comes from.
+type origin uint8
+
+const (
+	fromHere origin = iota
+	fromNode
+	fromHook
+)
+
+// mayAsk are the operations of hooks.
+func mayAsk(op string) bool {
+	return op == opStatus || op == opAdvise || op == opServer || op == opReport
+}
+
+func (s *Server) stream(ctx context.Context, c net.Conn, from origin) {
 	defer c.Close()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
@@ -93,13 +110,13 @@ func (s *Server) stream(ctx context.Context, c net.Conn, remote bool) {
 		_ = s.reply(c, nil, &Error{CodeBusy, fmt.Sprintf("the daemon serves %d control streams already: try again", maxStreams)})
 		return
 	}
-	if err := s.requests(ctx, c, remote); err != nil && ctx.Err() == nil {
+	if err := s.requests(ctx, c, from); err != nil && ctx.Err() == nil {
 		s.log.Debug("control stream ended", "peer", c.RemoteAddr().String(), "error", err)
 	}
 }
 
 // requests serves one request after the other.
-func (s *Server) requests(ctx context.Context, c net.Conn, remote bool) error {
+func (s *Server) requests(ctx context.Context, c net.Conn, from origin) error {
 	r := bufio.NewReader(c)
 	for {
 		// The deadline is for the whole line: sending it byte by byte gains nothing.
@@ -117,7 +134,10 @@ func (s *Server) requests(ctx context.Context, c net.Conn, remote bool) error {
 		if problem != nil {
 			return s.reply(c, nil, problem)
 		}
-		result, err := s.carryOut(ctx, req, remote)
+		if from == fromHook && !mayAsk(req.Op) {
+			return s.reply(c, nil, &Error{CodeRefused, fmt.Sprintf("a hook may not ask for %q", req.Op)})
+		}
+		result, err := s.carryOut(ctx, req, from == fromNode)
 		if err := s.reply(c, result, err); err != nil {
 			return err
 		}

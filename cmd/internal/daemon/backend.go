@@ -18,7 +18,13 @@ type backend struct{ d *daemon }
 // serveControl serves the local socket and the streams from other nodes until ctx ends.
 func (d *daemon) serveControl(ctx context.Context, l net.Listener) error {
 	s := control.NewServer(backend{d}, d.log)
-	d.node.ListenControl(func(ctx context.Context, c net.Conn, _ core.NodeName) { s.ServeConn(ctx, c) })
+	d.node.ListenControl(func(ctx context.Context, c net.Conn, peer core.NodeName) {
+		if peer == "" {
+			s.ServeHook(ctx, c)
+			return
+		}
+		s.ServeConn(ctx, c)
+	})
 	return s.Serve(ctx, l)
 }
 

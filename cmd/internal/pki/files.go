@@ -44,6 +44,15 @@ func (d Dir) Init(cluster string, now time.Time) error {
 // Issue makes a node's certificate with the directory's authority. If cluster is not empty, the authority must be that
 // cluster's.
 func (d Dir) Issue(node, cluster string, now time.Time) error {
+	return d.issue(node, cluster, func(ca Pair) (Pair, error) { return Issue(ca, node, now) })
+}
+
+// IssueHook makes the certificate of a hook, otherwise as Issue.
+func (d Dir) IssueHook(name, cluster string, now time.Time) error {
+	return d.issue(name, cluster, func(ca Pair) (Pair, error) { return IssueHook(ca, name, now) })
+}
+
+func (d Dir) issue(name, cluster string, make func(Pair) (Pair, error)) error {
 	ca, err := d.authority()
 	if err != nil {
 		return err
@@ -57,11 +66,11 @@ func (d Dir) Issue(node, cluster string, now time.Time) error {
 			return fmt.Errorf("the authority in %s is of cluster %q and not of %q: name the right directory with --dir", d, org, cluster)
 		}
 	}
-	pair, err := Issue(ca, node, now)
+	pair, err := make(ca)
 	if err != nil {
-		return fmt.Errorf("issue a certificate for %s in %s: %w", node, d, err)
+		return fmt.Errorf("issue a certificate for %s in %s: %w", name, d, err)
 	}
-	cert, key := d.NodeFiles(node)
+	cert, key := d.NodeFiles(name)
 	return write(pair, cert, key)
 }
 

@@ -10,6 +10,8 @@ import (
 	"fmt"
 	"math/big"
 	"time"
+
+	"github.com/remora-ha/remora/consensus"
 )
 
 // How long certificates are valid.
@@ -40,6 +42,18 @@ func NewCA(cluster string, now time.Time) (Pair, error) {
 
 // Issue makes the certificate of a node, signed by an authority and for the authority's cluster.
 func Issue(ca Pair, node string, now time.Time) (Pair, error) {
+	return issueAs(ca, now, x509.Certificate{Subject: pkix.Name{CommonName: node}, DNSNames: []string{node},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}})
+}
+
+// IssueHook makes the certificate of a hook: a program that asks nodes and is none. Nodes tell it by the unit.
+func IssueHook(ca Pair, name string, now time.Time) (Pair, error) {
+	return issueAs(ca, now, x509.Certificate{Subject: pkix.Name{CommonName: name, OrganizationalUnit: []string{consensus.HookUnit}},
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
+}
+
+// issueAs completes a template and signs it.
+func issueAs(ca Pair, now time.Time, t x509.Certificate) (Pair, error) {
 	parent, err := parseCert(ca.Cert)
 	if err != nil {
 		return Pair{}, fmt.Errorf("the authority's certificate %w", err)
@@ -59,15 +73,10 @@ func Issue(ca Pair, node string, now time.Time) (Pair, error) {
 	if ends.After(parent.NotAfter) {
 		ends = parent.NotAfter
 	}
-	return sign(&x509.Certificate{
-		Subject:               pkix.Name{CommonName: node, Organization: parent.Subject.Organization},
-		DNSNames:              []string{node},
-		NotBefore:             now.Add(-backdate),
-		NotAfter:              ends,
-		KeyUsage:              x509.KeyUsageDigitalSignature,
-		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		BasicConstraintsValid: true,
-	}, parent, key)
+	t.Subject.Organization = parent.Subject.Organization
+	t.NotBefore, t.NotAfter = now.Add(-backdate), ends
+	t.KeyUsage, t.BasicConstraintsValid = x509.KeyUsageDigitalSignature, true
+	return sign(&t, parent, key)
 }
 
 // sign makes a key and a certificate for it; without a parent the certificate signs itself.
