@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test sim lint fmt demo gap frozen clean
+.PHONY: help build deps test sim lint fmt demo gap frozen mha clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,9 @@ gap: deps build ## measure the client's gap, RUNS times each
 
 frozen: deps build ## kill and freeze the owner's daemon RUNS times each, and ask every node whether it still answers
 	bin/remora-lab frozen --remora bin/remora --runs $(or $(RUNS),50) --profile $(or $(PROFILE),lan)
+
+mha: deps build ## a real MHA fails over with Remora's hook and with a classical one: what each costs
+	bin/remora-lab mha --remora bin/remora
 
 clean: ## remove what was built, and laboratories left behind
 	if [ -x bin/remora-lab ]; then bin/remora-lab sweep; fi

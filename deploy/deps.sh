@@ -3,7 +3,7 @@
 # When nothing is missing it asks no package server and takes a few milliseconds.
 #
 # The database packages are the "core" ones: programs without a service, an account or a configuration that listens.
-# Nothing is started: servers run only in the laboratory's network namespaces.
+# Nothing is started, also not sshd, whose package would do so: servers run only in the laboratory's network namespaces.
 set -eu
 
 # Debian keeps administrators' programs where a plain user's PATH does not look.
@@ -20,6 +20,12 @@ strace                      strace
 nft                         nftables
 gcc                         gcc
 /usr/include/stdlib.h       libc6-dev
+masterha_manager            mha4mysql-manager
+save_binary_logs            mha4mysql-node
+/usr/sbin/sshd              openssh-server
+ssh                         openssh-client
+mariadb-binlog              mariadb-client
+arping                      iputils-arping
 '
 
 present() {
@@ -45,6 +51,14 @@ fi
 if ! command -v apt-get >/dev/null 2>&1; then
 	echo "This is no Debian system: install what these packages hold in your system's own way." >&2
 	exit 1
+fi
+
+# Packages ask this program whether they may start their service. 101 forbids it, by the rules of invoke-rc.d(8).
+policy=/usr/sbin/policy-rc.d
+if [ ! -e "$policy" ]; then
+	printf '#!/bin/sh\nexit 101\n' >"$policy"
+	chmod 755 "$policy"
+	trap 'rm -f "$policy"' EXIT
 fi
 
 export DEBIAN_FRONTEND=noninteractive
