@@ -45,6 +45,9 @@ func (n *Node) Send(to core.NodeName, m core.Message) {
 		n.wire.unsent.Add(1)
 		n.log.Debug("datagram not sent", "to", to, "error", err)
 	}
+	if _, ok := m.(core.Confirm); ok {
+		poke(n.riding)
+	}
 }
 
 var errNoSession = errors.New("no session")

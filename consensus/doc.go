@@ -44,7 +44,7 @@
 //
 // Every dial, handshake, read and write has a deadline of a few Raft heartbeats (see limits), and TCP_USER_TIMEOUT and
 // keep-alives do the same for what the library leaves open, so a peer whose packets vanish is noticed as fast as one
-// whose kernel sends a reset. Empty Raft heartbeats are paced to half of the heartbeat timeout for the sake of the
+// whose kernel sends a reset. A leader sends its empty heartbeats to all at once and rather seldom, for the sake of the
 // processor; appends to a follower that is away are repeated at short intervals instead of the library's growing ones.
 //
 // # The store

@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/alarm"
 )
 
 // The library's followers look at their heartbeat timer only once in one to two timeouts, and refuse a pre-vote as long
@@ -14,38 +15,67 @@ import (
 // replaced. hasten has Raft look when there is something to see: a quarter of a timeout after the leader is overdue, or
 // at once when another node asks for a pre-vote. Raft still decides for itself whether the timeout has passed.
 //
-// As Raft need not look by itself then, its heartbeat timeout is twice the configured one while all is well: a leader
-// sends its heartbeats every tenth to fifth of it, and each costs a wake-up of the process. When Raft is to look, the
-// timeout is shortened to the configured one, which is what makes it look at once.
+// As Raft need not look by itself then, its heartbeat timeout is twice the configured one while all is well. When Raft is
+// to look, the timeout is shortened to the configured one, which is what makes it look at once.
+//
+// A leader has all heartbeats sent at once and rather seldom: beside each confirm round, which wakes the same nodes
+// anyway, and beatEvery after the last ones if there was none. Left to itself the library sends to each follower by a
+// timer of its own, so nearly every heartbeat wakes a process of two nodes for nothing else.
 
 // hasten runs until the node ends.
-func (n *Node) hasten(r *raft.Raft) {
+func (n *Node) hasten(r *raft.Raft, timer alarm.Alarm) {
 	timeout := n.cfg.Timing.RaftHeartbeat
 	started := time.Now()
-	timer := time.NewTimer(timeout)
 	defer timer.Stop()
+	timer.Reset(timeout)
 	for {
-		early := false
+		early, riding := false, false
 		select {
 		case <-n.ctx.Done():
 			return
 		case <-n.canvassed:
 			early = true
+		case <-n.riding:
+			riding = true
 		case <-n.turned:
-		case <-timer.C:
+		case <-timer.C():
 		}
-		timer.Reset(n.hurry(r, started, early))
+		timer.Reset(n.hurry(r, started, early, riding))
 	}
 }
 
+// beatEvery is the longest time between two heartbeats of a leader, while nothing is lost: two of them fit into the time
+// after which a leader without answers stands down.
+func (n *Node) beatEvery() time.Duration { return 3 * n.cfg.Timing.RaftHeartbeat / 7 }
+
+// keepBeat has heartbeats sent if they are due, or if a confirm round goes out and they would be soon. It returns when the
+// next ones are.
+func (n *Node) keepBeat(r *raft.Raft, riding bool) time.Duration {
+	n.setTempo(r, leading)
+	left := n.beatEvery() - time.Since(n.beaten)
+	if left > 0 && !(riding && left < n.beatEvery()/2) {
+		return left
+	}
+	n.beaten = time.Now()
+	// To be asked whether it still leads makes Raft send its heartbeats now. What it answers is of no interest. While it
+	// has not answered, its loop stands still or nobody hears it, and the heartbeats are left to the library's own timers.
+	if n.asking.CompareAndSwap(false, true) {
+		f := r.VerifyLeader()
+		n.spawn(func() {
+			_ = f.Error()
+			n.asking.Store(false)
+		})
+	}
+	return n.beatEvery()
+}
+
 // hurry sets Raft's timers by how Raft is, and returns when to look after it again. early is set when another node has
-// asked for a pre-vote.
-func (n *Node) hurry(r *raft.Raft, started time.Time, early bool) time.Duration {
+// asked for a pre-vote, riding when this one has begun a confirm round.
+func (n *Node) hurry(r *raft.Raft, started time.Time, early, riding bool) time.Duration {
 	timeout := n.cfg.Timing.RaftHeartbeat
 	switch r.State() {
 	case raft.Leader:
-		n.setTempo(r, true)
-		return 8 * timeout
+		return n.keepBeat(r, riding)
 	case raft.Follower:
 		if !n.votes(n.id) {
 			return 8 * timeout
@@ -58,33 +88,49 @@ func (n *Node) hurry(r *raft.Raft, started time.Time, early bool) time.Duration 
 		due = due.Add(n.patience(r))
 	}
 	if wait := time.Until(due); wait > 0 {
-		n.setTempo(r, true)
+		n.setTempo(r, calm)
 		return wait
 	}
-	n.setTempo(r, true) // only a timeout that gets shorter makes Raft look
-	n.setTempo(r, false)
+	n.setTempo(r, calm) // only a timeout that gets shorter makes Raft look
+	n.setTempo(r, hurried)
 	return timeout
 }
 
-// setTempo sets Raft's timers for calm or for an election. Only hasten calls it.
-func (n *Node) setTempo(r *raft.Raft, calm bool) {
-	if n.calm == calm {
+// tempo says for what Raft's timers are set.
+type tempo uint8
+
+const (
+	// hurried has Raft stand for election as soon as the configured time is over.
+	hurried tempo = iota
+	// calm leaves that to hasten.
+	calm
+	// leading leaves the heartbeats to hasten.
+	leading
+)
+
+// setTempo sets Raft's timers. Only hasten calls it.
+func (n *Node) setTempo(r *raft.Raft, to tempo) {
+	if n.tempo == to {
 		return
 	}
 	c := r.ReloadableConfig()
-	c.HeartbeatTimeout, c.ElectionTimeout = n.raftTimeouts(calm)
+	c.HeartbeatTimeout, c.ElectionTimeout = n.raftTimeouts(to)
 	if err := r.ReloadConfig(c); err != nil {
 		n.log.Error("set Raft's timers", "error", err)
 		return
 	}
-	n.calm = calm
+	n.tempo = to
 }
 
-// raftTimeouts returns Raft's heartbeat and election timeouts.
-func (n *Node) raftTimeouts(calm bool) (heartbeat, election time.Duration) {
+// raftTimeouts returns Raft's heartbeat and election timeouts. A leader sends a heartbeat by itself when a tenth to a
+// fifth of the first is over without one, and retries a follower that does not answer after half of it at the latest.
+func (n *Node) raftTimeouts(t tempo) (heartbeat, election time.Duration) {
 	heartbeat = n.cfg.Timing.RaftHeartbeat
-	if calm {
+	switch t {
+	case calm:
 		heartbeat *= 2
+	case leading:
+		heartbeat *= 5
 	}
 	return heartbeat, max(n.cfg.Timing.RaftElection, heartbeat)
 }

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/remora-ha/remora/core/alarm"
 )
 
 // Raft's empty heartbeats travel as datagrams. They are nine tenths of all calls of an idle cluster and cost a tenth of
@@ -45,7 +47,11 @@ type beats struct {
 	mu      sync.Mutex
 	seq     uint64
 	waiting map[uint64]awaited
+	alarms  map[raft.ServerID]alarm.Alarm
 }
+
+// never is for an alarm that shall not ring.
+const never = 365 * 24 * time.Hour
 
 type awaited struct {
 	server raft.ServerID
@@ -53,7 +59,31 @@ type awaited struct {
 }
 
 func newBeats() *beats {
-	return &beats{incoming: make(chan beat, maxBeats), waiting: map[uint64]awaited{}}
+	return &beats{incoming: make(chan beat, maxBeats), waiting: map[uint64]awaited{}, alarms: map[raft.ServerID]alarm.Alarm{}}
+}
+
+// alarm returns the alarm for the heartbeats to a server, of which the library sends one at a time.
+func (b *beats) alarm(server raft.ServerID, make alarm.Maker) (alarm.Alarm, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if a := b.alarms[server]; a != nil {
+		return a, nil
+	}
+	a, err := make.New()
+	if err == nil {
+		b.alarms[server] = a
+	}
+	return a, err
+}
+
+// stop ends the alarms, once Raft sends no more.
+func (b *beats) stop() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for server, a := range b.alarms {
+		a.Stop()
+		delete(b.alarms, server)
+	}
 }
 
 func (b *beats) expect(server raft.ServerID) (uint64, chan beatReply) {
@@ -177,19 +207,23 @@ func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 	msg := append(make([]byte, 0, beatSize), wireV2, kindBeat)
 	msg = binary.BigEndian.AppendUint64(msg, seq)
 	msg = binary.BigEndian.AppendUint64(msg, a.Term)
-	timer := time.NewTimer(n.lim.again)
-	defer timer.Stop()
+	timer, err := n.beats.alarm(id, n.cfg.Alarms)
+	if err != nil {
+		n.log.Warn("no timer for a heartbeat, it goes over TCP", "to", id, "error", err)
+		return false
+	}
+	defer timer.Reset(never)
 	for range beatTries {
 		if n.wire.sendPlain(p, msg) != nil {
 			return false
 		}
+		timer.Reset(n.lim.again)
 		select {
 		case got := <-reply:
 			*r = raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(id)},
 				Term: got.term, LastLog: got.last, Success: got.success}
 			return true
-		case <-timer.C:
-			timer.Reset(n.lim.again)
+		case <-timer.C():
 		case <-n.ctx.Done():
 			return false
 		}

@@ -12,7 +12,6 @@ type limits struct {
 	handshake time.Duration // an incoming connection until it is authenticated
 	silence   time.Duration // unacknowledged data on TCP
 	rto       time.Duration // least TCP retransmission time, where the kernel can
-	pace      time.Duration // between two empty heartbeats to one follower
 	again     time.Duration // until a heartbeat without an answer is sent again
 	hello     time.Duration // between two hellos on a session
 	redial    time.Duration // first pause after a failed dial; it doubles up to redialMax
@@ -38,7 +37,6 @@ func limitsOf(t core.Timing) limits {
 		rpc:       bound(4*hb, 100*time.Millisecond, 2*time.Second),
 		silence:   bound(10*hb, 500*time.Millisecond, 5*time.Second),
 		rto:       bound(hb/2, 5*time.Millisecond, 200*time.Millisecond),
-		pace:      hb / 6,
 		again:     hb / 8,
 		hello:     bound(20*hb, 400*time.Millisecond, 4*time.Second),
 		redial:    bound(hb, 20*time.Millisecond, 200*time.Millisecond),

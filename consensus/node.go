@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/alarm"
 )
 
 // Config is what a Node needs to know. Every field but Logger is required.
@@ -37,6 +38,8 @@ type Config struct {
 	Deliver func(core.Event)
 	// DeliverDatagram takes a core.Received. It reports false when it has dropped it.
 	DeliverDatagram func(core.Event) bool
+	// Alarms makes the timer of what goes on all the time; nil means one of the Go runtime.
+	Alarms alarm.Maker
 	// Logger may be nil.
 	Logger *slog.Logger
 }
@@ -83,7 +86,9 @@ type Node struct {
 	hasState atomic.Bool // the log or a snapshot is there
 	joining  atomic.Bool // this node asks to be taken in
 	settled  atomic.Bool // this node votes
-	calm     bool        // hasten has set Raft's timers for calm
+	tempo    tempo       // for what hasten has set Raft's timers
+	beaten   time.Time   // when hasten last had heartbeats sent
+	asking   atomic.Bool // Raft was asked whether it leads, and has not answered
 	retired  atomic.Bool // this server was removed and has stopped Raft
 	control  atomic.Pointer[ControlHandler]
 	hooks    atomic.Int32 // control streams of hooks
@@ -98,6 +103,7 @@ type Node struct {
 	refit      chan struct{} // the ledger's nodes may have changed
 	canvassed  chan struct{} // somebody has asked for a pre-vote
 	turned     chan struct{} // Raft became follower, candidate or leader
+	riding     chan struct{} // a confirm round goes out
 	failed     chan error
 
 	ctx  context.Context
@@ -121,7 +127,7 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, lim: limitsOf(cfg.Timing), log: cfg.Logger, opened: time.Now(),
 		proposals: make(chan proposal, maxProposals), changed: make(chan struct{}, 1), helloed: make(chan struct{}, 1), membership: make(chan struct{}, 1),
 		refit: make(chan struct{}, 1), canvassed: make(chan struct{}, 1),
-		turned: make(chan struct{}, 1), beats: newBeats(), failed: make(chan error, 1)}
+		turned: make(chan struct{}, 1), riding: make(chan struct{}, 1), beats: newBeats(), failed: make(chan error, 1)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.fsm = &adapter{n: n, ledger: cfg.Ledger}
 	if err := n.open(); err != nil {
@@ -269,7 +275,9 @@ func (n *Node) shutdown(ctx context.Context) error {
 		err := errors.Join(n.stopRaft(), n.wire.conn.Close(), n.port.close())
 		n.wg.Wait()
 		// Raft may have been started just then.
-		done <- errors.Join(err, n.stopRaft(), n.release())
+		err = errors.Join(err, n.stopRaft())
+		n.beats.stop()
+		done <- errors.Join(err, n.release())
 	}()
 	select {
 	case err := <-done:

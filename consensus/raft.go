@@ -22,7 +22,7 @@ const (
 func (n *Node) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = n.id
-	c.HeartbeatTimeout, c.ElectionTimeout = n.raftTimeouts(false)
+	c.HeartbeatTimeout, c.ElectionTimeout = n.raftTimeouts(hurried)
 	// The library's own lease is no fence for Remora; it makes a leader that is cut off stand down.
 	c.LeaderLeaseTimeout = n.cfg.Timing.RaftHeartbeat
 	c.CommitTimeout = n.lim.commit
@@ -43,17 +43,22 @@ func (n *Node) startRaft() error {
 	if err != nil {
 		return fmt.Errorf("start Raft: %w", err)
 	}
+	timer, err := n.cfg.Alarms.New()
+	if err != nil {
+		return fmt.Errorf("start Raft: make a timer: %w", err)
+	}
 	n.trans = newTransport(n, c.Logger)
 	r, err := raft.NewRaft(c, n.fsm, cache, n.store, n.snaps, n.trans)
 	if err != nil {
 		_ = n.trans.Close()
+		timer.Stop()
 		return fmt.Errorf("start Raft in %s: %w", n.cfg.StateDir, err)
 	}
 	n.raft.Store(r)
 	n.hasState.Store(true)
 	n.joining.Store(false)
 	n.observe(r)
-	n.spawn(func() { n.hasten(r) })
+	n.spawn(func() { n.hasten(r, timer) })
 	n.nudgeAll()
 	return nil
 }

@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"sync"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -15,13 +14,10 @@ const maxPool = 3
 type transport struct {
 	*raft.NetworkTransport
 	n *Node
-
-	mu   sync.Mutex
-	last map[raft.ServerID]uint64 // the term of the last heartbeat
 }
 
 func newTransport(n *Node, l hclog.Logger) *transport {
-	return &transport{n: n, last: map[raft.ServerID]uint64{},
+	return &transport{n: n,
 		NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Logger: l, Stream: n.stream, MaxPool: maxPool, Timeout: n.lim.rpc,
 			// No pipelining: Remora's log is short, and the library takes a failed answer in a pipeline for contact.
@@ -38,7 +34,6 @@ func isHeartbeat(a *raft.AppendEntriesRequest) bool {
 // AppendEntries implements raft.Transport.
 func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
 	if isHeartbeat(a) {
-		t.pace(id, a.Term)
 		if t.beat(id, a, r) {
 			return nil
 		}
@@ -51,20 +46,6 @@ func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, a *ra
 func (t *transport) SetHeartbeatHandler(f func(raft.RPC)) {
 	t.n.beats.handler.Store(&f)
 	t.NetworkTransport.SetHeartbeatHandler(f)
-}
-
-// pace holds a heartbeat back so that a follower gets one in each pace at most, and all followers get theirs at the same
-// time: waking up costs an idle daemon more than anything that it does. The library would send ten to twenty in each
-// heartbeat timeout. The first of a term goes at once.
-func (t *transport) pace(id raft.ServerID, term uint64) {
-	t.mu.Lock()
-	first := t.last[id] != term
-	t.last[id] = term
-	t.mu.Unlock()
-	if !first {
-		since := time.Since(t.n.opened)
-		t.n.pause((since/t.n.lim.pace+1)*t.n.lim.pace - since)
-	}
 }
 
 // appendLog sends entries until they arrive, the follower is removed or this node leads no more. The library would

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/alarm"
 )
 
 // ErrConfig marks an error of New that is the configuration's fault.
@@ -33,6 +34,8 @@ type Config struct {
 	Deliver func(core.Event)
 	// Clock reads the lease clock.
 	Clock func() core.Instant
+	// Alarms makes the timer of the probes; nil means one of the Go runtime.
+	Alarms alarm.Maker
 	// Logger takes the log; nil discards it.
 	Logger *slog.Logger
 }

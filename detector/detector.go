@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/alarm"
 )
 
 // Detector watches one server. Make it with New.
@@ -29,14 +30,20 @@ func New(cfg Config) (*Detector, error) {
 	return &Detector{cfg: cfg, network: network, address: address}, nil
 }
 
-// Run watches the server until ctx ends, and then returns nil. It delivers a HealthChanged whenever the verdict or one of
+// Run watches the server until ctx ends, and then returns nil; it fails only at its start. It delivers a HealthChanged whenever the verdict or one of
 // the facts has changed. All that it has started has ended when it returns.
 func (d *Detector) Run(ctx context.Context) error {
+	timer, err := d.cfg.Alarms.New()
+	if err != nil {
+		return fmt.Errorf("make the timer of the probes: %w", err)
+	}
+	defer timer.Stop()
 	ctx, cancel := context.WithCancel(ctx)
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
 	l := newLoop(d.cfg)
+	l.timer = timer
 	ps := newProcesses(d.cfg.Timing.Probe, d.cfg.Logger, l.tell)
 	srv := newServer(ctx, d, ps, l.tell)
 	defer srv.close()
@@ -81,7 +88,7 @@ type loop struct {
 	health  core.Health
 	sent    core.Health
 	sentAt  core.Instant
-	timer   *time.Timer
+	timer   alarm.Alarm
 	due     core.Instant // when the next probe should start
 	started core.Instant // when the last probe did
 }
@@ -110,8 +117,7 @@ func (l *loop) tell(h hint) {
 func (l *loop) run(ctx context.Context) {
 	defer context.AfterFunc(ctx, l.srv.abort)()
 	l.due = l.cfg.Clock()
-	l.timer = time.NewTimer(0)
-	defer l.timer.Stop()
+	l.timer.Reset(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -120,7 +126,7 @@ func (l *loop) run(ctx context.Context) {
 			l.exit(reason)
 		case <-l.lost:
 			l.next(0)
-		case <-l.timer.C:
+		case <-l.timer.C():
 			l.probe(ctx)
 		}
 	}

@@ -71,6 +71,9 @@ func play(t *testing.T, s *script, d time.Duration, during func(*bench)) *bench 
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
 	b.loop = newLoop(det.cfg)
+	if b.timer, err = det.cfg.Alarms.New(); err != nil {
+		t.Fatal(err)
+	}
 	b.srv = s
 	go func() {
 		defer close(done)

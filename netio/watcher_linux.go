@@ -82,12 +82,17 @@ func (w *Watcher) Run(ctx context.Context) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("netio: watch: %w", err), hints.close())
 	}
+	carrier, err := NewAlarm()
+	if err != nil {
+		return errors.Join(fmt.Errorf("netio: watch: %w", err), hints.close(), s.close())
+	}
+	defer carrier.Stop()
 	ctx, cancel := context.WithCancel(ctx)
 	v := &view{w: w, s: s, heard: make(chan report)}
 	var wg sync.WaitGroup
 	news := make(chan hint)
 	wg.Go(func() { hints.follow(ctx, news, w) })
-	v.loop(ctx, news)
+	v.loop(ctx, news, carrier)
 	cancel()
 	v.closeListeners()
 	wg.Wait()
@@ -97,10 +102,10 @@ func (w *Watcher) Run(ctx context.Context) error {
 }
 
 // loop is the one goroutine that reads state, compares and delivers.
-func (v *view) loop(ctx context.Context, news <-chan hint) {
-	sweep, carrier := time.NewTicker(v.w.sweep), time.NewTicker(carrierEvery)
+func (v *view) loop(ctx context.Context, news <-chan hint, carrier *Alarm) {
+	sweep := time.NewTicker(v.w.sweep)
 	defer sweep.Stop()
-	defer carrier.Stop()
+	carrier.Reset(carrierEvery)
 	v.retry = time.NewTimer(v.w.sweep)
 	defer v.retry.Stop()
 	select {
@@ -118,8 +123,9 @@ func (v *view) loop(ctx context.Context, news <-chan hint) {
 			v.follow(h)
 		case r := <-v.heard:
 			v.hear(r)
-		case <-carrier.C:
+		case <-carrier.C():
 			v.checkCarriers()
+			carrier.Reset(carrierEvery)
 		case <-sweep.C:
 			v.lastFailure = ""
 			v.readAll()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/alarm"
 )
 
 // mailboxSize bounds the events that wait. Datagrams that do not fit are dropped, as the network might have done;
@@ -23,6 +24,8 @@ type Config struct {
 	Machine *core.Machine
 	// Clock reads the lease clock. Claims are checked against it just before they are carried out.
 	Clock func() core.Instant
+	// Alarms makes the loop's timer; nil means one of the Go runtime.
+	Alarms alarm.Maker
 	// Asleep tells how long the machine has been suspended since it was booted; a change means a jump. Nil if unknown.
 	Asleep    func() time.Duration
 	Binder    Binder
@@ -50,7 +53,7 @@ type Agent struct {
 	waiting map[uint64]chan string
 	ticket  uint64
 	asleep  time.Duration
-	timer   *time.Timer
+	timer   alarm.Alarm
 	stopped bool
 
 	promotion promotion
@@ -192,8 +195,13 @@ func (a *Agent) Run(ctx context.Context) error {
 	ctx, a.ended = context.WithCancel(ctx)
 	defer a.ended()
 	defer close(a.done)
-	a.timer = time.NewTimer(0)
+	timer, err := a.cfg.Alarms.New()
+	if err != nil {
+		return fmt.Errorf("make the timer of the loop: %w", err)
+	}
+	a.timer = timer
 	defer a.timer.Stop()
+	a.timer.Reset(0)
 	go a.reporter(ctx)
 	alive := time.NewTicker(a.cfg.AliveEvery)
 	defer alive.Stop()
@@ -204,7 +212,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		select {
 		case ev := <-a.mail:
 			a.step(ctx, ev)
-		case <-a.timer.C:
+		case <-a.timer.C():
 			a.step(ctx, core.Tick{})
 		case q := <-a.asks:
 			a.serve(ctx, q)

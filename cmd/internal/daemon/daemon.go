@@ -9,9 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"net"
-	"os"
 	"reflect"
-	"runtime"
 	"slices"
 	"time"
 
@@ -71,7 +69,7 @@ type daemon struct {
 // leadership on; then Run returns nil. SIGHUP makes it read its file again.
 func Run(ctx context.Context, opt Options) error {
 	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan []core.GroupSpec, 1)}
-	useOneProcessor()
+	beThrifty(d.log)
 	d.notify = sdnotify.FromEnvironment()
 
 	// The socket comes first: it refuses a second daemon before anything is touched.
@@ -91,15 +89,6 @@ func Run(ctx context.Context, opt Options) error {
 		d.log.Info("ended")
 	}
 	return err
-}
-
-// useOneProcessor keeps the Go scheduler on one processor, unless GOMAXPROCS says otherwise. A daemon wakes some hundred
-// times a second for tens of microseconds of work; waking a second thread to share it costs twice what the work does, and
-// makes each answer later. A system call that blocks takes nothing from the others: the scheduler goes on without it.
-func useOneProcessor() {
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
-	}
 }
 
 // open makes the parts. What an earlier process left in the kernel goes before anything else.
@@ -148,7 +137,7 @@ func (d *daemon) openConsensus() error {
 	}
 	late := &lateConsensus{} // the agent and the consensus need each other; neither acts before both are there
 	d.agent = agent.New(agent.Config{
-		Self: d.opt.Self.Name, Machine: d.machine, Clock: netio.Boottime, Asleep: asleep(), Consensus: late,
+		Self: d.opt.Self.Name, Machine: d.machine, Clock: netio.Boottime, Alarms: newAlarm, Asleep: asleep(), Consensus: late,
 		Binder: d.binderPort(), Announcer: d.announcerPort(), Server: d.serverPort(), Observe: d.observe, Logger: d.log,
 		Alive: d.alive, AliveEvery: d.notify.Watchdog() / 3,
 	})
@@ -156,7 +145,7 @@ func (d *daemon) openConsensus() error {
 		Self: d.opt.Self.Name, Cluster: d.cfg.Cluster, Peers: d.cfg.Core().Nodes, StateDir: d.cfg.StateDir,
 		Timing: d.cfg.Timing(), TLS: consensus.TLSFiles{CA: d.cfg.TLS.CA, Cert: d.cfg.TLS.Cert, Key: d.cfg.TLS.Key},
 		Ledger: core.NewLedger(), Incarnation: core.Incarnation(incarnation),
-		Deliver: d.agent.Deliver, DeliverDatagram: d.agent.TryDeliver, Logger: d.log,
+		Deliver: d.agent.Deliver, DeliverDatagram: d.agent.TryDeliver, Alarms: newAlarm, Logger: d.log,
 	})
 	if err != nil {
 		return err
