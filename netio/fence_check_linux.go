@@ -13,7 +13,7 @@ import (
 )
 
 // checkTries bounds how often the tables are read. A list that is read while a transaction changes it may have gaps.
-const checkTries = 3
+const checkTries = 8
 
 // readWait bounds the wait for a list.
 const readWait = time.Second
