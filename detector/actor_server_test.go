@@ -97,11 +97,11 @@ func newDBServer(t *testing.T, k kind, id int, more ...string) *dbServer {
 	account := func(user, grants string) []string {
 		return []string{"CREATE USER " + user + "@'%' IDENTIFIED BY '" + testPassword + "'", "GRANT " + grants + " ON *.* TO " + user + "@'%'"}
 	}
-	remora := "RELOAD, PROCESS, BINLOG MONITOR, SLAVE MONITOR, REPLICATION SLAVE ADMIN, READ_ONLY ADMIN, CONNECTION ADMIN"
-	reset := "RESET MASTER"
+	family, reset := MariaDB, "RESET MASTER"
 	if k.flavour == gtid.MySQL {
-		remora, reset = "RELOAD, PROCESS, REPLICATION CLIENT, REPLICATION_SLAVE_ADMIN, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN", "RESET BINARY LOGS AND GTIDS"
+		family, reset = MySQL80, "RESET BINARY LOGS AND GTIDS"
 	}
+	remora := strings.Join(family.Privileges(core.Promote), ", ")
 	s.exec(account(promoteUser, remora)...)
 	s.exec(account(replUser, "REPLICATION SLAVE")...)
 	s.exec(account(otherUser, "SELECT, INSERT, UPDATE, CREATE, LOCK TABLES, RELOAD")...)

@@ -28,6 +28,9 @@ type Config struct {
 	// TLS encrypts the connection; a server that offers none, or that does not prove its name, is an alarm then. Nil means
 	// no TLS.
 	TLS *tls.Config
+	// Policy says which privileges the account must have; those that are missing are an alarm. Empty means that none is
+	// looked for.
+	Policy core.Policy
 	// Timing gives Probe, ProbeTimeout, Fall and Rise.
 	Timing core.Timing
 	// Deliver takes the events, HealthChanged only. It is called from Run's goroutine and must not block.

@@ -199,6 +199,7 @@ func (l *loop) learn(r report) {
 		return // what was known of source, position and version may well still hold
 	}
 	l.health.Source, l.health.GTID, l.health.Version, l.health.Listens = f.source, f.gtid, f.version, f.listens
+	l.health.Executed = f.executed
 }
 
 // forget drops what a dead server cannot be: writable, replicating, listening. Its last source, position and version are
@@ -237,7 +238,7 @@ func (l *loop) conclude(v verdict, reason string) {
 func (l *loop) deliver() {
 	now := l.cfg.Clock()
 	h, s := l.health, l.sent
-	if same(h, s) && (h.GTID == s.GTID || now.Sub(l.sentAt) < gtidEvery) {
+	if same(h, s) && (h.GTID == s.GTID && h.Executed == s.Executed || now.Sub(l.sentAt) < gtidEvery) {
 		return
 	}
 	l.logAlarms(s.Alarms, h.Alarms)

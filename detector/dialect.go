@@ -44,7 +44,8 @@ func (d dialect) atLeast(major, minor, patch int) bool {
 // has reports whether the server knows a variable.
 func (d dialect) has(name string) bool { _, ok := d.vars[name]; return ok }
 
-// askFacts is the probe: what is wanted often, and with position also the GTID position, which may be costly to format.
+// askFacts is the probe: what is wanted often, and with position also the executed set, which may be costly to format. The
+// whole set is left out when it is too long to be reported, and what is cut for people ends with three dots.
 func (d dialect) askFacts(position bool) string {
 	cols := []string{"@@global.read_only AS read_only"}
 	if d.has("super_read_only") {
@@ -53,7 +54,9 @@ func (d dialect) askFacts(position bool) string {
 	if position {
 		for _, name := range []string{"gtid_executed", "gtid_current_pos"} {
 			if d.has(name) {
-				cols = append(cols, fmt.Sprintf("LEFT(@@global.%s, %d) AS gtid", name, core.MaxGTID))
+				set := "REPLACE(@@global." + name + ", '\n', '')"
+				cols = append(cols, fmt.Sprintf("IF(LENGTH(%s) > %d, CONCAT(LEFT(%[1]s, %[3]d), '...'), %[1]s) AS gtid", set, core.MaxGTID, core.MaxGTID-3),
+					fmt.Sprintf("IF(LENGTH(%s) > %d, '', %[1]s) AS executed", set, core.MaxSet))
 				break
 			}
 		}

@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +33,7 @@ type facts struct {
 	replicating core.Tri
 	lag         time.Duration
 	gtid        string
+	executed    string
 	version     string
 	listens     []netip.Addr
 }
@@ -47,6 +47,7 @@ type mysqlServer struct {
 	sess  *session
 	facts facts
 	alarm string         // of the replica status, empty if there is none
+	lacks string         // privileges that are missing, as an alarm
 	hold  time.Time      // until when the replica status is left alone
 	wg    sync.WaitGroup // the watches of the links
 
@@ -113,7 +114,7 @@ func (s *mysqlServer) attempt(timeout time.Duration) report {
 	case s.sess == nil:
 	case s.sess.link.ended():
 		s.drop()
-	case s.sess.denied && time.Now().After(s.hold):
+	case s.sess.denied && time.Now().After(s.hold), s.lacks != "" && time.Since(s.sess.began) > statusHold:
 		s.quit()
 	}
 	allowed := timeout
@@ -156,7 +157,7 @@ func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
 		}
 		return r, false
 	}
-	s.sess = &session{conn: conn, link: link}
+	s.sess = &session{conn: conn, link: link, began: time.Now()}
 	return report{}, true
 }
 
@@ -223,8 +224,10 @@ func (s *mysqlServer) ask(timeout time.Duration) report {
 		s.drop()
 	}
 	r := report{finding: answered, reason: "answers queries", facts: s.facts}
-	if s.alarm != "" {
-		r.alarms = []string{s.alarm}
+	for _, alarm := range []string{s.alarm, s.lacks} {
+		if alarm != "" {
+			r.alarms = append(r.alarms, alarm)
+		}
 	}
 	return r
 }
@@ -246,6 +249,9 @@ func (s *mysqlServer) refresh(timeout time.Duration) error {
 		s.facts.version = x.dialect.vars["version"]
 		s.facts.listens = listens(x.dialect.vars, listeners)
 		s.procs.socket(x.dialect.vars["socket"])
+		if err := s.privileges(); err != nil {
+			return err
+		}
 	}
 	now := time.Now()
 	due := now.Sub(x.statusAt) >= statusEvery
@@ -256,12 +262,19 @@ func (s *mysqlServer) refresh(timeout time.Duration) error {
 	if len(rows) != 1 {
 		return fmt.Errorf("%d rows where one was expected", len(rows))
 	}
+	if w := writable(rows[0]); !due && w != s.facts.writable {
+		// The set that goes with the new mode is wanted at once, and read together with it.
+		if rows, err = x.query(x.dialect.askFacts(true)); err != nil {
+			return err
+		}
+		due = true
+	}
 	s.facts.writable = writable(rows[0])
 	if !due {
 		return nil
 	}
 	x.statusAt = now
-	s.facts.gtid = strings.ReplaceAll(rows[0]["gtid"], "\n", "")
+	s.facts.gtid, s.facts.executed = rows[0]["gtid"], rows[0]["executed"]
 	if now.Before(s.hold) {
 		return nil
 	}

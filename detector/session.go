@@ -19,6 +19,7 @@ type session struct {
 	link     *link
 	dialect  dialect
 	statusAt time.Time
+	began    time.Time
 	spoiled  bool // an answer is still under way that nobody will read
 	denied   bool // the replica status was refused; MySQL gives a new privilege to new connections only
 }

@@ -161,7 +161,7 @@ First steps: 'remora pki init', 'remora pki issue NODE', 'remora config example'
 	a.add(root, "daemon", a.runCommand(), a.recoverCommand())
 	a.add(root, "client", a.statusCommand(), a.switchoverCommand(), a.pauseCommand(true), a.pauseCommand(false), a.historyCommand())
 	a.add(root, "client", a.mhaCommand())
-	a.add(root, "setup", a.configCommand(), a.pkiCommand())
+	a.add(root, "setup", a.configCommand(), a.mysqlCommand(), a.pkiCommand())
 	a.add(root, "more", a.versionCommand())
 	root.AddCommand(&cobra.Command{Use: "exit-codes", Short: "What the exit codes mean", Long: exitCodes})
 	plain(root)

@@ -353,3 +353,13 @@ func TestRunTouchesNothingWhenSomethingIsWrong(t *testing.T) {
 	run(t, env, "run", "--config", file, "--node", "db9").expect(t, "an unknown node", ExitUsage, "", `there is no node "db9"`)
 	run(t, env, "run", "--config", "/nonexistent").expect(t, "no file", ExitUsage, "", "/nonexistent: can not be read")
 }
+
+func TestMySQLGrants(t *testing.T) {
+	run(t, Env{}, "mysql", "grants", "--family", "mariadb", "--policy", "promote").expect(t, "grants", ExitOK,
+		"GRANT SLAVE MONITOR, RELOAD, PROCESS, REPLICATION SLAVE ADMIN, READ_ONLY ADMIN, CONNECTION ADMIN ON *.* TO 'remora'@'localhost';\n"+
+			"GRANT REPLICATION SLAVE ON *.* TO 'repl'@'%';\n", "")
+	run(t, Env{}, "mysql", "grants", "--family", "mysql80", "--host", "127.0.0.1").expect(t, "grants", ExitOK,
+		"GRANT REPLICATION CLIENT ON *.* TO 'remora'@'127.0.0.1';\n", "")
+	run(t, Env{}, "mysql", "grants", "--family", "oracle").expect(t, "another family", ExitUsage, "", "mysql57, mysql80, mariadb104, mariadb")
+	run(t, Env{}, "mysql", "grants", "--policy", "all").expect(t, "another policy", ExitUsage, "", "any, follow or promote")
+}

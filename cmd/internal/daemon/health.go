@@ -85,7 +85,7 @@ func (h *health) watch(ctx context.Context, cfg *config.Config) error {
 	}
 	d, err := detector.New(detector.Config{
 		Address: address, User: server.User, Password: func() (string, error) { return password(server.PasswordFile) },
-		Timing: cfg.Timing(), Deliver: h.deliver, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
+		Policy: policyOf(cfg), Timing: cfg.Timing(), Deliver: h.deliver, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
 	})
 	if err != nil {
 		return err
@@ -106,4 +106,15 @@ func password(file string) (string, error) {
 		return "", fmt.Errorf("read MySQL's password: %w", err)
 	}
 	return strings.TrimRight(string(b), "\r\n"), nil
+}
+
+// policyOf is the policy that asks the most of the account.
+func policyOf(cfg *config.Config) core.Policy {
+	policy := core.Policy("")
+	for _, g := range cfg.Groups {
+		if policy == "" || g.Policy == core.Promote {
+			policy = g.Policy
+		}
+	}
+	return policy
 }

@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/remora-ha/remora/cmd/internal/config"
+	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/detector"
+	"github.com/remora-ha/remora/netio"
+)
+
+// familyTimeout bounds the question to the server which kind it is.
+const familyTimeout = 5 * time.Second
+
+func (a *app) mysqlCommand() *cobra.Command {
+	c := &cobra.Command{Use: "mysql COMMAND", Short: "Print what MySQL's accounts need"}
+	return family(c, a.grantsCommand())
+}
+
+func (a *app) grantsCommand() *cobra.Command {
+	var policy, kind, host, path, node string
+	c := &cobra.Command{
+		Use:   "grants [--policy any|follow|promote] [--family FAMILY] [--host HOST]",
+		Short: "Print the statements that grant Remora's account what it needs",
+		Long: `Print the statements that grant Remora's account what it needs for a policy. The server of this node is asked which
+kind it is; with --family no server is asked, and no configuration is needed. Nothing is changed: read the statements
+and run them as an administrator, on every server.`,
+		Args: none,
+		RunE: ran(func(c *cobra.Command, _ []string) error {
+			p := core.Policy(policy)
+			if !slices.Contains([]core.Policy{core.AnyHealthy, core.Follow, core.Promote}, p) {
+				return usagef("--policy %q: use any, follow or promote", policy)
+			}
+			f, user, repl := detector.Family(kind), config.DefaultUser, "repl"
+			if kind == "" {
+				cfg, self, _, err := a.check(path, node)
+				if err != nil {
+					return err
+				}
+				n, _ := cfg.Node(self.Name)
+				user, repl = n.MySQL.User, cfg.Replication.User
+				if f, err = familyOf(c.Context(), n.MySQL); err != nil {
+					return err
+				}
+			} else if !slices.Contains(detector.Families(), f) {
+				return usagef("--family %q: use one of %s", kind, familyNames())
+			}
+			_, err := fmt.Fprintln(a.env.Stdout, strings.Join(f.Grants(p, user, host, repl), "\n"))
+			return err
+		}),
+	}
+	c.Flags().StringVar(&policy, "policy", string(core.Follow), "any, follow or promote")
+	c.Flags().StringVar(&kind, "family", "", "the kind of server, instead of asking it: "+familyNames())
+	c.Flags().StringVar(&host, "host", "localhost", "the host part of the account")
+	c.Flags().StringVar(&path, "config", "/etc/remora/remora.toml", "the configuration, the same file on every node")
+	c.Flags().StringVar(&node, "node", "", "the node that this machine is; found by its addresses if not given")
+	return c
+}
+
+func familyNames() string {
+	var names []string
+	for _, f := range detector.Families() {
+		names = append(names, string(f))
+	}
+	return strings.Join(names, ", ")
+}
+
+// familyOf asks the node's server.
+func familyOf(ctx context.Context, m config.MySQL) (detector.Family, error) {
+	address := m.Address
+	if m.Network == "unix" {
+		address = "unix:" + address
+	}
+	act, err := detector.NewActor(detector.ActorConfig{Address: address, User: m.User, Password: m.Password, Clock: netio.Boottime})
+	if err != nil {
+		return "", err
+	}
+	ctx, cancel := context.WithTimeout(ctx, familyTimeout)
+	defer cancel()
+	f, err := act.Family(ctx)
+	if err != nil {
+		return "", fmt.Errorf("ask the server which kind it is (--family names it without asking): %w", err)
+	}
+	return f, nil
+}

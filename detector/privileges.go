@@ -1,0 +1,121 @@
+package detector
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// Family is a kind of server whose privileges have the same names.
+type Family string
+
+// The families. Each was tried on a server of it except the older ones, MySQL57 and MariaDB104, which are from the
+// manuals.
+const (
+	MySQL57    Family = "mysql57"    // before 8.0: SUPER stands for many
+	MySQL80    Family = "mysql80"    // 8.0 and later
+	MariaDB104 Family = "mariadb104" // before 10.5: SUPER stands for many
+	MariaDB    Family = "mariadb"    // 10.5 and later, where SUPER no longer stands for them
+)
+
+// Families lists the families.
+func Families() []Family { return []Family{MySQL57, MySQL80, MariaDB104, MariaDB} }
+
+func (d dialect) family() Family {
+	switch {
+	case d.mariadb && d.atLeast(10, 5, 0):
+		return MariaDB
+	case d.mariadb:
+		return MariaDB104
+	case d.atLeast(8, 0, 0):
+		return MySQL80
+	}
+	return MySQL57
+}
+
+// Privileges returns what Remora's account needs on *.* for a policy: to see the state of replication in any case, and to
+// act on the server for policy promote.
+func (f Family) Privileges(p core.Policy) []string {
+	monitor := []string{"REPLICATION CLIENT"}
+	if f == MariaDB {
+		monitor = []string{"SLAVE MONITOR"}
+	}
+	if p != core.Promote {
+		return monitor
+	}
+	switch f {
+	case MariaDB:
+		return append(monitor, "RELOAD", "PROCESS", "REPLICATION SLAVE ADMIN", "READ_ONLY ADMIN", "CONNECTION ADMIN")
+	case MySQL80:
+		return append(monitor, "RELOAD", "PROCESS", "REPLICATION_SLAVE_ADMIN", "SYSTEM_VARIABLES_ADMIN", "CONNECTION_ADMIN")
+	}
+	return append(monitor, "RELOAD", "PROCESS", "SUPER")
+}
+
+// Grants returns the statements that give an account what it needs for a policy, and for promote also the one for the
+// account that the servers replicate with, if that is named. host is the host part of Remora's account.
+func (f Family) Grants(p core.Policy, user, host, replicationUser string) []string {
+	out := []string{fmt.Sprintf("GRANT %s ON *.* TO %s@%s;", strings.Join(f.Privileges(p), ", "), quote(user), quote(host))}
+	if p == core.Promote && replicationUser != "" {
+		out = append(out, fmt.Sprintf("GRANT REPLICATION SLAVE ON *.* TO %s@'%%';", quote(replicationUser)))
+	}
+	return out
+}
+
+// Family asks the server which family it belongs to.
+func (a *Actor) Family(ctx context.Context) (f Family, err error) {
+	err = a.with(ctx, a.work, func(l *line) error {
+		f = l.dialect.family()
+		return nil
+	})
+	return f, err
+}
+
+const askGrants = "SHOW GRANTS"
+
+// granted reads the global privileges out of the lines of SHOW GRANTS, those of active roles among them.
+func granted(rows []row) (all bool, names []string) {
+	for _, r := range rows {
+		for _, text := range r {
+			list, _, found := strings.Cut(text, " ON *.* TO ")
+			if !found {
+				continue
+			}
+			list = strings.TrimPrefix(list, "GRANT ")
+			all = all || list == "ALL PRIVILEGES"
+			for _, name := range strings.Split(list, ",") { // MySQL puts no blank between dynamic privileges
+				names = append(names, strings.TrimSpace(name))
+			}
+		}
+	}
+	return all, names
+}
+
+// privileges looks for those that are missing, once for each connection: a server gives new ones to new connections.
+func (s *mysqlServer) privileges() error {
+	s.lacks = ""
+	if s.d.cfg.Policy == "" {
+		return nil
+	}
+	rows, err := s.sess.query(askGrants)
+	var answer *mysql.MySQLError
+	if errors.As(err, &answer) {
+		s.lacks = fmt.Sprintf("the account's privileges can not be read: error %d: %s", answer.Number, answer.Message)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	all, has := granted(rows)
+	missing := slices.DeleteFunc(s.sess.dialect.family().Privileges(s.d.cfg.Policy), func(p string) bool { return all || slices.Contains(has, p) })
+	if len(missing) > 0 {
+		s.lacks = fmt.Sprintf("the account lacks %s for policy %s: see 'remora mysql grants'", strings.Join(missing, ", "), s.d.cfg.Policy)
+	}
+	return nil
+}
