@@ -27,7 +27,7 @@ type Process struct {
 	err  error // the result of Wait, to be read after done is closed
 }
 
-// startProcess starts cmd in ns with both outputs appended to the file logPath. It gets a session of its own so that
+// startProcess starts cmd in ns, or where the laboratory runs if that is nil, with both outputs appended to the file logPath. It gets a session of its own so that
 // Ctrl-C in a terminal reaches the laboratory alone, which then ends everything in order.
 func startProcess(ns *Namespace, what, logPath string, cmd *exec.Cmd) (*Process, error) {
 	out, err := os.OpenFile(logPath, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -40,7 +40,11 @@ func startProcess(ns *Namespace, what, logPath string, cmd *exec.Cmd) (*Process,
 		cmd.SysProcAttr = &syscall.SysProcAttr{}
 	}
 	cmd.SysProcAttr.Setsid = true
-	if err := ns.start(cmd); err != nil {
+	start := cmd.Start
+	if ns != nil {
+		start = func() error { return ns.start(cmd) }
+	}
+	if err := start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", what, err)
 	}
 	p := &Process{What: what, cmd: cmd, done: make(chan struct{})}

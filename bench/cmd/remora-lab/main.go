@@ -34,7 +34,8 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(demoCommand(), gapCommand(), frozenCommand(), mhaCommand(), upCommand(), listCommand(), downCommand(), sweepCommand(), execCommand())
+	root.AddCommand(demoCommand(), gapCommand(), frozenCommand(), mhaCommand(), benchCommand(), reportCommand(), upCommand(),
+		listCommand(), downCommand(), sweepCommand(), execCommand())
 	return root
 }
 

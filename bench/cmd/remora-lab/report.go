@@ -1,0 +1,93 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-ha/remora/bench/report"
+)
+
+func reportCommand() *cobra.Command {
+	var dir, baseline string
+	var record bool
+	cmd := &cobra.Command{
+		Use:   "report",
+		Short: "Make the table and the plots of the runs that \"bench\" has kept",
+		Long: `Reads runs.csv, prints the table, and writes it with the machine and the versions to table.md, and the plots as
+SVG. With --baseline it compares the ratios of Remora's medians to those of keepalived with the recorded ones, and exits
+with status 1 when one has become worse by more than half; --record writes them down instead.`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			runs, err := report.Read(filepath.Join(dir, "runs.csv"))
+			if err != nil {
+				return err
+			}
+			if record {
+				return report.Record(baseline, runs)
+			}
+			err = writeReport(cmd.OutOrStdout(), dir, runs)
+			if baseline != "" {
+				err = errors.Join(err, report.Check(baseline, runs))
+			}
+			return err
+		},
+	}
+	cmd.Flags().StringVar(&dir, "out", "bench/results", "directory of the figures")
+	cmd.Flags().StringVar(&baseline, "baseline", "", "file with the recorded ratios")
+	cmd.Flags().BoolVar(&record, "record", false, "record the ratios in the baseline file")
+	return cmd
+}
+
+func writeReport(out io.Writer, dir string, runs []report.Run) error {
+	f, err := os.Create(filepath.Join(dir, "table.md"))
+	if err != nil {
+		return fmt.Errorf("write the table: %w", err)
+	}
+	both := io.MultiWriter(out, f)
+	_, err = fmt.Fprintf(both, "%s\n", machine())
+	err = errors.Join(err, report.WriteTable(both, runs), f.Close())
+	return errors.Join(err, report.Plots(dir, runs))
+}
+
+// machine names what the figures were measured on.
+func machine() string {
+	var u unix.Utsname
+	release := "unknown"
+	if unix.Uname(&u) == nil {
+		release = unix.ByteSliceToString(u.Release[:])
+	}
+	lines := []string{fmt.Sprintf("Reported %s. Linux %s, %d processors%s, %s.", time.Now().Format(time.DateOnly), release,
+		runtime.NumCPU(), processor(), runtime.Version())}
+	for _, v := range [][]string{{"keepalived", "--version"}, {"mariadbd", "--no-defaults", "--version"}} {
+		text, err := exec.Command(v[0], v[1:]...).CombinedOutput()
+		if err != nil {
+			text = []byte(v[0] + ": " + err.Error())
+		}
+		first, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+		lines = append(lines, first+".")
+	}
+	return strings.Join(lines, " ")
+}
+
+func processor() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return ""
+	}
+	_, rest, found := strings.Cut(string(text), "model name")
+	if !found {
+		return ""
+	}
+	line, _, _ := strings.Cut(rest, "\n")
+	return " (" + strings.Trim(line, "\t :") + ")"
+}

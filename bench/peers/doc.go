@@ -1,0 +1,59 @@
+// Package peers runs in a laboratory the systems that Remora is compared with, and Remora itself, behind one interface.
+// The systems are installed from Debian (deploy/deps.sh bench) and run in the laboratory's namespaces only.
+package peers
+
+import (
+	"context"
+	"time"
+
+	"github.com/remora-ha/remora/bench/lab"
+)
+
+// System is something that keeps the laboratory's address on a healthy node.
+type System interface {
+	// Name is the system's short name in tables and files.
+	Name() string
+	// Title says in a few words how the system is configured.
+	Title() string
+	// Start starts the system on all nodes and waits until the address is served.
+	Start(ctx context.Context) error
+	// Stop ends it on all nodes and leaves no address behind.
+	Stop(ctx context.Context) error
+	// Settle brings the system back to health after a scenario; servers and network are well already.
+	Settle(ctx context.Context) error
+	// Move moves the address away from a node in a planned way, to another node if the system lets one choose.
+	Move(ctx context.Context, from, to string) error
+	// Kill kills the system's processes on a node, Freeze stops them where they stand, Thaw lets them run on.
+	Kill(node string) error
+	Freeze(node string) error
+	Thaw(node string) error
+	// Config returns the configuration of one node, for the record.
+	Config() string
+	// Patience is how long a takeover may take before it counts as not coming.
+	Patience() time.Duration
+}
+
+// pause waits for d or the end of ctx.
+func pause(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
+
+// served waits until the client gets answers and exactly one node holds the address.
+func served(ctx context.Context, l *lab.Lab) error {
+	for {
+		if err := l.WaitServed(ctx, l.Stream()); err != nil {
+			return err
+		}
+		if len(l.Holders()) == 1 {
+			return nil
+		}
+		if err := pause(ctx, 20*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,69 @@
+package report
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+const (
+	// tolerated is by how much a ratio may exceed the recorded one before it counts as a loss, and leastLoss how many
+	// milliseconds the median must have lost by that as well: the medians of few runs of some ms vary as much.
+	tolerated = 1.5
+	leastLoss = 3.0
+)
+
+// Ratios returns Remora's median gaps divided by those of the baseline in the same runs, by "system scenario".
+func Ratios(runs []Run) map[string]float64 {
+	ratios := map[string]float64{}
+	for _, sc := range Scenarios(runs) {
+		base := Summarize(runs, Baseline, sc, gap)
+		for _, sys := range Systems(runs) {
+			if s := Summarize(runs, sys, sc, gap); strings.HasPrefix(sys, "remora-") && s.N > 0 && base.Median > 0 {
+				ratios[sys+" "+sc] = s.Median / base.Median
+			}
+		}
+	}
+	return ratios
+}
+
+// Record writes the ratios of the runs to a file.
+func Record(path string, runs []Run) error {
+	text, err := json.MarshalIndent(Ratios(runs), "", "  ")
+	if err == nil {
+		err = os.WriteFile(path, append(text, '\n'), 0o644)
+	}
+	if err != nil {
+		return fmt.Errorf("record the ratios: %w", err)
+	}
+	return nil
+}
+
+// Check compares the ratios of the runs with those in a file, and returns an error for each real loss. A ratio that was
+// recorded and can not be computed is a loss too: a scenario that does not run any more hides what it would show.
+func Check(path string, runs []Run) error {
+	text, err := os.ReadFile(path)
+	recorded := map[string]float64{}
+	if err == nil {
+		err = json.Unmarshal(text, &recorded)
+	}
+	if err != nil {
+		return fmt.Errorf("read the recorded ratios in %s: %w", path, err)
+	}
+	now := Ratios(runs)
+	var errs []error
+	for key, was := range recorded {
+		is, ok := now[key]
+		_, scenario, _ := strings.Cut(key, " ")
+		base := Summarize(runs, Baseline, scenario, gap).Median
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("%s: was measured once (ratio %.2f to %s), and now is not", key, was, Baseline))
+		case is > tolerated*was && (is-was)*base > leastLoss:
+			errs = append(errs, fmt.Errorf("%s: ratio to %s is %.2f, was %.2f", key, Baseline, is, was))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,152 @@
+// Package report keeps the figures of a benchmark as CSV, sums them up as a table and as plots, and compares them with
+// recorded ones.
+package report
+
+import (
+	"encoding/csv"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"strconv"
+)
+
+// Run is what was seen of one run of one scenario with one system. Times are milliseconds; Missing marks what was not seen.
+type Run struct {
+	System, Scenario string
+	// Moved says whether another node served the address within the system's patience.
+	Moved bool
+	// Gap is the client's longest time without an answer, Longest the longest wait of one attempt.
+	Gap, Longest float64
+	// Double is for how long two nodes answered for the address, each asked by its own hardware address.
+	Double float64
+	// Frames counts the announcements on the wire, Failed and Connections the client's attempts.
+	Frames, Failed, Connections int
+	// Phases are the moments of the trace, counted from the fault, in the order of PhaseNames.
+	Phases [len(phaseNames)]float64
+}
+
+// Missing stands for a moment that was not seen.
+const Missing = -1
+
+var phaseNames = [...]string{"detected", "unbound", "granted", "bound", "announced", "answered"}
+
+// PhaseNames returns the moments of a takeover in their order: the fault was noticed; the old owner's address is gone
+// and was read back; the grant is committed and known to the new owner; bound there and read back; the first frame is on
+// the wire; the client has an answer.
+func PhaseNames() []string { return phaseNames[:] }
+
+func header() []string {
+	return slices.Concat([]string{"system", "scenario", "moved", "gap_ms", "longest_ms", "double_ms", "frames", "failed", "connections"}, phaseNames[:])
+}
+
+func (r Run) row() []string {
+	ms := func(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
+	row := []string{r.System, r.Scenario, strconv.FormatBool(r.Moved), ms(r.Gap), ms(r.Longest), ms(r.Double),
+		strconv.Itoa(r.Frames), strconv.Itoa(r.Failed), strconv.Itoa(r.Connections)}
+	for _, p := range r.Phases {
+		row = append(row, ms(p))
+	}
+	return row
+}
+
+// Append adds a run to the file, which it makes if there is none.
+func Append(path string, r Run) error {
+	_, err := os.Stat(path)
+	fresh := errors.Is(err, fs.ErrNotExist)
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return fmt.Errorf("keep a run: %w", err)
+	}
+	w := csv.NewWriter(f)
+	if fresh {
+		err = w.Write(header())
+	}
+	err = errors.Join(err, w.Write(r.row()))
+	w.Flush()
+	if err := errors.Join(err, w.Error(), f.Close()); err != nil {
+		return fmt.Errorf("keep a run in %s: %w", path, err)
+	}
+	return nil
+}
+
+// Read returns the runs in a file.
+func Read(path string) ([]Run, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("read the runs: %w", err)
+	}
+	defer f.Close()
+	rows, err := csv.NewReader(f).ReadAll()
+	if err != nil {
+		return nil, fmt.Errorf("read the runs in %s: %w", path, err)
+	}
+	if len(rows) == 0 || !slices.Equal(rows[0], header()) {
+		return nil, fmt.Errorf("read the runs in %s: the columns are not %v", path, header())
+	}
+	runs := make([]Run, 0, len(rows)-1)
+	for i, row := range rows[1:] {
+		r, err := parse(row)
+		if err != nil {
+			return nil, fmt.Errorf("read run %d in %s: %w", i+1, path, err)
+		}
+		runs = append(runs, r)
+	}
+	return runs, nil
+}
+
+func parse(row []string) (r Run, err error) {
+	r.System, r.Scenario = row[0], row[1]
+	var errs []error
+	number := func(s string) float64 {
+		v, err := strconv.ParseFloat(s, 64)
+		errs = append(errs, err)
+		return v
+	}
+	r.Moved, err = strconv.ParseBool(row[2])
+	errs = append(errs, err)
+	r.Gap, r.Longest, r.Double = number(row[3]), number(row[4]), number(row[5])
+	r.Frames, r.Failed, r.Connections = int(number(row[6])), int(number(row[7])), int(number(row[8]))
+	for i := range r.Phases {
+		r.Phases[i] = number(row[9+i])
+	}
+	return r, errors.Join(errs...)
+}
+
+// Summary is the median and the extremes of some runs.
+type Summary struct {
+	N                int
+	Median, Min, Max float64
+}
+
+// Summarize sums up one figure of the runs of a system and a scenario; runs for which it is Missing do not count.
+func Summarize(runs []Run, system, scenario string, figure func(Run) float64) Summary {
+	var vs []float64
+	for _, r := range runs {
+		if v := figure(r); r.System == system && r.Scenario == scenario && v != Missing {
+			vs = append(vs, v)
+		}
+	}
+	if len(vs) == 0 {
+		return Summary{}
+	}
+	slices.Sort(vs)
+	n := len(vs)
+	return Summary{N: n, Median: (vs[(n-1)/2] + vs[n/2]) / 2, Min: vs[0], Max: vs[n-1]}
+}
+
+// Systems and Scenarios return the names that occur, in the order of their first occurrence.
+func Systems(runs []Run) []string { return names(runs, func(r Run) string { return r.System }) }
+
+// Scenarios returns the names of the scenarios that occur.
+func Scenarios(runs []Run) []string { return names(runs, func(r Run) string { return r.Scenario }) }
+
+func names(runs []Run, of func(Run) string) (out []string) {
+	for _, r := range runs {
+		if n := of(r); !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}

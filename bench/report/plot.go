@@ -1,0 +1,110 @@
+package report
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+	"strings"
+
+	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/plotter"
+	"gonum.org/v1/plot/plotutil"
+	"gonum.org/v1/plot/vg"
+)
+
+// Plots writes gap.svg, the median gap of each system in each scenario on a logarithmic scale, and one stacked
+// phases-SYSTEM.svg for each of Remora's profiles.
+func Plots(dir string, runs []Run) error {
+	if err := plotGaps(filepath.Join(dir, "gap.svg"), runs); err != nil {
+		return err
+	}
+	for _, sys := range Systems(runs) {
+		if strings.HasPrefix(sys, "remora-") {
+			if err := plotPhases(filepath.Join(dir, "phases-"+sys+".svg"), runs, sys); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// axis makes a plot whose horizontal axis names the scenarios.
+func axis(title string, names []string) *plot.Plot {
+	p := plot.New()
+	p.Title.Text = title
+	p.Y.Label.Text = "ms"
+	p.Legend.Top = true
+	p.NominalX(names...)
+	p.Add(plotter.NewGrid())
+	return p
+}
+
+func plotGaps(path string, runs []Run) error {
+	scenarios, systems := Scenarios(runs), Systems(runs)
+	p := axis("Client's gap: median, new connections", scenarios)
+	// A bar begins at 0, which a logarithmic axis does not have: the logarithms are drawn, and the ticks tell what they are.
+	p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "1"}, {Value: 1, Label: "10"}, {Value: 2, Label: "100"},
+		{Value: 3, Label: "1,000"}, {Value: 4, Label: "10,000"}}
+	width := vg.Points(9)
+	for i, sys := range systems {
+		values := make(plotter.Values, len(scenarios))
+		for j, sc := range scenarios {
+			values[j] = math.Log10(max(Summarize(runs, sys, sc, gap).Median, 1))
+		}
+		bars, err := plotter.NewBarChart(values, width)
+		if err != nil {
+			return fmt.Errorf("plot the gaps of %s: %w", sys, err)
+		}
+		bars.Color, bars.LineStyle.Width = plotutil.Color(i), 0
+		bars.Offset = width * vg.Length(2*i-len(systems)+1) / 2
+		p.Add(bars)
+		p.Legend.Add(sys, bars)
+	}
+	if err := p.Save(26*vg.Centimeter, 13*vg.Centimeter, path); err != nil {
+		return fmt.Errorf("write the plot %s: %w", path, err)
+	}
+	return nil
+}
+
+// plotPhases stacks the medians of the steps from one moment of the trace to the next one that was seen.
+func plotPhases(path string, runs []Run, system string) error {
+	scenarios := []string{"mysqld-killed", "planned"}
+	p := axis("Where the milliseconds go: "+system, scenarios)
+	var below *plotter.BarChart
+	for i, name := range PhaseNames() {
+		values := make(plotter.Values, len(scenarios))
+		for j, sc := range scenarios {
+			values[j] = Step(runs, system, sc, i).Median
+		}
+		bars, err := plotter.NewBarChart(values, vg.Points(60))
+		if err != nil {
+			return fmt.Errorf("plot the phases of %s: %w", system, err)
+		}
+		bars.Color, bars.LineStyle.Width = plotutil.Color(i), 0
+		if below != nil {
+			bars.StackOn(below)
+		}
+		below = bars
+		p.Add(bars)
+		p.Legend.Add("until "+name, bars)
+	}
+	p.X.Max += 0.7
+	if err := p.Save(16*vg.Centimeter, 11*vg.Centimeter, path); err != nil {
+		return fmt.Errorf("write the plot %s: %w", path, err)
+	}
+	return nil
+}
+
+// Step sums up how long it took from the latest moment seen before phase i to phase i, over the runs that saw it.
+func Step(runs []Run, system, scenario string, i int) Summary {
+	return Summarize(runs, system, scenario, func(r Run) float64 {
+		if r.Phases[i] == Missing {
+			return Missing
+		}
+		before := 0.0
+		for _, p := range r.Phases[:i] {
+			before = max(before, p)
+		}
+		return max(0, r.Phases[i]-before)
+	})
+}

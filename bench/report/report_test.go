@@ -1,0 +1,116 @@
+package report
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// some makes runs of a system in a scenario with the given gaps.
+func some(system, scenario string, gaps ...float64) (runs []Run) {
+	for _, g := range gaps {
+		runs = append(runs, Run{System: system, Scenario: scenario, Moved: true, Gap: g, Longest: g, Double: Missing,
+			Phases: [len(phaseNames)]float64{1, 2, Missing, 4, 5, g}})
+	}
+	return runs
+}
+
+func TestRunsAreReadAsTheyWereKept(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "runs.csv")
+	want := append(some("remora-lan", "killed", 9.125, 8), some(Baseline, "killed", 5)...)
+	for _, r := range want {
+		if err := Append(path, r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Read(path)
+	if err != nil || len(got) != len(want) {
+		t.Fatalf("read %d runs of %d: %v", len(got), len(want), err)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			t.Errorf("run %d: read %+v, kept %+v", i, got[i], want[i])
+		}
+	}
+}
+
+func TestReadRefusesAnotherTable(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "runs.csv")
+	if err := os.WriteFile(path, []byte("a,b\n1,2\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if runs, err := Read(path); err == nil {
+		t.Errorf("read %v", runs)
+	}
+}
+
+func TestSummaryIsMedianAndExtremesOfWhatWasSeen(t *testing.T) {
+	runs := append(some("a", "s", 4, 1, 9, 2), some("a", "other", 100)...)
+	runs = append(runs, some("b", "s", 50)...)
+	if got, want := Summarize(runs, "a", "s", gap), (Summary{N: 4, Median: 3, Min: 1, Max: 9}); got != want {
+		t.Errorf("%+v, want %+v", got, want)
+	}
+	if got := Summarize(runs, "a", "s", func(r Run) float64 { return r.Double }); got != (Summary{}) {
+		t.Errorf("what was never seen is summed up as %+v", got)
+	}
+}
+
+func TestVerdictsNameWhatIsSlower(t *testing.T) {
+	runs := append(some("remora-lan", "killed", 10), some(Baseline, "killed", 5)...)
+	runs = append(runs, append(some("remora-lan", "hung", 100), some(Baseline, "hung", 200)...)...)
+	text := strings.Join(Verdicts(runs), "\n")
+	for _, want := range []string{"killed, remora-lan: SLOWER", "ratio 2.00", "hung, remora-lan: faster"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in:\n%s", want, text)
+		}
+	}
+}
+
+func TestCheckFailsOnALossAndOnAMissingScenarioOnly(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "baseline.json")
+	before := append(some("remora-lan", "killed", 10), some(Baseline, "killed", 10)...)
+	if err := Record(path, before); err != nil {
+		t.Fatal(err)
+	}
+	slowMachine := append(some("remora-lan", "killed", 30), some(Baseline, "killed", 30)...)
+	if err := Check(path, slowMachine); err != nil {
+		t.Errorf("a machine that is slower for both: %v", err)
+	}
+	loss := append(some("remora-lan", "killed", 20), some(Baseline, "killed", 10)...)
+	if err := Check(path, loss); err == nil {
+		t.Error("twice the ratio passes")
+	}
+	tiny := append(some("remora-lan", "killed", 2), some(Baseline, "killed", 1)...)
+	if err := Check(path, tiny); err != nil {
+		t.Errorf("one millisecond more: %v", err)
+	}
+	if err := Check(path, some(Baseline, "killed", 10)); err == nil {
+		t.Error("a scenario that was not run passes")
+	}
+}
+
+func TestStepsAddUpToTheLastMoment(t *testing.T) {
+	runs := some("remora-lan", "killed", 9)
+	sum := 0.0
+	for i := range PhaseNames() {
+		sum += Step(runs, "remora-lan", "killed", i).Median
+	}
+	if sum != 9 {
+		t.Errorf("the steps add up to %v, the answer came at 9", sum)
+	}
+}
+
+func TestPlotsAreDrawn(t *testing.T) {
+	dir := t.TempDir()
+	runs := append(some("remora-lan", "mysqld-killed", 9, 10), some(Baseline, "mysqld-killed", 5)...)
+	if err := Plots(dir, runs); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"gap.svg", "phases-remora-lan.svg"} {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || !strings.Contains(string(text), "<svg") || !strings.Contains(string(text), "mysqld-killed") {
+			t.Errorf("%s: no plot of the scenario: %v", name, err)
+		}
+	}
+}
