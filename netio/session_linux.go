@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -202,13 +203,16 @@ func (s *session) copies(of []netip.Prefix) ([]address, error) {
 	if err != nil {
 		return nil, err
 	}
-	var found []address
-	for _, a := range all {
-		if contains(of, a.Local) {
-			found = append(found, a)
-		}
+	wanted := setOf(of)
+	return slices.DeleteFunc(all, func(a address) bool { return !wanted[a.Local] }), nil
+}
+
+func setOf(ps []netip.Prefix) map[netip.Addr]bool {
+	set := make(map[netip.Addr]bool, len(ps))
+	for _, p := range ps {
+		set[p.Addr()] = true
 	}
-	return found, nil
+	return set
 }
 
 func contains(ps []netip.Prefix, ip netip.Addr) bool {

@@ -22,7 +22,8 @@ func (b *Binder) Unbind(_ context.Context, a core.Unbind) error {
 	b.gate.close(a.Group, a.Epoch)
 	b.closeFence(a.Spec)
 	err := b.yields.use(func(s *session) error {
-		_, err := removeAll(s, func(c address) bool { return contains(a.Spec.Addresses, c.Local) })
+		wanted := setOf(a.Spec.Addresses)
+		_, err := removeAll(s, func(c address) bool { return wanted[c.Local] })
 		return err
 	})
 	if err != nil {

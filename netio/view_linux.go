@@ -65,10 +65,23 @@ func (v *view) follow(h hint) {
 		v.readLinks()
 	case h.addr == nil:
 		v.readAll()
-	case !contains(v.targets, h.addr.Local):
+	case !v.watched(h.addr.Local):
+	case h.gone && v.knownAbsent(h.addr.Local): // of a thousand that go at once each is told by itself, and read with the first
 	case h.gone || v.addrs[h.addr.Local] != v.seen(*h.addr):
 		v.readAddresses()
 	}
+}
+
+// watched reports whether an address is one of the groups'. One that could not be read yet is not known, and a target.
+func (v *view) watched(ip netip.Addr) bool {
+	_, known := v.addrs[ip]
+	return known || contains(v.targets, ip)
+}
+
+// knownAbsent reports whether the last reading found no copy of an address. What was not read yet is not known.
+func (v *view) knownAbsent(ip netip.Addr) bool {
+	was, known := v.addrs[ip]
+	return known && !was.Present
 }
 
 // seen is what would be reported if a were the only copy of its address.
@@ -82,9 +95,13 @@ func (v *view) readAddresses() {
 		v.failed("addresses", err)
 		return
 	}
+	copies := make(map[netip.Addr][]address, len(found))
+	for _, a := range found {
+		copies[a.Local] = append(copies[a.Local], a)
+	}
 	for _, p := range v.targets {
 		now := core.AddressSeen{Address: p.Addr()}
-		now.Present, now.Ours = presence(found, p.Addr(), v.w.cfg.Label)
+		now.Present, now.Ours = presence(copies[p.Addr()], p.Addr(), v.w.cfg.Label)
 		if was, known := v.addrs[p.Addr()]; !known || was != now {
 			v.addrs[p.Addr()] = now
 			v.w.cfg.Deliver(now)

@@ -1,0 +1,111 @@
+package netio
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"testing"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// manyAddresses returns n different /32.
+func manyAddresses(n int) []netip.Prefix {
+	ps := make([]netip.Prefix, n)
+	for i := range ps {
+		ps[i] = netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 200, byte(i >> 8), byte(i)}), 32)
+	}
+	return ps
+}
+
+// BenchmarkTakeover shows what the new owner's part of a takeover costs: bind, read back, announce. The old owner's part,
+// removing and reading back, is a benchmark of its own.
+func BenchmarkTakeover(b *testing.B) {
+	for _, n := range []int{1, 10, 100, 1000} {
+		b.Run(fmt.Sprintf("claim %d", n), func(b *testing.B) {
+			w := newWire(b)
+			binder := newBinder(b, Config{})
+			s := spec(w.name, manyAddresses(n)...)
+			e := core.Epoch(0)
+			medians(b, func() {
+				must(b, binder.Unbind(b.Context(), unbindOf(s, e)))
+				e++
+			}, func() {
+				must(b, binder.Bind(b.Context(), bindOf(s, e)))
+				a := announceOf(s)
+				a.Epoch = e
+				must(b, binder.Announce(b.Context(), a))
+			})
+		})
+		b.Run(fmt.Sprintf("unbind %d", n), func(b *testing.B) {
+			w := newWire(b)
+			binder := newBinder(b, Config{})
+			s := spec(w.name, manyAddresses(n)...)
+			e := core.Epoch(0)
+			medians(b, func() {
+				e++
+				must(b, binder.Bind(b.Context(), bindOf(s, e)))
+			}, func() { must(b, binder.Unbind(b.Context(), unbindOf(s, e))) })
+		})
+	}
+}
+
+// BenchmarkPrograms does with programs what a hook script does, for one address: ip to bind, arping for one
+// announcement. It needs the packages of "deploy/deps.sh bench".
+func BenchmarkPrograms(b *testing.B) {
+	w := newWire(b)
+	run := func(name string, args ...string) {
+		b.Helper()
+		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			b.Fatalf("%s %v: %v: %s", name, args, err, out)
+		}
+	}
+	addr := vip4.String()
+	run("ip", "addr", "add", addr, "dev", w.name)
+	b.Run("ip bind", func(b *testing.B) {
+		medians(b, func() { run("ip", "addr", "del", addr, "dev", w.name) },
+			func() { run("ip", "addr", "add", addr, "dev", w.name) })
+	})
+	b.Run("arping announce", func(b *testing.B) {
+		medians(b, func() {}, func() { run("arping", "-q", "-c", "1", "-w", "1", "-U", "-I", w.name, vip4.Addr().String()) })
+	})
+}
+
+// BenchmarkWatched shows what a takeover of many addresses costs beside the watcher, which reads after it what has changed.
+func BenchmarkWatched(b *testing.B) {
+	for _, n := range []int{1, 100, 1000} {
+		b.Run(fmt.Sprintf("claim and unbind %d", n), func(b *testing.B) {
+			w := newWire(b)
+			binder := newBinder(b, Config{})
+			s := spec(w.name, manyAddresses(n)...)
+			seen := make(chan core.Event, 4*n)
+			watcher := NewWatcher(WatcherConfig{Deliver: func(e core.Event) {
+				if _, ok := e.(core.AddressSeen); ok {
+					seen <- e
+				}
+			}})
+			watcher.SetGroups([]core.GroupSpec{s})
+			ctx, cancel := context.WithCancel(b.Context())
+			done := make(chan error, 1)
+			go func() { done <- watcher.Run(ctx) }()
+			wait := func(present bool) {
+				for left := n; left > 0; {
+					if e := (<-seen).(core.AddressSeen); e.Present == present {
+						left--
+					}
+				}
+			}
+			wait(false)
+			e := core.Epoch(0)
+			medians(b, func() { e++ }, func() {
+				must(b, binder.Bind(b.Context(), bindOf(s, e)))
+				wait(true)
+				must(b, binder.Unbind(b.Context(), unbindOf(s, e)))
+				wait(false)
+			})
+			cancel()
+			<-done
+		})
+	}
+}
