@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test sim lint fmt demo gap frozen mha clean
+.PHONY: help build deps test sim lint fmt demo gap frozen mha bench bench-check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,21 @@ frozen: deps build ## kill and freeze the owner's daemon RUNS times each, and as
 
 mha: deps build ## a real MHA fails over with Remora's hook and with a classical one: what each costs
 	bin/remora-lab mha --remora bin/remora
+
+RESULTS ?= bench/results
+
+bench: build ## measure Remora beside keepalived, interleaved, RUNS times each; figures, table and plots to RESULTS
+	deploy/deps.sh bench
+	rm -f $(RESULTS)/runs.csv
+	bin/remora-lab bench --remora bin/remora --runs $(or $(RUNS),15) --out $(RESULTS)
+	bin/remora-lab report --out $(RESULTS)
+
+bench-check: build ## measure again, RUNS times each, and fail if a ratio to keepalived is worse than the recorded one
+	deploy/deps.sh bench
+	rm -rf bin/bench-check
+	bin/remora-lab bench --remora bin/remora --runs $(or $(RUNS),5) --out bin/bench-check \
+		--system remora-lan,remora-fast,keepalived-10ms --only mysqld-killed,planned,mysqld-hung,node-vanished
+	bin/remora-lab report --out bin/bench-check --baseline bench/baseline.json
 
 clean: ## remove what was built, and laboratories left behind
 	if [ -x bin/remora-lab ]; then bin/remora-lab sweep; fi

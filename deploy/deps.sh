@@ -4,6 +4,9 @@
 #
 # The database packages are the "core" ones: programs without a service, an account or a configuration that listens.
 # Nothing is started, also not sshd, whose package would do so: servers run only in the laboratory's network namespaces.
+#
+# With the argument "bench" it installs what "make bench" compares Remora with, too. Debian's keepalived starts only where
+# there is an /etc/keepalived/keepalived.conf (its unit's ConditionFileNotEmpty), and this makes none.
 set -eu
 
 # Debian keeps administrators' programs where a plain user's PATH does not look.
@@ -27,6 +30,12 @@ ssh                         openssh-client
 mariadb-binlog              mariadb-client
 arping                      iputils-arping
 '
+
+if [ "${1:-}" = bench ]; then
+	needs="$needs
+keepalived                  keepalived
+"
+fi
 
 present() {
 	case $1 in

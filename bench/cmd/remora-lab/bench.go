@@ -126,16 +126,26 @@ func bench(ctx context.Context, l *lab.Lab, o benchOptions, progress io.Writer) 
 			if len(o.systems) > 0 && !slices.Contains(o.systems, s.Name()) {
 				continue
 			}
-			if err := takeTurn(ctx, l, o, s, turn, progress); err != nil {
-				return fmt.Errorf("turn %d of %s: %w", turn+1, s.Name(), err)
+			err := takeTurn(ctx, l, o, s, turn, progress)
+			if ctx.Err() != nil {
+				return fmt.Errorf("turn %d of %s: %w", turn+1, s.Name(), errors.Join(err, ctx.Err()))
+			}
+			if err != nil { // the rest of the turn is lost, which the number of runs shows
+				fmt.Fprintf(progress, "%d %s: the turn ended early: %v\n", turn+1, s.Name(), err)
 			}
 		}
 	}
 	return nil
 }
 
+// trialLimit bounds a scenario with the way back to health.
+const trialLimit = 40 * time.Second
+
 // takeTurn puts one system through all scenarios.
 func takeTurn(ctx context.Context, l *lab.Lab, o benchOptions, s peers.System, turn int, progress io.Writer) error {
+	if err := mend(ctx, l); err != nil {
+		return err
+	}
 	if err := s.Start(ctx); err != nil {
 		return errors.Join(err, s.Stop(ctx))
 	}
@@ -154,7 +164,9 @@ func takeTurn(ctx context.Context, l *lab.Lab, o benchOptions, s peers.System, t
 				return errors.Join(err, s.Stop(ctx))
 			}
 		}
-		r, err := runTrial(ctx, l, s, t)
+		limited, cancel := context.WithTimeout(ctx, trialLimit)
+		r, err := runTrial(limited, l, s, t)
+		cancel()
 		if err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", t.name, err), s.Stop(ctx))
 		}
@@ -191,10 +203,14 @@ func runTrial(ctx context.Context, l *lab.Lab, s peers.System, t trial) (report.
 			ctx, cancel := context.WithTimeout(ctx, s.Patience())
 			defer cancel()
 			_, err := l.WaitMoved(ctx, owner)
-			if out.Moved = err == nil; !out.Moved {
-				return nil // that is a result
+			out.Moved = err == nil
+			if out.Moved {
+				err = l.WaitServed(ctx, l.Stream())
 			}
-			return l.WaitServed(ctx, l.Stream())
+			if errors.Is(err, context.DeadlineExceeded) {
+				return nil // not moved, or not served in time: that is a result
+			}
+			return err
 		}}
 	r, err := l.Run(ctx, step)
 	if err == nil && p != nil {
