@@ -104,7 +104,7 @@ func (m *Machine) unqualified(n NodeSpec, name GroupName, g GroupState) string {
 		return "the daemon is stopping"
 	case p.report.DryRun && !m.allDry():
 		return "the daemon runs with --dry-run"
-	case g.Spec.Policy == Promote && p.report.Aside != "":
+	case (g.Spec.Policy == Promote || g.Spec.Policy == onAdvice) && p.report.Aside != "":
 		return "its server is set aside: " + p.report.Aside
 	case p.report.Unfenced && unfencedUnfit(m.ttl()) != "":
 		return unfencedUnfit(m.ttl())
