@@ -46,6 +46,7 @@ func (m *Machine) giveUp(h *holding, why string) {
 	m.dirty = true
 	m.note(h, "giving up", why)
 	if m.fresh[h.group].Spec.Policy == Promote && !h.idle() {
+		m.server.promoted = ""
 		m.wantDemoted(h.group, h.epoch) // carried out beside unbinding, after this step has asked for that
 	}
 	if untouched {

@@ -19,7 +19,8 @@ type localServer struct {
 	demotedAt         Instant // when it was last read back as read-only
 	healthAt          Instant // when the detector last spoke
 
-	promoting bool // a PromoteServer is on its way
+	promoted  string // what it had executed when it last became writable
+	promoting bool   // a PromoteServer is on its way
 
 	freeze    Freeze // the last one that was asked for
 	asker     NodeName

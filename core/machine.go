@@ -169,6 +169,7 @@ func (m *Machine) handle(ev Event) {
 	case HealthChanged:
 		m.dirty = m.dirty || ev.Health.State != m.health.State || ev.Health.Writable != m.health.Writable
 		m.health = ev.Health
+		m.health.Executed = m.sincePromotion(ev.Health.Executed)
 		m.server.looked(m.now, ev.Health)
 	case LinkChanged:
 		m.linkChanged(ev)

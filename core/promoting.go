@@ -45,6 +45,8 @@ func (m *Machine) serverPromoted(ev ServerPromoted) {
 	case h == nil || h.epoch != ev.Epoch || !h.claiming():
 		m.wantDemoted(ev.Group, ev.Epoch) // given up meanwhile, and who knows which of the two came last
 	case ev.Err == "" && !ev.Late:
+		m.server.promoted = ev.Executed
+		m.health.Executed = m.sincePromotion(m.health.Executed)
 		h.unwritable, h.promotedAt, h.seenWritable, m.dirty = false, m.now, false, true
 		m.note(h, "the local server is writable", "")
 		if h.phase == promoting {
@@ -55,6 +57,19 @@ func (m *Machine) serverPromoted(ev ServerPromoted) {
 	default:
 		m.giveUp(h, "promotion failed: "+ev.Err)
 	}
+}
+
+// sincePromotion returns an executed set with what the server is known to have executed when it became writable: the
+// detector looks from time to time only, and others are compared with what it has seen.
+func (m *Machine) sincePromotion(executed string) string {
+	if m.server.promoted == "" || m.opt.Sets == nil {
+		return executed
+	}
+	all, err := m.opt.Sets.Union(executed, m.server.promoted)
+	if err != nil || len(all) > MaxSet {
+		return ""
+	}
+	return all
 }
 
 // tendPrimary looks after the server of a group that this node serves under policy promote: its part in a switchover.

@@ -12,7 +12,7 @@ import (
 // and the machine decides what comes next.
 const (
 	freezeTimeout = time.Second
-	followTimeout = 10 * time.Second
+	followTimeout = 20 * time.Second
 	serverGrace   = 3 * time.Second
 )
 

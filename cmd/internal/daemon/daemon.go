@@ -127,7 +127,7 @@ func (d *daemon) openConsensus() error {
 	d.ready = now.Add(wait)
 	d.machine = core.New(core.Options{
 		Self: d.opt.Self.Name, Incarnation: core.Incarnation(incarnation), Timing: d.cfg.Timing(), Release: d.opt.Version,
-		DryRun: d.opt.DryRun, Interfaces: d.interfaces(), Fence: d.fence != nil, Unfenced: d.unfenced, Seed: seed, Start: now, Ready: d.ready,
+		DryRun: d.opt.DryRun, Interfaces: d.interfaces(), Fence: d.fence != nil, Unfenced: d.unfenced, Sets: gtidSets{}, Seed: seed, Start: now, Ready: d.ready,
 	})
 	if !d.opt.DryRun && !d.opt.Self.Witness {
 		d.keeper = newKeeper(d.cfg.Process, d.log, func(ev core.Event) bool { return d.agent.TryDeliver(ev) })
