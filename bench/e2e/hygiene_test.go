@@ -103,7 +103,7 @@ func TestRenewalsTouchNoDisk(t *testing.T) {
 		if at := lastWrite(t, n.StateDir()); !at.Equal(files[n.Name]) {
 			t.Errorf("%s changed its state directory at %v", n.Name, at)
 		}
-		if p := process(t, n); p.LockedMemory != "touched" || p.Scheduling != "rr:1" {
+		if p := process(t, n); p.LockedMemory != "touched" || p.Scheduling != "nice:-15" {
 			t.Errorf("%s has locked %q and is scheduled as %q", n.Name, p.LockedMemory, p.Scheduling)
 		}
 	}

@@ -317,10 +317,14 @@ func checkAccepted(t *testing.T, cfg *Config) {
 
 // Every key of [process] has its effect, and without the table the daemon takes what a database host can give it.
 func TestProcessTable(t *testing.T) {
-	want := Process{KernelLease: LeaseNFTables, Scheduling: Scheduling{Class: "rr", Priority: 1}, LockMemory: LockTouched,
+	want := Process{KernelLease: LeaseNFTables, Scheduling: Scheduling{Class: "nice", Priority: -15}, LockMemory: LockTouched,
 		Watchdog: WatchdogOff, WatchdogDevice: "/dev/watchdog", WatchdogTimeout: 10 * time.Second}
 	if got := mustParse(t, okFile(t)).Process; got != want {
 		t.Errorf("without the table: %+v, want %+v", got, want)
+	}
+	fast := mustParse(t, strings.Replace(okFile(t), `"lan"`, `"fast"`, 1)).Process.Scheduling
+	if (fast != Scheduling{Class: "rr", Priority: 1}) {
+		t.Errorf("profile fast without the table: %+v", fast)
 	}
 	cfg := mustParse(t, strings.Replace(okFile(t), `"lan"`, `"wan"`, 1)+`
 [process]

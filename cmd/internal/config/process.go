@@ -68,12 +68,22 @@ const (
 // maxWatchdogTimeout keeps a node that hangs from staying for hours, and fits every driver's 16 bits of seconds.
 const maxWatchdogTimeout = 10 * time.Minute
 
+// defaultScheduling is a real-time class where a lease is shorter than a busy host may take to look after a process. The
+// Go runtime pays for it: its monitor wakes up far more often where the kernel may not let it sleep a little longer, which
+// in a real-time class it never does.
+func defaultScheduling(profile string) Scheduling {
+	if profile == "fast" {
+		return Scheduling{Class: "rr", Priority: 1}
+	}
+	return Scheduling{Class: "nice", Priority: -15}
+}
+
 const processTable = "[process]"
 
 func (c *checker) process() {
 	raw := &c.raw.Process
 	p := Process{
-		KernelLease: LeaseNFTables, Scheduling: Scheduling{Class: "rr", Priority: 1}, LockMemory: LockTouched, Watchdog: WatchdogOff,
+		KernelLease: LeaseNFTables, Scheduling: defaultScheduling(c.cfg.Profile), LockMemory: LockTouched, Watchdog: WatchdogOff,
 		WatchdogDevice: DefaultWatchdogDevice, WatchdogTimeout: DefaultWatchdogTimeout,
 	}
 	choose(c, &p.KernelLease, raw.KernelLease, "kernel_lease", LeaseNFTables, LeaseLifetime)
