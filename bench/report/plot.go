@@ -33,7 +33,7 @@ func axis(title string, names []string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text = title
 	p.Y.Label.Text = "ms"
-	p.Legend.Top = true
+	p.Legend.Top, p.Legend.Padding, p.Legend.XOffs = true, vg.Points(3), -vg.Points(4)
 	p.NominalX(names...)
 	p.Add(plotter.NewGrid())
 	return p
@@ -60,6 +60,8 @@ func plotGaps(path string, runs []Run) error {
 		p.Add(bars)
 		p.Legend.Add(sys, bars)
 	}
+	p.X.Max++ // room for the legend
+	p.Y.Min, p.Y.Max = 0, 4
 	if err := p.Save(26*vg.Centimeter, 13*vg.Centimeter, path); err != nil {
 		return fmt.Errorf("write the plot %s: %w", path, err)
 	}

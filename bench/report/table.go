@@ -36,12 +36,35 @@ func WriteTable(w io.Writer, runs []Run) error {
 	rows(func(r Run) float64 { return r.Double })
 	heading("Frames announced")
 	rows(func(r Run) float64 { return float64(r.Frames) })
+	writeSteps(&b, runs)
 	b.WriteString("\n" + strings.Join(Verdicts(runs), "\n") + "\n")
 	_, err := io.WriteString(w, b.String())
 	if err != nil {
 		return fmt.Errorf("print the table: %w", err)
 	}
 	return nil
+}
+
+// writeSteps prints how long each step of Remora's takeovers took, from the step before it.
+func writeSteps(b *strings.Builder, runs []Run) {
+	fmt.Fprintf(b, "\nSteps of a takeover, each from the one before it: median, ms\n\n| | %s |\n|---|%s\n",
+		strings.Join(PhaseNames(), " | "), strings.Repeat("---|", len(PhaseNames())))
+	for _, sys := range Systems(runs) {
+		if !strings.HasPrefix(sys, "remora-") {
+			continue
+		}
+		for _, sc := range Scenarios(runs) {
+			cells := make([]string, 0, len(PhaseNames()))
+			for i := range PhaseNames() {
+				cell := ""
+				if s := Step(runs, sys, sc, i); s.N > 0 {
+					cell = fmt.Sprintf("%.1f", s.Median)
+				}
+				cells = append(cells, cell)
+			}
+			fmt.Fprintf(b, "| %s, %s | %s |\n", sc, sys, strings.Join(cells, " | "))
+		}
+	}
 }
 
 // String is the summary as a cell of a table.

@@ -120,7 +120,7 @@ func bench(ctx context.Context, l *lab.Lab, o benchOptions, progress io.Writer) 
 		return err
 	}
 	systems := []peers.System{peers.Remora{Lab: l, Profile: "lan"}, peers.Remora{Lab: l, Profile: "fast"},
-		peers.Fastest(l), peers.Brisk(l), peers.Common(l)}
+		peers.Fastest(l), peers.Checked(l), peers.Brisk(l), peers.Common(l)}
 	for turn := range o.runs {
 		for _, s := range systems {
 			if len(o.systems) > 0 && !slices.Contains(o.systems, s.Name()) {
