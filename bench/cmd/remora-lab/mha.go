@@ -167,7 +167,7 @@ func (f *mhaFigures) count(ctx context.Context, l *lab.Lab) error {
 	if err := l.HealAll(); err != nil {
 		return err
 	}
-	if f.hooks == "remora" {
+	if f.hooks == "remora" && f.cut { // else the dead server stays dead
 		if err := l.WaitStable(ctx); err != nil {
 			return err
 		}
