@@ -101,7 +101,8 @@ func (o *oracle) told(p *process, now core.Instant, ev core.Event) {
 	case core.ClockJumped:
 		w.jumped = true
 	case core.ServerPromoted:
-		if ev.Err == "" && !ev.Late && p.n.sql.writable {
+		// It was writable then. If the server has restarted since, the process is yet to hear of it, and gives up after that.
+		if ev.Err == "" && !ev.Late {
 			w.groups[groupIndex(ev.Group)].promoted = ev.Epoch
 		}
 	case core.BindDone:
