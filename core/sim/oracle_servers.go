@@ -54,6 +54,7 @@ func (w *watch) toldFrozen(from core.NodeName, f core.Frozen) {
 
 // writable checks I10 when a server becomes writable on its daemon's order.
 func (o *oracle) writable(p *process, a core.PromoteServer) {
+	p.watch.groups[groupIndex(a.Group)].promoted = a.Epoch
 	g := groupIndex(a.Group)
 	rec, next := o.record(g, a.Epoch)
 	n := p.n

@@ -100,11 +100,6 @@ func (o *oracle) told(p *process, now core.Instant, ev core.Event) {
 		w.stopping = true
 	case core.ClockJumped:
 		w.jumped = true
-	case core.ServerPromoted:
-		// It was writable then. If the server has restarted since, the process is yet to hear of it, and gives up after that.
-		if ev.Err == "" && !ev.Late {
-			w.groups[groupIndex(ev.Group)].promoted = ev.Epoch
-		}
 	case core.BindDone:
 		if g := &w.groups[groupIndex(ev.Group)]; g.active && g.epoch == ev.Epoch {
 			g.bound = ev.Err == ""
