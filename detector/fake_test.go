@@ -222,7 +222,7 @@ func mysql84(status func() reply) func(string) reply {
 		case strings.HasPrefix(q, "SELECT @@global.read_only AS read_only, @@global.super_read_only AS super_read_only"):
 			m := map[string]string{"read_only": "0", "super_read_only": "0"}
 			if strings.Contains(q, "gtid_executed") {
-				m["gtid"] = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5,\n4e11fa47-71ca-11e1-9e33-c80aa9429562:1"
+				m["gtid"] = "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5,4e11fa47-71ca-11e1-9e33-c80aa9429562:1"
 			}
 			return one(m)
 		case q == "SHOW REPLICA STATUS":
