@@ -65,6 +65,10 @@ func (n *Node) takeIn(r *raft.Raft, name core.NodeName, h *hello) error {
 	switch {
 	case listed && s == raft.Voter:
 		return nil
+	case !listed && len(h.Servers) > 0 && replaced(config, name):
+		// What it remembers is not what the server has promised that took its place. It stops as soon as it has noticed.
+		n.log.Info("not taking in a server that was replaced", "node", name, "server", h.Server)
+		return nil
 	case !listed:
 		n.log.Info("taking a node in", "node", name, "server", h.Server)
 		return n.change(r.AddNonvoter(h.Server, raft.ServerAddress(h.Server), 0, n.lim.enqueue))
@@ -81,6 +85,11 @@ func (n *Node) takeIn(r *raft.Raft, name core.NodeName, h *hello) error {
 	}
 	n.log.Info("making a node a voter", "node", name, "server", h.Server)
 	return n.change(r.AddVoter(h.Server, raft.ServerAddress(h.Server), 0, n.lim.enqueue))
+}
+
+// replaced reports whether the configuration has a server under the node's name.
+func replaced(c raft.Configuration, name core.NodeName) bool {
+	return slices.ContainsFunc(c.Servers, func(s raft.Server) bool { return nodeOf(s.ID) == name })
 }
 
 // nearEnough is how many entries a new node may lack when it becomes a voter.

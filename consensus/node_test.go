@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/remora-ha/remora/core"
 )
 
@@ -170,6 +172,37 @@ func TestRemovedServerStops(t *testing.T) {
 	m.shutdown()
 	twin.start()
 	c.have(c.commit(), c.nodes...)
+}
+
+// A server that was away when it was removed may be told of it with the last entries it gets. It then knows that it is no
+// voter, and must not ask its way in again in place of the one that has its part now.
+func TestReplacedServerIsNotTakenInAgain(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	c.startAll()
+	c.have(c.commit(), c.nodes...)
+	l := c.leader()
+	away := c.others(l)[0]
+	away.shutdown()
+	old := hello{Server: raft.ServerID(string(away.name) + "#00000001"), Running: true, State: true, Joining: true, Applied: uint64(l.Status().Applied)}
+	for _, s := range l.Status().Servers {
+		old.Servers = append(old.Servers, serverInfo{ID: s.ID, Voter: s.Voter})
+	}
+	l.peers.get(away.name).said.Store(&old)
+	if err := l.keepMembers(l.raft.Load()); err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Status().Servers; slices.ContainsFunc(s, func(v Server) bool { return v.ID == old.Server }) {
+		t.Errorf("the servers are %v: %s was taken in again", s, old.Server)
+	}
+	empty := old
+	empty.Servers = nil
+	l.peers.get(away.name).said.Store(&empty)
+	if err := l.keepMembers(l.raft.Load()); err != nil {
+		t.Fatal(err)
+	}
+	if s := l.Status().Servers; !slices.ContainsFunc(s, func(v Server) bool { return v.ID == old.Server }) {
+		t.Errorf("the servers are %v: the empty server %s was not taken in", s, old.Server)
+	}
 }
 
 func TestNodesLeaveAndEnterTheConfiguration(t *testing.T) {
