@@ -51,6 +51,7 @@ type holding struct {
 	defended  Instant
 
 	// The rest is for policy promote.
+	stageFrom    Instant // since when the server is being made writable, or drained
 	promoteBy    Instant // until when the server must be writable
 	promotedAt   Instant
 	unwritable   bool // the server is not, or not yet, made writable in this epoch

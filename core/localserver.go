@@ -40,6 +40,7 @@ type localServer struct {
 // target is this node's part as the target of a switchover.
 type target struct {
 	move Index // which one
+	from Instant
 	out  bool
 	done *ServerCaughtUp
 }
@@ -111,13 +112,13 @@ func (m *Machine) tendServer(name GroupName, g GroupState) {
 }
 
 // strayWriter reports whether the local server is writable without this node holding the group. Before the group was ever
-// granted nobody has a better claim than the server that is writable already.
+// granted nobody has a better claim than the server that is writable already, and with the first grant it goes on.
 func (m *Machine) strayWriter(name GroupName, g GroupState) bool {
 	s := &m.server
 	if g.Epoch == 0 || m.health.State != Healthy || m.health.Writable != Yes {
 		return false
 	}
-	if h := m.held[name]; h != nil && h.claiming() && h.phase != probing {
+	if h := m.held[name]; h != nil && h.claiming() && (h.phase != probing || g.Epoch == 1) {
 		return false
 	}
 	return s.healthAt.After(s.demotedAt) || m.now.Sub(s.demotedAt) > looksAfter
@@ -139,15 +140,17 @@ func (m *Machine) quietServer() bool {
 func (m *Machine) serverDemoted(ev ServerDemoted) {
 	s := &m.server
 	h := m.held[ev.Group]
+	since := ""
 	s.demotes = max(s.demotes-1, 0)
 	if h != nil && h.epoch == ev.Epoch && h.draining {
 		h.draining, h.drained, h.reporting = false, &ev, m.now
 		s.draining--
+		since = m.after(h.stageFrom)
 	}
 	s.draining = min(s.draining, s.demotes)
 	if ev.Err == "" {
 		s.demote, s.demotedAt, m.dirty = false, m.now, true
-		m.do(Note{Group: ev.Group, Epoch: ev.Epoch, Text: "the local server is read-only"})
+		m.do(Note{Group: ev.Group, Epoch: ev.Epoch, Text: "the local server is read-only", Reason: since})
 		return
 	}
 	if s.demote {
@@ -289,7 +292,8 @@ func (m *Machine) catchUp(name GroupName, g GroupState) {
 		return
 	}
 	if t.move != g.Move.Began {
-		*t = target{move: g.Move.Began, out: true}
+		*t = target{move: g.Move.Began, from: m.now, out: true}
+		m.do(Note{Group: name, Epoch: g.Epoch, Text: "the local server catches up", Reason: "switchover from " + string(g.Owner)})
 		m.do(CatchUpServer{Group: name, Epoch: g.Epoch, Executed: g.Move.Executed, Within: g.Spec.Promotion.catchUp()})
 	}
 	if t.done != nil && !m.now.Before(m.server.reporting) {
@@ -304,6 +308,11 @@ func (m *Machine) serverCaughtUp(ev ServerCaughtUp) {
 	t := &m.server.target
 	if t.out && m.fresh[ev.Group].Epoch == ev.Epoch {
 		t.out, t.done, m.server.reporting = false, &ev, m.now
+		note := Note{Group: ev.Group, Epoch: ev.Epoch, Text: "the local server has all that the owner's has", Reason: m.after(t.from)}
+		if ev.Err != "" {
+			note.Alarm, note.Text, note.Reason = true, "the local server did not catch up", ev.Err
+		}
+		m.do(note)
 	}
 }
 

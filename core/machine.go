@@ -70,6 +70,7 @@ type Machine struct {
 	// executed is the last known executed set of each node's server, also of one that is dead by now; drained and caught
 	// are the last words on switchovers.
 	executed map[NodeName]string
+	paces    map[NodeName]pace
 	drained  map[GroupName]Drained
 	caught   map[GroupName]CaughtUp
 
@@ -111,7 +112,7 @@ func New(opt Options) *Machine {
 		fresh: map[GroupName]GroupState{}, links: map[string]link{}, seen: map[netip.Addr]AddressSeen{},
 		peers: map[NodeName]*peer{}, held: map[GroupName]*holding{}, gaveUp: map[GroupName]Epoch{},
 		barred: map[GroupName]bar{}, foreign: map[GroupName]int{}, waivers: map[GroupName]waiver{}, nextReport: opt.Start,
-		executed: map[NodeName]string{}, drained: map[GroupName]Drained{}, caught: map[GroupName]CaughtUp{},
+		executed: map[NodeName]string{}, paces: map[NodeName]pace{}, drained: map[GroupName]Drained{}, caught: map[GroupName]CaughtUp{},
 		arb: newArbiter(),
 	}
 }
@@ -248,9 +249,7 @@ func (m *Machine) reportReceived(from NodeName, r Report) {
 		p.healthySince = m.now
 	}
 	p.report, p.at, p.heard = r, m.now, true
-	if r.Health.Executed != "" {
-		m.executed[from] = r.Health.Executed
-	}
+	m.executedBy(from, r.Health.Executed)
 	m.renewalAsked(from, r)
 	m.watchMoves(from, r)
 }

@@ -21,9 +21,10 @@ func (m *Machine) take(h *holding, g GroupState) {
 
 // beginPromotion starts the time in which the local server must become writable.
 func (m *Machine) beginPromotion(h *holding, g GroupState) {
-	h.promoteBy = m.now.Add(g.Spec.Promotion.applyWithin())
+	h.stageFrom, h.promoteBy = m.now, m.now.Add(g.Spec.Promotion.applyWithin())
 	h.due = h.promoteBy.Add(promoteSlack)
 	h.unwritable = true
+	m.note(h, "promoting the local server", "")
 	m.promote(h)
 }
 
@@ -48,7 +49,7 @@ func (m *Machine) serverPromoted(ev ServerPromoted) {
 		m.server.promoted = ev.Executed
 		m.health.Executed = m.sincePromotion(m.health.Executed)
 		h.unwritable, h.promotedAt, h.seenWritable, m.dirty = false, m.now, false, true
-		m.note(h, "the local server is writable", "")
+		m.note(h, "the local server is writable", m.after(h.stageFrom))
 		if h.phase == promoting {
 			m.bind(h)
 		}
@@ -57,6 +58,11 @@ func (m *Machine) serverPromoted(ev ServerPromoted) {
 	default:
 		m.giveUp(h, "promotion failed: "+ev.Err)
 	}
+}
+
+// after says how long a stage has taken.
+func (m *Machine) after(from Instant) string {
+	return fmt.Sprintf("after %v", m.now.Sub(from).Round(100*time.Microsecond))
 }
 
 // sincePromotion returns an executed set with what the server is known to have executed when it became writable: the
@@ -95,7 +101,8 @@ func (m *Machine) tendPrimary(h *holding, g GroupState) {
 	case h.unwritable && h.moving == 0:
 		m.promote(h)
 	case mv != nil && h.moving == 0 && m.quietServer():
-		h.moving, h.draining, h.unwritable, h.drained = mv.Began, true, true, nil
+		h.moving, h.draining, h.unwritable, h.drained, h.stageFrom = mv.Began, true, true, nil, m.now
+		m.note(h, "draining the local server", fmt.Sprintf("switchover to %s: %s", mv.To, mv.Reason))
 		m.server.demotes++
 		m.server.draining++
 		m.do(DemoteServer{Group: h.group, Epoch: h.epoch, Drain: g.Spec.Promotion.drain()})

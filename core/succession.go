@@ -95,7 +95,7 @@ func (m *Machine) allFrozen(c *succession) bool {
 
 // conclude ends a round: with a grant, or with the reason why there is none.
 func (m *Machine) conclude(name GroupName, g GroupState, c *succession, why string) {
-	to, refused := m.successor(name, g, c)
+	to, cost, refused := m.successor(name, g, c)
 	if to == "" {
 		if refused != c.refused {
 			m.do(Note{Alarm: true, Group: name, Epoch: g.Epoch, Text: "nobody is promoted", Reason: refused})
@@ -107,7 +107,11 @@ func (m *Machine) conclude(name GroupName, g GroupState, c *succession, why stri
 	if m.arb.forced[name].acceptLoss {
 		why = "an operator has accepted what is lost: " + why
 	}
-	op, notAfter := m.grantTo(name, g, to, why)
+	m.do(Note{Group: name, Epoch: g.Epoch, Text: fmt.Sprintf("%s is chosen", to), Reason: cost})
+	if cost != "" {
+		why += "; " + cost
+	}
+	op, notAfter := m.grantTo(name, g, to, cut(why, MaxReason))
 	for _, n := range m.everyone() {
 		if _, ok := c.answers[n]; ok {
 			op.Grant.Basis = append(op.Grant.Basis, n)
@@ -116,31 +120,38 @@ func (m *Machine) conclude(name GroupName, g GroupState, c *succession, why stri
 	m.arb.inflight[name] = m.propose(notAfter, op)
 }
 
-// successor returns the node to be promoted, or why there is none.
-func (m *Machine) successor(name GroupName, g GroupState, c *succession) (NodeName, string) {
+// successor returns the node to be promoted and what may be lost by that, or why there is none.
+func (m *Machine) successor(name GroupName, g GroupState, c *succession) (to NodeName, cost, refused string) {
 	force := m.arb.forced[name]
 	ss, refused := m.standings(name, g, c, force)
 	if refused != "" {
-		return "", refused
+		return "", "", refused
 	}
-	const way = "; `remora promote %s --to NODE --accept-loss` decides it by hand"
+	owner, last := m.lastOwner(g, c)
 	if force.acceptLoss {
 		for _, s := range ss {
-			if s.node == force.to {
-				return s.node, s.unfit
+			if s.node == force.to && s.unfit != "" {
+				return "", "", fmt.Sprintf("%s can not be chosen: %s", s.node, s.unfit)
+			} else if s.node == force.to {
+				return s.node, m.mayBeLost(s, owner, last), ""
 			}
 		}
-		return "", fmt.Sprintf("%s has not answered", force.to)
+		return "", "", fmt.Sprintf("%s has not answered", force.to)
+	}
+	way := fmt.Sprintf("; `remora promote %s --to NODE --accept-loss` decides it by hand", name)
+	if g.Epoch == 0 {
+		if refused = m.keepPrimary(ss); refused != "" {
+			return "", "", refused + way
+		}
 	}
 	best, refused := choose(m.opt.Sets, ss)
 	if best == nil {
-		return "", refused + fmt.Sprintf(way, name)
+		return "", "", refused + way
 	}
-	owner, last := m.lastOwner(g, c)
 	if why := lost(m.opt.Sets, *best, owner, last, g.Spec.Promotion.MaxLost); why != "" {
-		return "", why + fmt.Sprintf(way, name)
+		return "", "", why + way
 	}
-	return best.node, ""
+	return best.node, m.mayBeLost(*best, owner, last), ""
 }
 
 // standings puts together what is known of those that have answered.

@@ -12,7 +12,7 @@ const Group = "writer"
 
 // nodePaths are the files of a node's daemon.
 type nodePaths struct {
-	ConfigFile, StateDir, Socket, Log, Password, CA, Cert, Key string
+	ConfigFile, StateDir, Socket, Log, Password, ReplicaPassword, CA, Cert, Key string
 }
 
 // config returns the daemon's configuration. The nodes' files differ in nothing but the paths, which on machines of
@@ -28,6 +28,9 @@ func (o Options) config(nodes []*Node, p nodePaths) string {
 		}
 	}
 	line("\n[mysql]\naddress = \"127.0.0.1:%d\"\nuser = %q\npassword_file = %q", ServerPort, MonitorUser, p.Password)
+	if o.Replicas {
+		line("\n[replication]\nuser = %q\npassword_file = %q", replicaUser, p.ReplicaPassword)
+	}
 	line("\n[tls]\nca = %q\ncert = %q\nkey = %q", p.CA, p.Cert, p.Key)
 	for _, n := range nodes {
 		line("\n[[node]]\nname = %q\naddress = \"%v:%d\"", n.Name, n.Addr, PeerPort)

@@ -22,7 +22,7 @@ func (n *Node) paths() nodePaths {
 	at := func(name string) string { return filepath.Join(n.dir, name) }
 	cert := func(name string) string { return filepath.Join(n.lab.dir, pkiDir, name) }
 	return nodePaths{ConfigFile: at("remora.toml"), StateDir: at("state"), Socket: at("remora.sock"), Log: at("remora.log"),
-		Password: at("mysql.password"), CA: cert("ca.pem"), Cert: cert(n.Name + ".pem"), Key: cert(n.Name + ".key")}
+		Password: at("mysql.password"), ReplicaPassword: at("replication.password"), CA: cert("ca.pem"), Cert: cert(n.Name + ".pem"), Key: cert(n.Name + ".key")}
 }
 
 // ConfigPath returns the path of the configuration file of the node's daemon.
@@ -50,6 +50,7 @@ func (l *Lab) PrepareDaemons() error {
 			run(ctx, "", l.opts.Remora, "pki", "issue", n.Name, "--dir", dir),
 			os.MkdirAll(p.StateDir, 0o700),
 			os.WriteFile(p.Password, []byte(MonitorPassword+"\n"), 0o600),
+			os.WriteFile(p.ReplicaPassword, []byte(replicaPassword+"\n"), 0o600),
 			os.WriteFile(p.ConfigFile, []byte(l.opts.config(l.nodes, p)), 0o644))
 		if err != nil {
 			return fmt.Errorf("prepare the daemon of %s: %w", n.Name, err)

@@ -64,13 +64,14 @@ port = {{.Port}}
 bind_address = 0.0.0.0
 skip_name_resolve
 server_id = {{.ID}}
-gtid_domain_id = {{.ID}}
+gtid_domain_id = {{.Domain}}
 log_bin = binlog
 log_slave_updates
 binlog_format = ROW
 sync_binlog = 0
-auto_increment_increment = {{.Servers}}
-auto_increment_offset = {{.ID}}
+auto_increment_increment = {{.Step}}
+auto_increment_offset = {{.Offset}}
+read_only = {{.ReadOnly}}
 slave_net_timeout = 4
 max_connections = 3000
 max_connect_errors = 4294967295
@@ -109,9 +110,14 @@ func (m MariaDB) Prepare(ctx context.Context, root string, s ServerSpec) error {
 
 func (m MariaDB) writeConfig(version string, s ServerSpec) error {
 	var b strings.Builder
+	// In a ring each server writes into a domain of its own, and fills automatic keys of its own.
+	domain, step, offset, readOnly := s.ID(), s.Servers, s.ID(), "OFF"
+	if s.Replicas {
+		domain, step, offset, readOnly = 0, 1, 1, "ON"
+	}
 	err := template.Must(template.New("").Parse(mariaConfig)).Execute(&b, map[string]any{
 		"User": m.user(), "Dir": s.Dir, "Socket": s.Socket(), "Version": version, "Mark": versionMark, "Node": s.Node,
-		"Port": ServerPort, "ID": s.ID(), "Servers": s.Servers, "BufferPool": orDefault(m.BufferPool, "16M"),
+		"Port": ServerPort, "ID": s.ID(), "Domain": domain, "Step": step, "Offset": offset, "ReadOnly": readOnly, "BufferPool": orDefault(m.BufferPool, "16M"),
 		"RedoLog": mariaRedoLog, "Extra": m.Extra})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)
@@ -140,16 +146,16 @@ func (m MariaDB) Follow(source ServerSpec) []string {
 	}
 }
 
-// Replicating reports whether both replication threads run.
-func (m MariaDB) Replicating(ctx context.Context, db *sql.DB) (bool, error) {
+// Source returns the address of the server's source while both replication threads run.
+func (m MariaDB) Source(ctx context.Context, db *sql.DB) (string, error) {
 	row, err := queryRow(ctx, db, "SHOW SLAVE STATUS")
 	if err != nil {
-		return false, err
+		return "", err
 	}
 	if row["Slave_IO_Running"] == "Yes" && row["Slave_SQL_Running"] == "Yes" {
-		return true, nil
+		return row["Master_Host"], nil
 	}
-	return false, fmt.Errorf("replication: receiver %s, applier %s: %s%s", row["Slave_IO_Running"],
+	return "", fmt.Errorf("replication: receiver %s, applier %s: %s%s", row["Slave_IO_Running"],
 		row["Slave_SQL_Running"], row["Last_IO_Error"], row["Last_SQL_Error"])
 }
 

@@ -62,6 +62,9 @@ type Options struct {
 	Profile string
 	// Policy is the policy of the writer group; empty means any.
 	Policy string
+	// Replicas makes the first server the primary and the others its replicas, where else all are primaries in a ring. Each
+	// starts read-only, and the daemons' configuration has the replication account.
+	Replicas bool
 	// Timing overrides single values of the profile, for example "ttl": "400ms".
 	Timing map[string]string
 	// ExtraConfig is appended to the daemons' configuration as it is.

@@ -36,6 +36,8 @@ type ServerSpec struct {
 	Dir     string // the server's own directory, made by Prepare
 	Index   int    // among the servers, from 0
 	Servers int    // how many there are
+	// Replicas says that one server is the primary: all begin read-only and write into the same replication domain.
+	Replicas bool
 }
 
 // ID returns the server's server_id.
@@ -53,15 +55,15 @@ type Flavor interface {
 	Command(s ServerSpec) *exec.Cmd
 	// Follow returns the statements that make the server a replica of source.
 	Follow(source ServerSpec) []string
-	// Replicating reports from a row of the server's replica status whether both threads run.
-	Replicating(ctx context.Context, db *sql.DB) (bool, error)
+	// Source returns the address from which the server replicates, if both threads run, and else an error.
+	Source(ctx context.Context, db *sql.DB) (string, error)
 	// Identify returns the node whose server has this version in its greeting, empty if it cannot be told.
 	Identify(version string) string
 }
 
 func (n *Node) serverSpec() ServerSpec {
 	return ServerSpec{Node: n.Name, Addr: n.Addr, Dir: filepath.Join(n.dir, "mysql"), Index: n.index,
-		Servers: len(n.lab.Servers())}
+		Servers: len(n.lab.Servers()), Replicas: n.lab.opts.Replicas}
 }
 
 // prepareServer makes the directory of the node's server.
@@ -188,6 +190,11 @@ func openDB(cfg *mysql.Config) (*sql.DB, error) {
 	return sql.OpenDB(connector), nil
 }
 
+// Exec runs statements as root in one session of the node's server.
+func (n *Node) Exec(ctx context.Context, statements ...string) error {
+	return n.execAll(ctx, statements)
+}
+
 // execAll runs statements as root on the node's server.
 func (n *Node) execAll(ctx context.Context, statements []string) error {
 	db, err := n.Admin()
@@ -195,6 +202,7 @@ func (n *Node) execAll(ctx context.Context, statements []string) error {
 		return err
 	}
 	defer db.Close()
+	db.SetMaxOpenConns(1)
 	for _, s := range statements {
 		if _, err := db.ExecContext(ctx, s); err != nil {
 			return fmt.Errorf("on %s: %s: %w", n.Name, s, err)
@@ -203,7 +211,8 @@ func (n *Node) execAll(ctx context.Context, statements []string) error {
 	return nil
 }
 
-// StartServers prepares and starts all servers and joins them to a ring: each is a replica of the one before it.
+// StartServers prepares and starts all servers and joins them to a ring, in which each is a replica of the one before it,
+// or makes all but the first one replicas of that one.
 func (l *Lab) StartServers(ctx context.Context) error {
 	servers := l.Servers()
 	for _, n := range servers {
@@ -213,6 +222,9 @@ func (l *Lab) StartServers(ctx context.Context) error {
 	}
 	if err := each(servers, func(n *Node) error { return n.StartServer(ctx) }); err != nil {
 		return err
+	}
+	if l.opts.Replicas {
+		return l.startReplicas(ctx)
 	}
 	for i, n := range servers {
 		if len(servers) < 2 {
@@ -224,6 +236,23 @@ func (l *Lab) StartServers(ctx context.Context) error {
 		}
 	}
 	return l.WaitReplicating(ctx)
+}
+
+func (l *Lab) startReplicas(ctx context.Context) error {
+	servers := l.Servers()
+	if len(servers) == 0 {
+		return nil
+	}
+	primary, replicas := servers[0], servers[1:]
+	if err := primary.execAll(ctx, []string{"SET GLOBAL read_only = OFF"}); err != nil {
+		return err
+	}
+	for _, n := range replicas {
+		if err := n.execAll(ctx, l.opts.Server.Follow(primary.serverSpec())); err != nil {
+			return fmt.Errorf("make %s a replica of %s: %w", n.Name, primary.Name, err)
+		}
+	}
+	return each(replicas, func(n *Node) error { return n.WaitReplicating(ctx) })
 }
 
 // WaitReplicating waits until replication runs on all servers.
@@ -243,14 +272,23 @@ func (n *Node) WaitReplicating(ctx context.Context) error {
 	defer db.Close()
 	var last error
 	err = poll(ctx, 20*time.Millisecond, func() (bool, error) {
-		ok, err := n.lab.opts.Server.Replicating(ctx, db)
-		last = err
-		return ok, nil
+		_, last = n.lab.opts.Server.Source(ctx, db)
+		return last == nil, nil
 	})
 	if err != nil {
 		return fmt.Errorf("wait for replication on %s: %w", n.Name, errors.Join(err, last))
 	}
 	return nil
+}
+
+// Source returns the address from which the node's server replicates, if both threads run, and else an error.
+func (n *Node) Source(ctx context.Context) (string, error) {
+	db, err := n.Admin()
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	return n.lab.opts.Server.Source(ctx, db)
 }
 
 // each calls fn for all nodes at once and joins the errors.

@@ -118,7 +118,7 @@ func TestSeedsAreNotVacuous(t *testing.T) {
 			t.Errorf("%v was in use in only %d of %d seeds", k, seen[k], runs)
 		}
 	}
-	if sum.Failovers < runs/10 || sum.Grants < 2*runs || sum.Offices < 2*runs || sum.Releases < runs || sum.Stops < runs/4 {
+	if sum.Failovers < runs/10 || sum.Grants < 2*runs || sum.Offices < 2*runs || sum.Releases < runs || sum.Stops < runs/5 {
 		t.Errorf("not much happened in %d seeds: %+v", runs, sum)
 	}
 }

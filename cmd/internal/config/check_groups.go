@@ -44,7 +44,7 @@ func (c *checker) group(raw *rawGroup) Group {
 	return Group{
 		GroupSpec: core.GroupSpec{
 			Name: core.GroupName(name), Role: c.role(raw), Policy: c.policy(raw),
-			Interface: raw.Interface.val, Preempt: raw.Preempt.val,
+			Interface: raw.Interface.val, Preempt: raw.Preempt.val, Promotion: c.promotion(raw),
 		},
 		Label: raw.Label.val,
 	}
@@ -69,7 +69,7 @@ func (c *checker) role(raw *rawGroup) core.Role {
 const policies = `choose who may serve the group:
     policy = "any"      any healthy server: all are primaries, the address decides which one is written to
     policy = "follow"   only a server with read_only=OFF: MHA, orchestrator, Group Replication or you promote
-    policy = "promote"  Remora promotes the successor itself (not in this release)`
+    policy = "promote"  Remora itself makes the successor the primary, and the others follow it`
 
 func (c *checker) policy(raw *rawGroup) core.Policy {
 	const key = groupTable + " policy"
@@ -81,9 +81,7 @@ func (c *checker) policy(raw *rawGroup) core.Policy {
 		} else if c.isWellFormed(raw.Policy.at, key) {
 			c.bad(raw.Policy.at, key, "is empty; %s", policies)
 		}
-	case policy == core.Promote:
-		c.bad(raw.Policy.at, key, "\"promote\" is not in this release: use \"follow\" and let MHA, orchestrator or a person promote")
-	case policy != core.AnyHealthy && policy != core.Follow:
+	case policy != core.AnyHealthy && policy != core.Follow && policy != core.Promote:
 		c.bad(raw.Policy.at, key, "there is no policy %q; %s", shorten(raw.Policy.val), policies)
 	}
 	return policy

@@ -66,6 +66,18 @@ func (c *checker) peerServer(t text) netip.AddrPort {
 
 // promoters checks that a cluster which promotes can also let servers follow.
 func (c *checker) promoters() {
+	first := -1
+	for i, g := range c.cfg.Groups {
+		if g.Policy != core.Promote {
+			continue
+		}
+		if first >= 0 {
+			c.bad(c.raw.Groups[i].Policy.at, groupTable+" policy", "\"promote\" is the policy of the group in line %d too: a server is the primary for one group only",
+				c.raw.Groups[first].Header.At.line)
+		} else {
+			first = i
+		}
+	}
 	for i, g := range c.cfg.Groups {
 		if g.Policy == core.Promote && c.raw.Replication.Header.At.line == 0 {
 			c.bad(c.raw.Groups[i].Policy.at, groupTable+" policy", "\"promote\" needs a [replication] table with user and password_file: the others are made to follow the new primary with that account")

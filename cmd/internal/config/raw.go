@@ -95,6 +95,13 @@ type rawGroup struct {
 	Interface text    `toml:"interface"`
 	Preempt   boolean `toml:"preempt"`
 	Label     text    `toml:"label"`
+
+	MaxLost     integer `toml:"max_lost_transactions"`
+	MaxLag      span    `toml:"max_lag"`
+	ApplyWithin span    `toml:"apply_within"`
+	Drain       span    `toml:"drain"`
+	CatchUp     span    `toml:"catch_up"`
+	FencePort   boolean `toml:"fence_port"`
 }
 
 // header is where a table begins: the line to blame for a key that is missing.

@@ -271,6 +271,10 @@ func (d *daemon) logCommitted(c core.Committed) {
 			d.log.Info("release committed", "group", op.Release.Group, "epoch", op.Release.Epoch, "by", op.Release.Node, "reason", op.Release.Reason)
 		case op.Move != nil:
 			d.log.Info("move committed", "group", op.Move.Group, "epoch", op.Move.Epoch, "to", op.Move.To, "reason", op.Move.Reason)
+		case op.Drain != nil:
+			d.log.Info("drain committed", "group", op.Drain.Group, "epoch", op.Drain.Epoch)
+		case op.Abort != nil:
+			d.log.Warn("abort committed", "group", op.Abort.Group, "epoch", op.Abort.Epoch, "reason", op.Abort.Reason)
 		case op.Pause != nil:
 			d.log.Info("pause committed", "group", op.Pause.Group, "on", op.Pause.On, "reason", op.Pause.Reason)
 		case op.Advise != nil:
