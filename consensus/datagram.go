@@ -45,7 +45,8 @@ func (n *Node) Send(to core.NodeName, m core.Message) {
 		n.wire.unsent.Add(1)
 		n.log.Debug("datagram not sent", "to", to, "error", err)
 	}
-	if _, ok := m.(core.Confirm); ok {
+	if c, ok := m.(core.Confirm); ok {
+		n.beats.confirm(to, c.Term)
 		poke(n.riding)
 	}
 }
@@ -134,8 +135,14 @@ func (w *wire) receive(b []byte, nonce *[12]byte) error {
 	}
 	w.n.markHeard(from.peer)
 	w.received.Add(1)
-	if _, ok := m.(core.Echo); ok && !w.n.votes(from.server) {
-		return errNotVoter
+	switch m := m.(type) {
+	case core.Confirm:
+		w.n.takeConfirm(from, m.Term)
+	case core.Echo:
+		if !w.n.votes(from.server) {
+			return errNotVoter
+		}
+		w.n.beats.echo(from.server, m.Term)
 	}
 	// The term is read now, after the datagram's arrival, and is never lower than one that this node has voted in.
 	if !w.n.cfg.DeliverDatagram(core.Received{From: from.peer.name, Msg: m, Term: w.n.Term()}) {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/core/alarm"
 )
 
@@ -15,6 +16,10 @@ import (
 // what a call over TLS with its general codec does; and a lost one is made good by the next instead of holding up all
 // that follow until TCP sends it again. The answer is the follower's own, from the library's heartbeat handler. Without
 // a session, or when no answer comes, the heartbeat goes over TCP like any other call.
+//
+// A confirm round says all that a heartbeat does: the Confirm, that this leader is alive in this term, and the Echo, that
+// the follower has heard it. So the follower's Raft is told of each Confirm, and the leader's takes an Echo for the answer
+// of a heartbeat that is then not sent. As long as Echoes come, the heartbeats between the rounds ask for no answer.
 const (
 	kindBeat      byte = 0x40
 	kindBeatReply byte = 0x41
@@ -27,7 +32,7 @@ const (
 	maxBeats = 16
 )
 
-// beat is a heartbeat of a leader.
+// beat is a heartbeat of a leader. It wants an answer if seq is not 0.
 type beat struct {
 	from      *opener
 	seq, term uint64
@@ -48,6 +53,22 @@ type beats struct {
 	seq     uint64
 	waiting map[uint64]awaited
 	alarms  map[raft.ServerID]alarm.Alarm
+	asked   map[core.NodeName]sign // the last Confirm to each node
+	echoed  map[raft.ServerID]sign // the last Echo of each server
+}
+
+// sign is a sign of life in a term.
+type sign struct {
+	term core.Term
+	at   time.Time
+}
+
+// age returns how long ago the sign was, if it was in the term.
+func (s sign) age(term uint64) time.Duration {
+	if s.at.IsZero() || uint64(s.term) != term {
+		return never
+	}
+	return time.Since(s.at)
 }
 
 // never is for an alarm that shall not ring.
@@ -55,11 +76,13 @@ const never = 365 * 24 * time.Hour
 
 type awaited struct {
 	server raft.ServerID
+	term   uint64
 	reply  chan beatReply
 }
 
 func newBeats() *beats {
-	return &beats{incoming: make(chan beat, maxBeats), waiting: map[uint64]awaited{}, alarms: map[raft.ServerID]alarm.Alarm{}}
+	return &beats{incoming: make(chan beat, maxBeats), waiting: map[uint64]awaited{}, alarms: map[raft.ServerID]alarm.Alarm{},
+		asked: map[core.NodeName]sign{}, echoed: map[raft.ServerID]sign{}}
 }
 
 // alarm returns the alarm for the heartbeats to a server, of which the library sends one at a time.
@@ -86,13 +109,47 @@ func (b *beats) stop() {
 	}
 }
 
-func (b *beats) expect(server raft.ServerID) (uint64, chan beatReply) {
+func (b *beats) expect(server raft.ServerID, term uint64) (uint64, chan beatReply) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.seq++
 	reply := make(chan beatReply, 1)
-	b.waiting[b.seq] = awaited{server: server, reply: reply}
+	b.waiting[b.seq] = awaited{server: server, term: term, reply: reply}
 	return b.seq, reply
+}
+
+// confirm notes that a Confirm was sent.
+func (b *beats) confirm(to core.NodeName, term core.Term) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.asked[to] = sign{term, time.Now()}
+}
+
+// echo takes a voter's Echo for the answer to the heartbeats of its term that wait for one.
+func (b *beats) echo(from raft.ServerID, term core.Term) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.echoed[from] = sign{term, time.Now()}
+	for _, w := range b.waiting {
+		if w.server == from && w.term == uint64(term) {
+			w.hand(beatReply{term: w.term, success: true})
+		}
+	}
+}
+
+// signs returns how long ago the server was last asked by a Confirm of the term, and has last answered one.
+func (b *beats) signs(server raft.ServerID, term uint64) (asked, echoed time.Duration) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.asked[nodeOf(server)].age(term), b.echoed[server].age(term)
+}
+
+// hand gives the call that waits its first answer.
+func (w awaited) hand(r beatReply) {
+	select {
+	case w.reply <- r:
+	default:
+	}
 }
 
 func (b *beats) forget(seq uint64) {
@@ -106,10 +163,7 @@ func (b *beats) answer(seq uint64, from raft.ServerID, r beatReply) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if w, ok := b.waiting[seq]; ok && w.server == from {
-		select {
-		case w.reply <- r:
-		default:
-		}
+		w.hand(r)
 	}
 }
 
@@ -171,7 +225,7 @@ func (n *Node) answerBeat(b beat) {
 		Term:      b.term}})
 	select {
 	case a := <-answer:
-		if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && a.Error == nil {
+		if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && a.Error == nil && b.seq != 0 {
 			n.replyBeat(b, r)
 		}
 	default: // Raft is shutting down
@@ -191,7 +245,19 @@ func (n *Node) replyBeat(b beat, r *raft.AppendEntriesResponse) {
 	}
 }
 
-// beat sends a heartbeat as a datagram and waits for the answer. It reports whether one came.
+// takeConfirm tells a follower's Raft that its leader is alive. What else a Confirm may mean to Raft, of a later term or to
+// a candidate, it learns from the heartbeats.
+func (n *Node) takeConfirm(from *opener, term core.Term) {
+	if r := n.raft.Load(); r != nil && r.State() == raft.Follower && r.CurrentTerm() == uint64(term) {
+		n.answerBeat(beat{from: from, term: uint64(term)})
+	}
+}
+
+// beatFresh is how long an Echo stands for the answers to the heartbeats that follow. A leader that hears nothing any more
+// stands down that much later than Raft's own limit.
+func (n *Node) beatFresh() time.Duration { return 4 * n.cfg.Timing.RaftHeartbeat / 7 }
+
+// beat sends a heartbeat as a datagram, unless a Confirm was one, and waits for the answer. It reports whether one came.
 func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) bool {
 	n := t.n
 	p := n.peers.get(nodeOf(id))
@@ -202,31 +268,55 @@ func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 	if h := p.said.Load(); h == nil || h.Server != id {
 		return false
 	}
-	seq, reply := n.beats.expect(id)
+	seq, reply := n.beats.expect(id, a.Term)
 	defer n.beats.forget(seq)
+	asked, echoed := n.beats.signs(id, a.Term)
+	got := beatReply{term: a.Term, success: true}
+	switch {
+	case echoed < n.lim.again:
+	case asked >= n.lim.again && echoed < n.beatFresh():
+		if n.wire.sendPlain(p, appendBeat(0, a.Term)) != nil {
+			return false
+		}
+	default:
+		var answered bool
+		if got, answered = t.ask(p, id, appendBeat(seq, a.Term), asked < n.lim.again, reply); !answered {
+			return false
+		}
+	}
+	*r = raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(id)},
+		Term: got.term, LastLog: got.last, Success: got.success}
+	return true
+}
+
+func appendBeat(seq, term uint64) []byte {
 	msg := append(make([]byte, 0, beatSize), wireV2, kindBeat)
 	msg = binary.BigEndian.AppendUint64(msg, seq)
-	msg = binary.BigEndian.AppendUint64(msg, a.Term)
+	return binary.BigEndian.AppendUint64(msg, term)
+}
+
+// ask sends a heartbeat until an answer comes. If the server was just asked by a Confirm, its Echo may be that.
+func (t *transport) ask(p *peer, id raft.ServerID, msg []byte, asked bool, reply <-chan beatReply) (beatReply, bool) {
+	n := t.n
 	timer, err := n.beats.alarm(id, n.cfg.Alarms)
 	if err != nil {
 		n.log.Warn("no timer for a heartbeat, it goes over TCP", "to", id, "error", err)
-		return false
+		return beatReply{}, false
 	}
 	defer timer.Reset(never)
 	for range beatTries {
-		if n.wire.sendPlain(p, msg) != nil {
-			return false
+		if !asked && n.wire.sendPlain(p, msg) != nil {
+			return beatReply{}, false
 		}
+		asked = false
 		timer.Reset(n.lim.again)
 		select {
 		case got := <-reply:
-			*r = raft.AppendEntriesResponse{RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(id), Addr: []byte(id)},
-				Term: got.term, LastLog: got.last, Success: got.success}
-			return true
+			return got, true
 		case <-timer.C():
 		case <-n.ctx.Done():
-			return false
+			return beatReply{}, false
 		}
 	}
-	return false
+	return beatReply{}, false
 }

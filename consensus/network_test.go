@@ -327,9 +327,64 @@ func TestOneWayCut(t *testing.T) {
 	}
 }
 
+// An Echo of the same server and term is the answer to a heartbeat.
+func TestEchoAnswersAHeartbeat(t *testing.T) {
+	b := newBeats()
+	const server = raft.ServerID("db2#00000001")
+	if asked, echoed := b.signs(server, 3); asked != never || echoed != never {
+		t.Errorf("asked %v ago, echoed %v ago, want never", asked, echoed)
+	}
+	_, reply := b.expect(server, 3)
+	b.confirm("db2", 3)
+	b.echo(server, 3)
+	if r := <-reply; !r.success || r.term != 3 {
+		t.Errorf("the echo is taken for %+v", r)
+	}
+	if asked, echoed := b.signs(server, 3); asked >= never || echoed >= never {
+		t.Errorf("asked %v ago, echoed %v ago, want a moment", asked, echoed)
+	}
+	if asked, echoed := b.signs(server, 4); asked != never || echoed != never {
+		t.Errorf("in a later term: asked %v ago, echoed %v ago, want never", asked, echoed)
+	}
+}
+
+// A Confirm tells a follower that its leader is alive. Confirm rounds that are answered leave nothing to be answered by
+// heartbeats, and a leader whose rounds get no answer any more sends heartbeats again.
+func TestConfirmRoundsAreHeartbeats(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	c.startAll()
+	c.have(c.commit(), c.nodes...)
+	l := c.leader()
+	f := c.others(l)[0]
+	leads := &opener{peer: f.peers.get(l.name), server: l.id}
+	before := time.Now()
+	f.takeConfirm(leads, l.Term())
+	if at := f.raft.Load().LastContact(); at.Before(before) {
+		t.Errorf("the follower's last contact is %v before the Confirm", before.Sub(at))
+	}
+	term := uint64(l.Term())
+	for _, echoed := range []bool{true, false} {
+		if echoed {
+			l.beats.echo(f.id, l.Term())
+		} else {
+			eventually(t, "the echo is old", func() bool { _, age := l.beats.signs(f.id, term); return age > l.beatFresh() })
+		}
+		var r raft.AppendEntriesResponse
+		if !l.trans.beat(f.id, &raft.AppendEntriesRequest{Term: term}, &r) || !r.Success || r.Term != term {
+			t.Errorf("echoed %v: the heartbeat was answered with %+v", echoed, r)
+		}
+		// The follower's own answer names its last entry.
+		if own := r.LastLog > 0; own == echoed {
+			t.Errorf("echoed %v: answered by the follower: %v", echoed, own)
+		}
+	}
+}
+
 func TestAnswersOfOthersDoNotCount(t *testing.T) {
 	b := newBeats()
-	seq, reply := b.expect("db2#00000001")
+	seq, reply := b.expect("db2#00000001", 3)
+	b.echo("db2#00000002", 3)
+	b.echo("db2#00000001", 2)
 	b.answer(seq, "db2#00000002", beatReply{})
 	b.answer(seq+1, "db2#00000001", beatReply{})
 	if len(reply) != 0 {

@@ -27,11 +27,13 @@ const (
 // session is a pair of netlink sockets: changes go through package rtnetlink, lists through a socket of their own whose
 // datagrams are read below the library; see receive. It is used by one goroutine at a time.
 type session struct {
-	changes *rtnetlink.Conn
+	changes  *rtnetlink.Conn
+	changeBy answerBy
 
-	conn *netlink.Conn
-	raw  syscall.RawConn
-	buf  []byte
+	conn   *netlink.Conn
+	connBy answerBy
+	raw    syscall.RawConn
+	buf    []byte
 	// broken is set when a request's answer is not known, so that a late one can not be taken for that of the next.
 	broken bool
 }
@@ -80,8 +82,22 @@ func (s *session) send(typ netlink.HeaderType, flags netlink.HeaderFlags, body [
 	return s.conn.Send(netlink.Message{Header: netlink.Header{Type: typ, Flags: flags | netlink.Request}, Data: body})
 }
 
-// awaitAnswer bounds the wait that follows. It is called after the request was sent, because sending may take long.
-func (s *session) awaitAnswer() error { return s.conn.SetReadDeadline(time.Now().Add(replyTimeout)) }
+// awaitAnswer bounds the wait that follows. It is called after the request was sent, because sending may take long. A
+// bound that was set shortly before stays: each one that is set makes the Go runtime look at its timers.
+func (s *session) awaitAnswer() error { return s.connBy.renew(s.conn) }
+
+// answerBy is the bound of a wait on a socket.
+type answerBy struct{ until time.Time }
+
+// renew leaves a wait at least replyTimeout and at most twice that.
+func (b *answerBy) renew(c interface{ SetReadDeadline(time.Time) error }) error {
+	now := time.Now()
+	if b.until.Sub(now) >= replyTimeout {
+		return nil
+	}
+	b.until = now.Add(2 * replyTimeout)
+	return c.SetReadDeadline(b.until)
+}
 
 // fail classifies err and notes whether the session can still be used: after a refusal by the kernel it can.
 func (s *session) fail(err error) error {
@@ -278,7 +294,7 @@ func (s *session) change(typ netlink.HeaderType, flags netlink.HeaderFlags, a ad
 	}
 	req, err := s.changes.Send(&addressMessage{body: body}, uint16(typ), flags|netlink.Acknowledge|netlink.Request)
 	if err == nil { // the deadline is for the answer alone, because sending may take long
-		err = s.changes.SetReadDeadline(time.Now().Add(replyTimeout))
+		err = s.changeBy.renew(s.changes)
 	}
 	if err != nil {
 		return s.fail(err)

@@ -17,7 +17,7 @@ const (
 	sweepEvery = 5 * time.Second
 	// carrierEvery is how often the interfaces in use are looked at. The kernel holds back the news of a lost carrier for
 	// up to a second if there was other such news shortly before (net/core/link_watch.c); the flag itself is true at once.
-	carrierEvery = 100 * time.Millisecond
+	carrierEvery = 250 * time.Millisecond
 	// retryEvery is how soon something that failed is tried again.
 	retryEvery = 50 * time.Millisecond
 )
