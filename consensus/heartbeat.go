@@ -245,11 +245,10 @@ func (n *Node) replyBeat(b beat, r *raft.AppendEntriesResponse) {
 	}
 }
 
-// takeConfirm tells a follower's Raft that its leader is alive. What else a Confirm may mean to Raft, of a later term or to
-// a candidate, it learns from the heartbeats.
+// takeConfirm tells Raft that the leader of its term is alive. Of a later term it learns from the heartbeats.
 func (n *Node) takeConfirm(from *opener, term core.Term) {
-	if r := n.raft.Load(); r != nil && r.State() == raft.Follower && r.CurrentTerm() == uint64(term) {
-		n.answerBeat(beat{from: from, term: uint64(term)})
+	if r := n.raft.Load(); r != nil && r.State() != raft.Leader && r.CurrentTerm() == uint64(term) {
+		_ = n.takeBeat(beat{from: from, term: uint64(term)}) // when Raft is busy, the next one will do
 	}
 }
 

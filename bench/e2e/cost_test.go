@@ -12,9 +12,11 @@ import (
 	"time"
 )
 
-// An idle daemon costs less than 2 % of a core and 60 MB. What it costs is waking up, some hundred times a second, and on
-// a virtual machine without much to do that can be a hundred microseconds each time. So there is a yardstick beside it: a
-// process that wakes up as often for nothing. Where that alone costs 1 % or more, the daemons may cost two and a half times as much.
+// An idle daemon shall cost less than 2 % of a core and 60 MB. What it costs is waking up some hundred times a second and
+// sending some ten to a hundred datagrams, whose way to the other nodes is charged to it where all share a machine. On a
+// virtual machine without much to do each can take fifty microseconds. So there is a yardstick beside it, a process that
+// wakes up as often for nothing, and where that costs much the daemons may cost two and a half times as much: the limit is
+// the greater of the two.
 func TestIdleCost(t *testing.T) {
 	yardstick := exec.Command(os.Args[0])
 	yardstick.Env = append(os.Environ(), wakeUp+"=1", "GOMAXPROCS=1")
