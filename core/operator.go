@@ -18,28 +18,8 @@ func (m *Machine) moveAsked(ev MoveAsked) {
 }
 
 func (m *Machine) moveRefused(ev MoveAsked) string {
-	g, known := m.view.Groups[ev.Group]
-	_, busy := m.arb.inflight[ev.Group]
-	switch {
-	case m.arb.term == 0:
-		return "this node is not the arbiter"
-	case !known || g.Retired:
-		return fmt.Sprintf("there is no group %q", ev.Group)
-	case g.Owner == ev.To:
-		return fmt.Sprintf("%s owns %s already, in epoch %d", ev.To, ev.Group, g.Epoch)
-	case g.Paused:
-		return fmt.Sprintf("group %s is paused: resume it first", ev.Group)
-	case g.Owner == "":
-		return fmt.Sprintf("nobody owns %s, so there is nothing to move; the status says why", ev.Group)
-	case busy || g.Move != nil:
-		return fmt.Sprintf("group %s is on its way already", ev.Group)
-	}
-	i := slices.IndexFunc(m.view.Config.Nodes, func(n NodeSpec) bool { return n.Name == ev.To })
-	if i < 0 {
-		return fmt.Sprintf("there is no node %q", ev.To)
-	}
-	if m.view.Config.Nodes[i].Witness {
-		return fmt.Sprintf("%s is a witness: it votes and never owns", ev.To)
+	if why := m.immovable(ev.Group, ev.To); why != "" {
+		return why
 	}
 	if why := m.checkMove(ev.Group, ev.To); why != "" {
 		return fmt.Sprintf("%s can not take %s: %s", ev.To, ev.Group, why)

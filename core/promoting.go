@@ -105,7 +105,7 @@ func (m *Machine) tendPrimary(h *holding, g GroupState) {
 		m.note(h, "draining the local server", fmt.Sprintf("switchover to %s: %s", mv.To, mv.Reason))
 		m.server.demotes++
 		m.server.draining++
-		m.do(DemoteServer{Group: h.group, Epoch: h.epoch, Drain: g.Spec.Promotion.drain()})
+		m.do(DemoteServer{Group: h.group, Epoch: h.epoch, Drain: g.Spec.Promotion.DrainFor()})
 	case mv != nil && h.moving != mv.Began && !h.draining:
 		h.moving, h.drained = 0, nil // another one has followed at once
 	case mv != nil && h.drained != nil && !mv.Drained && !m.now.Before(h.reporting):

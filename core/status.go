@@ -214,10 +214,16 @@ func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
 	if !n.Spec.Witness && r.Health.State == Healthy {
 		for _, name := range slices.Sorted(maps.Keys(n.Unfit)) {
 			why := n.Unfit[name]
+			if r.Aside != "" {
+				continue
+			}
 			if g := m.fresh[name]; g.Owner != "" && !g.Paused && g.Spec.Policy != Follow && !slices.ContainsFunc(r.Blocked, func(b Blocked) bool { return b.Group == name }) {
 				add(subject, "It could not take group %s: %s.", name, why)
 			}
 		}
+	}
+	if r.Aside != "" {
+		add(subject, "Its server is set aside: %s. Bring these to the primary by hand or give them up and build the server anew from it, then say 'remora rejoin' there.", r.Aside)
 	}
 	if r.Unfenced {
 		add(subject, "Its kernel holds leases by address lifetimes of whole seconds alone: if its daemon is killed or frozen, its addresses may answer for seconds more, for which everybody waits. Load nf_tables there.")

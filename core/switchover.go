@@ -19,8 +19,8 @@ const stageGrace = 3 * time.Second
 // Check is one condition of a planned switchover.
 type Check struct {
 	What string
-	// Why says what is wrong; it is empty if the condition holds.
-	Why string
+	// Why says what is wrong; it is empty if the condition holds. Open says why that is known only later.
+	Why, Open string
 }
 
 // MoveChecks returns the conditions of a switchover of a group to a node, each with its present state.
@@ -63,7 +63,28 @@ func (m *Machine) MoveChecks(name GroupName, to NodeName) []Check {
 	if o.Writable != Yes {
 		writable.Why = "the owner's server is not known to be writable"
 	}
-	return append(cs, follows, lag, writable)
+	return append(cs, follows, lag, writable, m.errant(g.Owner, to))
+}
+
+// errant is the condition that a target has nothing which the owner lacks. The owner's set is as old as its last look, and
+// a replica under load has what came since; only if it has had it for long is that known before the owner is drained.
+func (m *Machine) errant(owner, to NodeName) Check {
+	c := Check{What: fmt.Sprintf("%s has no transaction that %s lacks", to, owner)}
+	theirs, ours := m.executed[to], m.executed[owner]
+	if m.opt.Sets == nil || theirs == "" || ours == "" {
+		c.Open = "one of their sets is not known"
+		return c
+	}
+	n, err := m.opt.Sets.Missing(theirs, ours)
+	switch {
+	case err != nil:
+		c.Why = fmt.Sprintf("their sets can not be compared: %v", err)
+	case n > 0 && m.now.Sub(m.paces[to].at) > 2*looksAfter:
+		c.Why = fmt.Sprintf("it has %d", n)
+	case n > 0:
+		c.Open = fmt.Sprintf("the last look at %s is older than that at %s; it is known when %s is drained", owner, to, owner)
+	}
+	return c
 }
 
 // checkMove returns the first condition of a switchover that does not hold, or nothing.
@@ -100,7 +121,7 @@ func abortOp(g GroupState, why string) Op {
 // moveFails returns why a switchover has to be aborted, or nothing.
 func (m *Machine) moveFails(name GroupName, g GroupState) string {
 	mv, w, d := g.Move, m.arb.moves[name], m.drained[name]
-	limit, stage := g.Spec.Promotion.drain()+stageGrace, fmt.Sprintf("the server of %s was not drained", g.Owner)
+	limit, stage := g.Spec.Promotion.DrainFor()+stageGrace, fmt.Sprintf("the server of %s was not drained", g.Owner)
 	if mv.Drained {
 		limit, stage = g.Spec.Promotion.catchUp()+stageGrace, fmt.Sprintf("%s did not catch up", mv.To)
 	}
@@ -190,7 +211,7 @@ func (m *Machine) switchoverWake(earlier func(Instant)) {
 	for name, w := range m.arb.moves {
 		g := m.view.Groups[name]
 		if _, busy := m.arb.inflight[name]; !busy && g.Spec.Policy == Promote && g.Move != nil && g.Move.Began == w.began && g.Owner != "" {
-			limit := g.Spec.Promotion.drain()
+			limit := g.Spec.Promotion.DrainFor()
 			if w.drained {
 				limit = g.Spec.Promotion.catchUp()
 			}

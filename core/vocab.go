@@ -97,7 +97,10 @@ type Promotion struct {
 func (p Promotion) applyWithin() time.Duration {
 	return cmp.Or(p.ApplyWithin.Duration(), 30*time.Second)
 }
-func (p Promotion) drain() time.Duration   { return cmp.Or(p.Drain.Duration(), time.Second) }
+
+// DrainFor is Drain or its default.
+func (p Promotion) DrainFor() time.Duration { return cmp.Or(p.Drain.Duration(), time.Second) }
+
 func (p Promotion) catchUp() time.Duration { return cmp.Or(p.CatchUp.Duration(), 5*time.Second) }
 
 // NodeSpec is what the configuration says of a node. It is kept in the ledger.

@@ -427,3 +427,27 @@ func TestGTIDSetsAgreeWithMySQL(t *testing.T) {
 		}
 	}
 }
+
+func TestLongTransactionsAreListed(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		s := newDBServer(t, k, 1)
+		c, a := s.client(), s.actor()
+		mustExec(t, c, "BEGIN")
+		mustExec(t, c, "INSERT INTO d.t VALUES (10)")
+		until(t, 10*time.Second, "the transaction is older than what is asked for", func() bool {
+			long, err := a.Transactions(t.Context(), 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(long) == 1 && strings.Contains(long[0], " has had one for ")
+		})
+		if long, err := a.Transactions(t.Context(), time.Hour); err != nil || len(long) > 0 {
+			t.Errorf("transactions of an hour: %v, %v", long, err)
+		}
+		mustExec(t, c, "ROLLBACK")
+		until(t, 10*time.Second, "it is not listed after its end", func() bool {
+			long, err := a.Transactions(t.Context(), 0) // InnoDB tells what was true a tenth of a second ago
+			return err == nil && len(long) == 0
+		})
+	})
+}

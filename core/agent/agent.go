@@ -63,7 +63,7 @@ type Agent struct {
 type query struct {
 	event  func(ticket uint64) core.Event
 	answer chan string
-	status chan core.Status
+	look   func(*core.Machine, core.Instant)
 }
 
 // ErrStopped is returned to those who ask an agent that has ended.
@@ -178,14 +178,29 @@ func refusal(why string) error {
 
 // Status returns the machine's picture of the present state.
 func (a *Agent) Status(ctx context.Context) (core.Status, error) {
-	q := query{status: make(chan core.Status, 1)}
+	status := make(chan core.Status, 1)
+	q := query{look: func(m *core.Machine, now core.Instant) { status <- m.Status(now) }}
 	select {
 	case a.asks <- q:
-		return <-q.status, nil
+		return <-status, nil
 	case <-a.done:
 		return core.Status{}, ErrStopped
 	case <-ctx.Done():
 		return core.Status{}, ctx.Err()
+	}
+}
+
+// Plan returns what the arbiter on this node would do to move a group, and the state of each condition.
+func (a *Agent) Plan(ctx context.Context, group core.GroupName, to core.NodeName) (core.MovePlan, error) {
+	plan := make(chan core.MovePlan, 1)
+	q := query{look: func(m *core.Machine, now core.Instant) { plan <- m.PlanMove(now, group, to) }}
+	select {
+	case a.asks <- q:
+		return <-plan, nil
+	case <-a.done:
+		return core.MovePlan{}, ErrStopped
+	case <-ctx.Done():
+		return core.MovePlan{}, ctx.Err()
 	}
 }
 
@@ -228,8 +243,8 @@ func (a *Agent) Run(ctx context.Context) error {
 }
 
 func (a *Agent) serve(ctx context.Context, q query) {
-	if q.status != nil {
-		q.status <- a.cfg.Machine.Status(a.cfg.Clock())
+	if q.look != nil {
+		q.look(a.cfg.Machine, a.cfg.Clock())
 		return
 	}
 	a.ticket++

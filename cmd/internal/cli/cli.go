@@ -159,7 +159,7 @@ First steps: 'remora pki init', 'remora pki issue NODE', 'remora config example'
 		&cobra.Group{ID: "setup", Title: "Set up:"}, &cobra.Group{ID: "more", Title: "More:"})
 	a := &app{env: env}
 	a.add(root, "daemon", a.runCommand(), a.recoverCommand())
-	a.add(root, "client", a.statusCommand(), a.switchoverCommand(), a.pauseCommand(true), a.pauseCommand(false), a.historyCommand())
+	a.add(root, "client", a.statusCommand(), a.switchoverCommand(), a.promoteCommand(), a.rejoinCommand(), a.pauseCommand(true), a.pauseCommand(false), a.historyCommand())
 	a.add(root, "client", a.mhaCommand())
 	a.add(root, "setup", a.configCommand(), a.mysqlCommand(), a.pkiCommand())
 	a.add(root, "more", a.versionCommand())

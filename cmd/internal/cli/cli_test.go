@@ -134,6 +134,7 @@ type fake struct {
 	problems []control.Problem
 	err      error
 	asked    []any
+	checks   []control.PlanCheck
 }
 
 func (f *fake) Status(context.Context) (control.Status, error) {

@@ -80,12 +80,19 @@ func (a *app) printJSON(v any) error {
 
 func (a *app) switchoverCommand() *cobra.Command {
 	var to, reason string
+	var dryRun, end bool
 	var timeout time.Duration
 	c := &cobra.Command{
-		Use:   "switchover GROUP --to NODE [--timeout DURATION]",
+		Use:   "switchover GROUP --to NODE [--dry-run] [--timeout DURATION]",
 		Short: "Move a group to another node, as planned work",
 		Long: `Move a group to another node and wait until that node serves it. The present owner gives the addresses up
-first. It is refused, with the reason and nothing changed, if the other node could not serve.`,
+first. It is refused, with the reason and nothing changed, if the other node could not serve.
+
+With policy promote the old primary becomes read-only first, the other node applies all that it has not yet, and
+becomes the primary; no transaction is lost. What fails before the other node was granted the group leads back: the
+old primary is writable again. What fails after that leads to a new choice. The message says which it was.
+
+With --dry-run the state of each condition and the plan are printed, and the exit code is 1 if one does not hold.`,
 		Example: "  remora switchover writer --to db2",
 		Args:    exactly(1, "name the group to move, like 'remora switchover writer --to db2'"),
 		RunE: ran(func(cmd *cobra.Command, args []string) error {
@@ -97,7 +104,10 @@ first. It is refused, with the reason and nothing changed, if the other node cou
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			r, err := a.daemon().Switchover(ctx, control.SwitchoverRequest{Group: args[0], To: to, Reason: a.asked(reason)})
+			if dryRun {
+				return a.plan(ctx, args[0], to)
+			}
+			r, err := a.daemon().Switchover(ctx, control.SwitchoverRequest{Group: args[0], To: to, Reason: a.asked(reason), EndTransactions: end})
 			if err != nil {
 				return operation(fmt.Sprintf("switchover of %s to %s", args[0], to), err)
 			}
@@ -110,6 +120,8 @@ first. It is refused, with the reason and nothing changed, if the other node cou
 	completeFlag(c, "to", a.complete(2, otherNodes))
 	c.Flags().StringVar(&reason, "reason", "", "what to write into the history")
 	c.Flags().DurationVar(&timeout, "timeout", 30*time.Second, "how long to wait")
+	c.Flags().BoolVar(&dryRun, "dry-run", false, "print the plan and the state of each condition, and change nothing")
+	c.Flags().BoolVar(&end, "end-transactions", false, "with policy promote: end transactions that are older than drain allows")
 	return a.client(c)
 }
 

@@ -17,6 +17,7 @@ type Backend interface {
 	Switchover(ctx context.Context, req SwitchoverRequest) (SwitchoverResult, error)
 	// Pause freezes or thaws the ownership of a group or of all.
 	Pause(ctx context.Context, req PauseRequest) error
+	promoter
 	adviser
 }
 
@@ -32,6 +33,8 @@ type SwitchoverRequest struct {
 	Group  string `json:"group"`
 	To     string `json:"to"`
 	Reason string `json:"reason,omitempty"`
+	// EndTransactions consents to the end of transactions that are older than policy promote lets them become.
+	EndTransactions bool `json:"end_transactions,omitempty"`
 	// Forwarded is set on what another node sent here, which must not be sent on: two nodes that each take the other
 	// for the leader would play ball with it. It is known from the stream and does not travel.
 	Forwarded bool `json:"-"`

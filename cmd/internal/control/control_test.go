@@ -25,6 +25,8 @@ type fake struct {
 	pauses     []PauseRequest
 	advice     []AdviceRequest
 	reports    []string
+	promotions []PromoteRequest
+	rejoins    int
 	err        error
 	hang       bool
 }

@@ -101,7 +101,7 @@ func nodeFromCore(n core.NodeStatus, leader core.NodeName) Node {
 	out := Node{
 		Name: string(n.Spec.Name), Address: n.Spec.Address.String(), Priority: n.Spec.Priority, Witness: n.Spec.Witness,
 		Voter: n.Voter, Leader: n.Spec.Name == leader, Reachable: n.Reachable,
-		Starting: r.Starting, Leaving: r.Leaving, DryRun: r.DryRun, Unfenced: r.Unfenced, Version: r.Release, ConfigVersion: r.Config,
+		Starting: r.Starting, Leaving: r.Leaving, DryRun: r.DryRun, Unfenced: r.Unfenced, SetAside: r.Aside, Version: r.Release, ConfigVersion: r.Config,
 	}
 	for group, why := range n.Unfit {
 		if out.Unfit == nil {

@@ -182,7 +182,7 @@ func (s *Server) carryOut(ctx context.Context, req request, remote bool) (any, e
 		}
 		return struct{}{}, s.backend.Pause(ctx, args)
 	}
-	return s.carryOutAdvice(ctx, req, remote)
+	return s.carryOutPromotion(ctx, req, remote)
 }
 
 func unknownOperation(req request) error {

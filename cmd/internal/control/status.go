@@ -94,7 +94,9 @@ type Node struct {
 	Leaving     bool   `json:"leaving"`
 	DryRun      bool   `json:"dry_run"`
 	// Unfenced says that its kernel holds leases by address lifetimes alone.
-	Unfenced      bool   `json:"unfenced"`
+	Unfenced bool `json:"unfenced"`
+	// SetAside says why policy promote leaves the node's server alone: what it has that the owner lacks.
+	SetAside      string `json:"set_aside,omitempty"`
 	Version       string `json:"version"`
 	ConfigVersion uint64 `json:"config_version"`
 	// MySQL is null on a witness and on a node that was never heard.

@@ -87,6 +87,11 @@ func (b backend) Switchover(ctx context.Context, req control.SwitchoverRequest) 
 	}
 	start := time.Now()
 	before := b.d.node.View().Groups[core.GroupName(req.Group)]
+	if before.Spec.Policy == core.Promote && before.Owner != "" && !req.EndTransactions {
+		if why := b.longTransactions(ctx, before); why != "" {
+			return control.SwitchoverResult{}, control.Refusedf("%s: wait for them, or say --end-transactions", why)
+		}
+	}
 	err := b.d.agent.Move(ctx, core.GroupName(req.Group), core.NodeName(req.To), orDefault(req.Reason, "asked for by an operator"))
 	if err != nil {
 		return control.SwitchoverResult{}, refusal(err)
