@@ -26,6 +26,9 @@ const (
 	attempts = 3
 	killWait = 5 * time.Second
 	killPoll = 2 * time.Millisecond
+	// trxPoll is how long the list of transactions has to be left alone: InnoDB does not renew it for those who have read it
+	// within a tenth of a second (CACHE_MIN_IDLE_TIME_NS, trx0i_s.cc), and so it would never end.
+	trxPoll = 110 * time.Millisecond
 )
 
 // Demote makes the server read-only, ends the transactions of its clients after Drain, and reads back. With read_only
@@ -96,7 +99,7 @@ func (l *line) makeReadOnly(ctx context.Context, own string) error {
 		if !errors.As(err, &answer) || answer.Number != errLockWait {
 			return err
 		}
-		if killErr := l.killAll(ctx, l.dialect.askSessions(own, true)); killErr != nil {
+		if killErr := l.killAll(ctx, l.dialect.askSessions(own)); killErr != nil {
 			return errors.Join(err, killErr)
 		}
 	}
@@ -117,7 +120,7 @@ func (l *line) endTransactions(ctx context.Context, own string, drain time.Durat
 	start := time.Now()
 	killed, spared := map[string]bool{}, map[string]bool{}
 	for {
-		rows, err := l.query(ctx, statementWait, l.dialect.askSessions(own, false))
+		rows, poll, err := l.left(ctx, own)
 		rows = slices.DeleteFunc(rows, func(r row) bool { return spared[r["id"]] })
 		if err != nil || len(rows) == 0 {
 			return err
@@ -139,8 +142,18 @@ func (l *line) endTransactions(ctx context.Context, own string, drain time.Durat
 		if since >= drain+killWait {
 			return fmt.Errorf("the transactions of %d sessions were killed and have not ended within %v: look at SHOW PROCESSLIST", len(rows), killWait)
 		}
-		pause(ctx, killPoll)
+		pause(ctx, poll)
 	}
+}
+
+// left lists the sessions that still have something to do, and how long to wait before they are listed again.
+func (l *line) left(ctx context.Context, own string) ([]row, time.Duration, error) {
+	rows, err := l.query(ctx, statementWait, l.dialect.askBusy(own))
+	if err != nil || len(rows) > 0 {
+		return rows, killPoll, err
+	}
+	rows, err = l.query(ctx, statementWait, l.dialect.askTransactions(own))
+	return rows, trxPoll, err
 }
 
 // pause waits for d or the end of ctx, which the next statement reports.

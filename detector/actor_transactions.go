@@ -13,19 +13,19 @@ const mostTransactions = 5
 func (a *Actor) Transactions(ctx context.Context, older time.Duration) ([]string, error) {
 	var out []string
 	err := a.with(ctx, a.work, func(l *line) error {
-		rows, err := l.query(ctx, statementWait, askTransactions(a.cfg.User, older))
+		rows, err := l.query(ctx, statementWait, askOldTransactions(a.cfg.User, older))
 		for _, r := range rows {
 			out = append(out, fmt.Sprintf("session %s of %s has had one for %s s", r["id"], r["user"], r["age"]))
 		}
+		pause(ctx, trxPoll) // a Demote that comes next gets a new list, and does not wait for those of this one
 		return err
 	})
 	return out, err
 }
 
-// askTransactions lists transactions by their age. The server's clock counts in whole seconds there.
-func askTransactions(own string, older time.Duration) string {
+// askOldTransactions lists transactions by their age. The server's clock counts in whole seconds there.
+func askOldTransactions(own string, older time.Duration) string {
 	return fmt.Sprintf("SELECT p.ID AS id, p.USER AS user, TIMESTAMPDIFF(SECOND, t.trx_started, NOW()) AS age "+
-		"FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id "+
-		"WHERE p.ID <> CONNECTION_ID() AND p.USER NOT IN ('system user', 'event_scheduler', %s) "+
-		"AND TIMESTAMPDIFF(SECOND, t.trx_started, NOW()) > %d ORDER BY t.trx_started LIMIT %d", quote(own), int(older.Seconds()), mostTransactions)
+		"FROM information_schema.INNODB_TRX t JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id WHERE %s "+
+		"AND TIMESTAMPDIFF(SECOND, t.trx_started, NOW()) > %d ORDER BY t.trx_started LIMIT %d", clients(own), int(older.Seconds()), mostTransactions)
 }

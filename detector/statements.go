@@ -152,17 +152,25 @@ func (d dialect) follow(s source) string {
 	return verb + strings.Join(parts, ", ")
 }
 
-// askSessions lists the clients' sessions that have a transaction or run a statement; with idle it lists the others,
-// too, because a session that holds LOCK TABLES shows neither.
-func (d dialect) askSessions(own string, idle bool) string {
-	s := "SELECT p.ID AS id FROM information_schema.PROCESSLIST p " +
-		"LEFT JOIN (SELECT DISTINCT trx_mysql_thread_id AS id FROM information_schema.INNODB_TRX) t ON t.id = p.ID " +
-		"WHERE p.ID <> CONNECTION_ID() AND p.USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user', " + quote(own) + ") " +
+// askSessions lists the clients' sessions, also those that do nothing: one that holds LOCK TABLES shows neither a
+// statement nor a transaction.
+func (d dialect) askSessions(own string) string {
+	return "SELECT p.ID AS id FROM information_schema.PROCESSLIST p WHERE " + clients(own)
+}
+
+// askBusy lists the clients' sessions that run a statement.
+func (d dialect) askBusy(own string) string { return d.askSessions(own) + " AND p.COMMAND <> 'Sleep'" }
+
+// askTransactions lists the clients' sessions that have a transaction.
+func (d dialect) askTransactions(own string) string {
+	return "SELECT DISTINCT p.ID AS id FROM information_schema.PROCESSLIST p " +
+		"JOIN information_schema.INNODB_TRX t ON t.trx_mysql_thread_id = p.ID WHERE " + clients(own)
+}
+
+// clients is a condition on sessions of the process list: those of clients that are not ours.
+func clients(own string) string {
+	return "p.ID <> CONNECTION_ID() AND p.USER NOT IN ('system user', 'event_scheduler', 'unauthenticated user', " + quote(own) + ") " +
 		"AND p.COMMAND NOT LIKE 'Binlog Dump%' AND p.COMMAND NOT IN ('Daemon', 'Connect', 'Killed')"
-	if !idle {
-		s += " AND (t.id IS NOT NULL OR p.COMMAND <> 'Sleep')"
-	}
-	return s
 }
 
 // quote writes a string literal for a session with an empty sql_mode.
