@@ -77,6 +77,10 @@ func (n *Node) hurry(r *raft.Raft, started time.Time, early, riding bool) time.D
 	case raft.Leader:
 		return n.keepBeat(r, riding)
 	case raft.Follower:
+		if n.store.log.ails() != nil {
+			n.setTempo(r, reluctant)
+			return 8 * timeout
+		}
 		if !n.votes(n.id) {
 			return 8 * timeout
 		}
@@ -106,6 +110,8 @@ const (
 	calm
 	// leading leaves the heartbeats to hasten.
 	leading
+	// reluctant leaves it to the others to stand for election, as long as there are any.
+	reluctant
 )
 
 // setTempo sets Raft's timers. Only hasten calls it.
@@ -131,6 +137,8 @@ func (n *Node) raftTimeouts(t tempo) (heartbeat, election time.Duration) {
 		heartbeat *= 2
 	case leading:
 		heartbeat *= 10
+	case reluctant:
+		heartbeat *= 30
 	}
 	return heartbeat, max(n.cfg.Timing.RaftElection, heartbeat)
 }

@@ -161,9 +161,11 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	logger := newRaftLogger(n.log)
-	if n.store, err = openStore(filepath.Join(dir, logDir), logger); err != nil {
+	if n.store, err = openStore(filepath.Join(dir, logDir), n.lim.disk, n.log); err != nil {
 		return err
 	}
+	turned := func() { poke(n.turned) }
+	n.store.log.changed.Store(&turned)
 	if n.snaps, err = raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger); err != nil {
 		return fmt.Errorf("open the snapshots in %s: %w", dir, err)
 	}
@@ -272,6 +274,7 @@ func (n *Node) shutdown(ctx context.Context) error {
 	n.spawning.Unlock()
 	done := make(chan error, 1)
 	go func() {
+		n.store.log.interrupt()
 		err := errors.Join(n.stopRaft(), n.wire.conn.Close(), n.port.close())
 		n.wg.Wait()
 		// Raft may have been started just then.

@@ -26,6 +26,8 @@ type Status struct {
 	Store     string        `json:"store"`
 	AppendP50 time.Duration `json:"append_p50"`
 	AppendP99 time.Duration `json:"append_p99"`
+	// Disk says what is wrong with the disk of the state directory, empty if nothing is.
+	Disk string `json:"disk,omitempty"`
 	// CommitP50 and CommitP99 are over the last 256 proposals of this node that were committed.
 	CommitP50 time.Duration `json:"commit_p50"`
 	CommitP99 time.Duration `json:"commit_p99"`
@@ -66,6 +68,9 @@ func (n *Node) Status() Status {
 		Refused: n.refusals.Load(), Datagrams: Datagrams{Sent: n.wire.sent.Load(), Unsent: n.wire.unsent.Load(),
 			Received: n.wire.received.Load(), Dropped: n.wire.dropped.Load()}}
 	s.AppendP50, s.AppendP99 = n.store.appends.percentiles()
+	if t := n.store.log.ails(); t != nil {
+		s.Disk = t.String()
+	}
 	s.CommitP50, s.CommitP99 = n.commits.percentiles()
 	for _, p := range n.peers.all() {
 		s.Peers = append(s.Peers, n.peerStatus(p))

@@ -5,12 +5,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 	wal "github.com/hashicorp/raft-wal"
 	"github.com/hashicorp/raft-wal/metadb"
@@ -48,7 +48,7 @@ type backend interface {
 // the two can set the term at the same time: the older one would win, a node could vote twice in it, or confirm it
 // after it had voted in its successor.
 type store struct {
-	log backend
+	log *disk
 
 	// seen is the highest term that this node has begun to move to. It is never less than the library's own.
 	seen atomic.Uint64
@@ -66,17 +66,15 @@ type vote struct {
 	candidate []byte
 }
 
-// openStore opens the store in dir, which must exist.
-func openStore(dir string, l hclog.Logger) (*store, error) {
-	meta := &metadb.BoltMetaDB{}
-	w, err := wal.Open(dir, wal.WithLogger(l), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
+// openStore opens the store in dir, which must exist. A write that takes longer than patient is reported.
+func openStore(dir string, patient time.Duration, log *slog.Logger) (*store, error) {
+	d, err := openDisk(dir, patient, log)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the Raft log in %s: %w", dir, err), meta.Close())
+		return nil, err
 	}
-	log := walStore{WAL: w, meta: meta}
-	s, err := newStore(log)
+	s, err := newStore(d)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("read the Raft state in %s: %w", dir, err), log.Close())
+		return nil, errors.Join(fmt.Errorf("read the Raft state in %s: %w", dir, err), d.Close())
 	}
 	return s, nil
 }
@@ -89,7 +87,7 @@ type walStore struct {
 
 func (s walStore) Close() error { return errors.Join(s.WAL.Close(), s.meta.Close()) }
 
-func newStore(log backend) (*store, error) {
+func newStore(log *disk) (*store, error) {
 	s := &store{log: log}
 	term, err := log.GetUint64([]byte(keyTerm))
 	if err != nil {
@@ -152,8 +150,7 @@ func (s *store) DeleteRange(first, last uint64) error { return s.log.DeleteRange
 
 // IsMonotonic says whether the store refuses gaps, see raft.MonotonicLogStore.
 func (s *store) IsMonotonic() bool {
-	m, ok := s.log.(raft.MonotonicLogStore)
-	return ok && m.IsMonotonic()
+	return s.log.IsMonotonic()
 }
 
 func (s *store) Set(key, val []byte) error {
@@ -204,7 +201,7 @@ func (s *store) SetUint64(key []byte, v uint64) error {
 	return s.log.SetUint64(key, v)
 }
 
-// setTerm writes the term unless it is on disk already or older than the one there.
+// setTerm writes the term unless it is on disk already or older than the one there. It returns when it is on disk.
 func (s *store) setTerm(t uint64) error {
 	s.raise(t)
 	s.mu.Lock()
@@ -212,9 +209,7 @@ func (s *store) setTerm(t uint64) error {
 	if t <= s.term {
 		return nil
 	}
-	if err := s.log.SetUint64([]byte(keyTerm), t); err != nil {
-		return fmt.Errorf("write term %d: %w", t, err)
-	}
+	s.log.setTerm(t)
 	s.term = t
 	return nil
 }

@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
 
 	"github.com/remora-ha/remora/core"
@@ -16,7 +15,7 @@ import (
 
 func testStore(t *testing.T, dir string) *store {
 	t.Helper()
-	s, err := openStore(dir, hclog.NewNullLogger())
+	s, err := openStore(dir, time.Minute, slog.New(slog.DiscardHandler))
 	must(t, err)
 	return s
 }

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"errors"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
@@ -31,8 +32,15 @@ func isHeartbeat(a *raft.AppendEntriesRequest) bool {
 	return a.PrevLogEntry == 0 && a.PrevLogTerm == 0 && len(a.Entries) == 0 && a.LeaderCommitIndex == 0
 }
 
-// AppendEntries implements raft.Transport.
+// errStalled is what a leader's own calls fail with while its disk stands still.
+var errStalled = errors.New("this leader's disk stands still: it is silent, so that another node leads")
+
+// AppendEntries implements raft.Transport. Raft can not stand down while it waits for its disk, and would go on sending
+// heartbeats: nothing could be committed, and nobody else would lead.
 func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
+	if t.n.store.log.stalled.Load() != nil {
+		return errStalled
+	}
 	if isHeartbeat(a) {
 		if t.beat(id, a, r) {
 			return nil
@@ -54,7 +62,7 @@ func (t *transport) SetHeartbeatHandler(f func(raft.RPC)) {
 func (t *transport) appendLog(id raft.ServerID, at raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
 	for {
 		err := t.NetworkTransport.AppendEntries(id, at, a, r)
-		if err == nil || !t.stillLeads(a.Term, id) || !t.n.pause(t.n.lim.redial) {
+		if err == nil || t.n.store.log.stalled.Load() != nil || !t.stillLeads(a.Term, id) || !t.n.pause(t.n.lim.redial) {
 			return err
 		}
 	}

@@ -55,6 +55,10 @@ func (d *daemon) addFindings(s *core.Status) {
 	case "stopped":
 		add("Raft has stopped on it; the log says why.")
 	}
+	if c.Disk != "" {
+		add("The disk of state_dir (%s): %s. This node does not lead until it works again; what it holds it keeps. See to the disk.",
+			d.opt.Config.StateDir, c.Disk)
+	}
 	var rtt time.Duration
 	for _, p := range c.Peers {
 		rtt = max(rtt, p.RTT)

@@ -1,0 +1,328 @@
+package consensus
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sys/unix"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// smallDisk mounts a file system of some MiB for the test.
+func smallDisk(t *testing.T, mib int) string {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)))
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// fill takes what room there is and returns what frees it.
+func fill(t *testing.T, dir string) (free func()) {
+	t.Helper()
+	path := filepath.Join(dir, "filler")
+	f, err := os.Create(path)
+	must(t, err)
+	for block := make([]byte, 64<<10); len(block) > 0; {
+		if _, err := f.Write(block); err != nil {
+			block = block[:len(block)/2]
+		}
+	}
+	must(t, f.Close())
+	return func() { must(t, os.Remove(path)) }
+}
+
+func entries(first uint64, n, size int) []*raft.Log {
+	ls := make([]*raft.Log, n)
+	for i := range ls {
+		ls[i] = &raft.Log{Index: first + uint64(i), Term: 1, Data: bytes.Repeat([]byte{byte(i)}, size)}
+	}
+	return ls
+}
+
+// On a full disk a node goes on voting, and appends for a while. What it can not append it says, and when there is room
+// again it goes on where it was.
+func TestFullDisk(t *testing.T) {
+	dir := smallDisk(t, 24)
+	s := testStore(t, dir)
+	must(t, s.SetUint64([]byte(keyTerm), 1))
+	must(t, s.StoreLogs(entries(1, 4, 100)))
+	free := fill(t, dir)
+	for term := uint64(2); term < 200; term++ {
+		must(t, s.SetUint64([]byte(keyTerm), term))
+		must(t, s.SetUint64([]byte(keyVoteTerm), term))
+		must(t, s.Set([]byte(keyVoteCand), fmt.Appendf(nil, "candidate-%d", term)))
+	}
+	next := uint64(5)
+	var err error
+	for written := 0; err == nil; written += 64 << 10 {
+		if written > 8*segmentSize {
+			t.Fatal("a full disk takes more and more")
+		}
+		if err = s.StoreLogs(entries(next, 1, 64<<10)); err == nil {
+			next++
+		}
+	}
+	if got := (next - 5) * (64 << 10); !errors.Is(err, unix.ENOSPC) || got < segmentSize {
+		t.Errorf("after %d bytes: %v; want %v, and not before the reserve of %d bytes is used up", got, err, unix.ENOSPC, segmentSize)
+	}
+	if a := s.log.ails(); a == nil || !strings.Contains(a.String(), "no space left") {
+		t.Errorf("reported is %v", a)
+	}
+	must(t, s.SetUint64([]byte(keyTerm), 300))
+	free()
+	must(t, s.StoreLogs(entries(next, 3, 100)))
+	if a := s.log.ails(); a != nil {
+		t.Errorf("with room again %v is reported", a)
+	}
+	if _, err := os.Stat(filepath.Join(dir, reserveFile)); err != nil || s.log.spent {
+		t.Errorf("no reserve was taken again: %v", err)
+	}
+	must(t, s.Close())
+	s = testStore(t, dir)
+	defer s.Close()
+	last, err := s.LastIndex()
+	must(t, err)
+	if last != next+2 || s.Term() != 300 {
+		t.Errorf("the last entry is %d, the term %d; want %d, 300", last, s.Term(), next+2)
+	}
+	for i := uint64(1); i <= last; i++ {
+		must(t, s.GetLog(i, &raft.Log{}))
+	}
+}
+
+// An append that failed may be on disk all the same. It must not stand in the way of the next.
+func TestFailedAppendIsCutOff(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	defer s.Close()
+	must(t, s.StoreLogs(entries(1, 2, 10)))
+	must(t, s.log.back.StoreLogs(entries(3, 2, 10))) // written, and then a flush fails, say
+	s.log.broken = true
+	must(t, s.StoreLogs(entries(3, 1, 20)))
+	last, err := s.LastIndex()
+	must(t, err)
+	var l raft.Log
+	must(t, s.GetLog(3, &l))
+	if last != 3 || len(l.Data) != 20 {
+		t.Errorf("the last entry is %d, of %d bytes; want 3, of 20", last, len(l.Data))
+	}
+}
+
+// faulty is a log whose writes fail or stand still when they are told to.
+type faulty struct {
+	backend
+	mu   sync.Mutex
+	gate chan struct{} // writes wait until it is closed
+	err  error
+}
+
+// inject puts a faulty log in place of a store's, also when the store opens it anew.
+func inject(s *store) *faulty {
+	d := s.log
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f := &faulty{backend: d.back}
+	d.back = f
+	open := d.open
+	d.open = func() (backend, error) {
+		b, err := open()
+		if err != nil {
+			return nil, err
+		}
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.backend = b
+		return f, nil
+	}
+	return f
+}
+
+func (f *faulty) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+// stall makes writes stand still until the function that it returns is called.
+func (f *faulty) stall() (goOn func()) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	gate := make(chan struct{})
+	f.gate = gate
+	return func() {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		if f.gate == gate {
+			close(gate)
+			f.gate = nil
+		}
+	}
+}
+
+func (f *faulty) pass() error {
+	f.mu.Lock()
+	gate := f.gate
+	f.mu.Unlock()
+	if gate != nil {
+		<-gate
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.err
+}
+
+func (f *faulty) under() backend {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.backend
+}
+
+func (f *faulty) StoreLogs(ls []*raft.Log) error {
+	if err := f.pass(); err != nil {
+		return err
+	}
+	return f.under().StoreLogs(ls)
+}
+
+func (f *faulty) Set(key, val []byte) error {
+	if err := f.pass(); err != nil {
+		return err
+	}
+	return f.under().Set(key, val)
+}
+
+func (f *faulty) SetUint64(key []byte, v uint64) error {
+	if err := f.pass(); err != nil {
+		return err
+	}
+	return f.under().SetUint64(key, v)
+}
+
+var errDisk = errors.New("input/output error")
+
+// A term that can not be written is tried until it is, and no vote is cast meanwhile. The end of the node ends the tries.
+func TestTermsAreTriedUntilTheyAreWritten(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	defer s.Close()
+	f := inject(s)
+	must(t, s.SetUint64([]byte(keyVoteTerm), 1))
+	f.fail(errDisk)
+	if err := s.Set([]byte(keyVoteCand), []byte("a")); !errors.Is(err, errDisk) {
+		t.Errorf("the vote: %v, want %v", err, errDisk)
+	}
+	done := make(chan error, 1)
+	go func() { done <- s.SetUint64([]byte(keyTerm), 7) }()
+	eventually(t, "the term is reported", func() bool {
+		a := s.log.ails()
+		return a != nil && strings.Contains(a.String(), errDisk.Error())
+	})
+	eventually(t, "the node answers in the term that it moves to", func() bool { return s.Term() == 7 })
+	select {
+	case err := <-done:
+		t.Fatalf("the term is said to be written: %v", err)
+	default:
+	}
+	f.fail(nil)
+	must(t, <-done)
+	f.fail(errDisk)
+	ended := make(chan bool, 1)
+	go func() {
+		returned := false
+		defer func() { ended <- returned }()
+		_ = s.SetUint64([]byte(keyTerm), 8)
+		returned = true
+	}()
+	runtime.Gosched()
+	s.log.interrupt()
+	if <-ended {
+		t.Error("the library was told that the term is written")
+	}
+}
+
+// A leader whose disk fails, or stands still, lets another lead, and leads again once its disk works if it must.
+func TestLeaderWithoutADiskYields(t *testing.T) {
+	for _, stalls := range []bool{false, true} {
+		t.Run(fmt.Sprintf("stalls=%v", stalls), func(t *testing.T) {
+			c := newCluster(t, "db1", "db2", "mgr")
+			c.startAll()
+			c.have(c.commit(), c.nodes...)
+			old := c.leader()
+			f := inject(old.store)
+			heal := func() { f.fail(nil) }
+			if stalls {
+				heal = f.stall()
+			} else {
+				f.fail(errDisk)
+			}
+			defer heal()
+			old.Propose(core.Command{ID: lastID.Add(1)}, nil)
+			rest := c.others(old)
+			eventually(t, "another node leads", func() bool {
+				return rest[0].Status().State == "leader" || rest[1].Status().State == "leader"
+			})
+			c.have(c.commit(rest...), rest...)
+			if s := old.Status(); s.Disk == "" {
+				t.Errorf("the status of the old leader says nothing of its disk: %+v", s)
+			}
+			heal()
+			id := c.commit(rest...)
+			c.have(id, c.nodes...)
+			eventually(t, "the disk is said to work", func() bool { return old.Status().Disk == "" })
+			for _, o := range rest {
+				o.shutdown()
+			}
+			rest[0].start()
+			c.have(c.commit(old, rest[0]), old, rest[0])
+		})
+	}
+}
+
+// A node whose disk stands still can be shut down once it moves again, and one whose disk fails at once.
+func TestShutdownWithAFailingDisk(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	c.startAll()
+	c.have(c.commit(), c.nodes...)
+	l := c.leader()
+	o := c.others(l)[0]
+	f := inject(o.store)
+	f.fail(errDisk)
+	l.shutdown() // and the next leader's term can not be written
+	eventually(t, "the failure is seen", func() bool { return o.Status().Disk != "" })
+	ended := make(chan struct{})
+	go func() { o.shutdown(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(20 * time.Second):
+		t.Fatal("the node does not end")
+	}
+}
+
+func TestAllocateKeepsTheContents(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "f")
+	must(t, os.WriteFile(path, []byte("kept"), 0o600))
+	must(t, allocate(path, 1<<20))
+	b, err := os.ReadFile(path)
+	must(t, err)
+	if string(b) != "kept" {
+		t.Errorf("the file holds %q", b)
+	}
+	var st unix.Stat_t
+	must(t, unix.Stat(path, &st))
+	if st.Blocks*512 < 1<<20 {
+		t.Errorf("%d bytes are allocated", st.Blocks*512)
+	}
+}
