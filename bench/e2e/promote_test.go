@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"context"
+	"database/sql"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -12,26 +14,38 @@ import (
 	"github.com/remora-ha/remora/bench/lab"
 )
 
+// flavour is a kind of server that the tests of policy promote run on.
+type flavour struct {
+	name   string
+	server lab.Flavor
+	family string // as remora mysql grants calls it
+}
+
+func flavours() []flavour {
+	return []flavour{{"MariaDB", lab.MariaDB{}, "mariadb"}, {"MySQL", lab.MySQL{}, "mysql80"}}
+}
+
 // replicas raises a laboratory of policy promote: a primary with two replicas, and daemons that have exactly the grants
 // which `remora mysql grants` prints.
-func replicas(t *testing.T, group string) *lab.Lab {
+func replicas(t *testing.T, f flavour, group string) *lab.Lab {
 	t.Helper()
 	l := raise(t, func(o *lab.Options) {
-		o.Policy, o.Replicas = "promote", true
+		o.Server, o.Policy, o.Replicas = f.server, "promote", true
 		o.ExtraConfig = "fence_port = false\n" + group
 	})
 	must(t, l.StartServers(within(t)))
 	must(t, l.PrepareDaemons())
-	out, err := l.Nodes()[0].Remora(within(t), "mysql", "grants", "--policy", "promote", "--family", "mariadb", "--host", "%")
+	out, err := l.Nodes()[0].Remora(within(t), "mysql", "grants", "--policy", "promote", "--family", f.family, "--host", "%")
 	must(t, err)
-	grants := []string{"SET SESSION sql_log_bin = 0"}
 	for line := range strings.Lines(string(out)) {
 		if s := strings.TrimSuffix(strings.TrimSpace(line), ";"); s != "" && !strings.HasPrefix(s, "--") {
-			grants = append(grants, s)
+			must(t, l.Servers()[0].Exec(within(t), s))
 		}
 	}
 	for _, n := range l.Servers() {
-		must(t, n.Exec(within(t), grants...))
+		eventually(t, "the grants have come to "+n.Name, func() bool {
+			return strings.Contains(ask(t, n, "SHOW GRANTS FOR "+lab.MonitorUser+"@'%'"), "RELOAD")
+		})
 	}
 	s, err := l.StartStream(lab.StreamOptions{Interval: 2 * time.Millisecond})
 	must(t, err)
@@ -42,7 +56,7 @@ func replicas(t *testing.T, group string) *lab.Lab {
 	return l
 }
 
-// ask returns the only value of a query to a node's server, empty if the server does not answer.
+// ask returns the first value of a query to a node's server, empty if the server does not answer.
 func ask(t *testing.T, n *lab.Node, query string) string {
 	t.Helper()
 	db, err := n.Admin()
@@ -57,35 +71,57 @@ func ask(t *testing.T, n *lab.Node, query string) string {
 	return v
 }
 
-// following waits until a node's server is read-only and replicates from the owner's.
-func following(t *testing.T, l *lab.Lab, n *lab.Node, owner string) {
+// following waits until the servers of all nodes but these are read-only and replicate from the owner's.
+func following(t *testing.T, l *lab.Lab, owner string, but ...string) {
 	t.Helper()
 	want := l.Node(owner).Addr.String()
-	var got string
-	defer func() {
-		if t.Failed() {
-			t.Logf("the last answer of %s: %s", n.Name, got)
+	for _, n := range others(l, owner) {
+		if slices.Contains(but, n.Name) {
+			continue
 		}
-	}()
-	eventually(t, n.Name+" is read-only and follows "+owner, func() bool {
-		source, err := n.Source(within(t))
-		got = source
-		return err == nil && source == want && ask(t, n, "SELECT @@global.read_only") == "1"
-	})
+		eventually(t, n.Name+" is read-only and follows "+owner, func() bool {
+			source, err := n.Source(within(t))
+			return err == nil && source == want && ask(t, n, "SELECT @@global.read_only") == "1"
+		})
+	}
+}
+
+// One laboratory of each kind of server goes through what policy promote is for.
+func TestPromote(t *testing.T) {
+	for _, f := range flavours() {
+		t.Run(f.name, func(t *testing.T) {
+			l := replicas(t, f, "max_lost_transactions = 100000\nmax_lag = \"3s\"")
+			w := write(t, l)
+			following(t, l, l.Holder(l.VIP()))
+			switchoversLoseNothing(t, l, w)
+			lost := aReplicaIsPromotedAndTheOldPrimaryFollows(t, l, w)
+			if lost == 0 { // else the old primary is set aside, and what follows needs three servers
+				laggingReplicasAreRefused(t, l, w)
+				whatIsLostWasToldAndIsSetAside(t, l, w)
+			}
+			neverTwo(t, l)
+		})
+	}
 }
 
 // A planned switchover under a load of inserts, there and back: the new owner is writable before it answers, all others
-// follow it, and no row that was acknowledged is lost.
-func TestPromoteSwitchoverLosesNothing(t *testing.T) {
-	l := replicas(t, "")
-	w := write(t, l)
+// follow it, and no row that was acknowledged is lost. A transaction that it would have to end keeps it back.
+func switchoversLoseNothing(t *testing.T, l *lab.Lab, w *writer) {
+	old := l.Holder(l.VIP())
+	to := others(l, old)[0].Name
+	open := longTransaction(t, l.Node(old))
+	eventually(t, "the plan names the long transaction", func() bool {
+		out, _ := l.Node(to).Remora(within(t), "switchover", lab.Group, "--to", to, "--dry-run")
+		return strings.Contains(string(out), "FAILS "+old+" has no transaction that is older than 1s: session ") &&
+			strings.Contains(string(out), "the server of "+to+" stops to replicate and becomes writable")
+	})
+	if err := l.Switchover(within(t), to); err == nil || !strings.Contains(err.Error(), "--end-transactions") {
+		t.Errorf("a switchover that would end a long transaction: %v", err)
+	}
+	open.Close()
 	for range 2 {
-		old := l.Holder(l.VIP())
-		for _, n := range others(l, old) {
-			following(t, l, n, old)
-		}
 		w.goesOn(t, "at "+old)
-		to, start := others(l, old)[0].Name, time.Now()
+		start := time.Now()
 		eventually(t, "a switchover to "+to+" is taken", func() bool {
 			err := l.Switchover(within(t), to)
 			if err != nil && !strings.Contains(err.Error(), "refused") {
@@ -98,55 +134,126 @@ func TestPromoteSwitchoverLosesNothing(t *testing.T) {
 		if lost := w.lost(t, l.Node(to)); len(lost) > 0 {
 			t.Errorf("the acknowledged rows %v are not on %s", lost, to)
 		}
+		following(t, l, to)
+		old, to = to, old
 	}
-	now := l.Holder(l.VIP())
-	for _, n := range others(l, now) {
-		following(t, l, n, now)
+}
+
+// longTransaction begins a transaction on a node's server and leaves it open until its connection is closed.
+func longTransaction(t *testing.T, n *lab.Node) *sql.DB {
+	t.Helper()
+	db, err := n.Admin()
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	db.SetMaxOpenConns(1)
+	for _, s := range []string{"START TRANSACTION", "SELECT COUNT(*) FROM " + lab.Schema + ".acked"} {
+		_, err := db.ExecContext(within(t), s)
+		must(t, err)
 	}
-	neverTwo(t, l)
+	return db
 }
 
 // The primary's server is killed: a replica that lacks nothing which any other has is made writable and serves, the other
-// one follows it. The old primary comes back read-only and follows too, having nothing that nobody else has. Then the new
-// one is killed with rows that no replica has received: as many are lost as the daemon said that it might be, and the old
-// primary, which has them, is set aside when it comes back, and left as it is.
-func TestPromoteAfterServerDies(t *testing.T) {
-	l := replicas(t, "max_lost_transactions = 100000")
-	w := write(t, l)
+// one follows it. The old primary comes back read-only and follows too, having nothing that nobody else has.
+func aReplicaIsPromotedAndTheOldPrimaryFollows(t *testing.T, l *lab.Lab, w *writer) (lost int) {
 	old := l.Holder(l.VIP())
-	for _, n := range others(l, old) {
-		following(t, l, n, old)
-	}
 	w.goesOn(t, "at "+old)
 	next, lost := w.killed(t, l, old)
 	if told := toldLost(t, l, old); lost > told {
 		t.Errorf("%d acknowledged rows are lost, and the daemon said that it might be %d", lost, told)
 	}
-	for _, n := range others(l, next) {
-		if n.Name != old {
-			following(t, l, n, next)
-		}
+	following(t, l, next, old)
+	must(t, l.Node(old).StartServer(within(t)))
+	if lost == 0 {
+		following(t, l, next)
+	}
+	return lost
+}
+
+// Replicas that are further behind than max_lag are not promoted, and the status says why. As soon as one has applied what
+// it has received, it is.
+func laggingReplicasAreRefused(t *testing.T, l *lab.Lab, w *writer) {
+	old := l.Holder(l.VIP())
+	var locks []*sql.DB
+	for _, n := range others(l, old) {
+		locks = append(locks, locked(t, n))
+	}
+	for _, n := range others(l, old) {
+		eventually(t, n.Name+" is far behind", func() bool { return lag(t, l.Node(old), n.Name) > 4*time.Second })
+	}
+	must(t, l.Node(old).KillServer())
+	eventually(t, "the lagging replicas are refused, with the reason", func() bool {
+		s, err := l.Node(others(l, old)[0].Name).Status(within(t))
+		return err == nil && slices.ContainsFunc(s.Problems, func(p lab.Problem) bool {
+			return strings.Contains(p.Text, "Nobody is promoted") && strings.Contains(p.Text, "behind, and max_lag is 3s") &&
+				strings.Contains(p.Text, "--accept-loss")
+		})
+	})
+	if now := l.Holder(l.VIP()); now != "" && now != old {
+		t.Errorf("%s serves although it was refused", now)
+	}
+	for _, db := range locks {
+		db.Close()
+	}
+	next, err := l.WaitMoved(within(t), old)
+	must(t, err)
+	w.goesOn(t, "at "+next)
+	lost := len(w.lost(t, l.Node(next)))
+	if told := toldLost(t, l, old); lost > told {
+		t.Errorf("%d acknowledged rows are lost, and the daemon said that it might be %d", lost, told)
 	}
 	must(t, l.Node(old).StartServer(within(t)))
-	if lost > 0 {
-		neverTwo(t, l)
-		return // a slow machine: what follows needs a third server
+	if lost == 0 {
+		following(t, l, next)
+	} else {
+		following(t, l, next, old) // which is set aside: the last rows had not left it
 	}
-	following(t, l, l.Node(old), next)
+}
 
-	for _, n := range others(l, next) {
-		must(t, n.Exec(within(t), "STOP SLAVE IO_THREAD"))
+// locked keeps a node's replica from applying until the connection is closed.
+func locked(t *testing.T, n *lab.Node) *sql.DB {
+	t.Helper()
+	db, err := n.Admin()
+	must(t, err)
+	t.Cleanup(func() { db.Close() })
+	db.SetMaxOpenConns(1)
+	_, err = db.ExecContext(within(t), "LOCK TABLES "+lab.Schema+".acked READ")
+	must(t, err)
+	return db
+}
+
+// lag is how far a node's server is behind by what another node's daemon has heard.
+func lag(t *testing.T, at *lab.Node, node string) time.Duration {
+	s, err := at.Status(within(t))
+	if err != nil {
+		return 0
+	}
+	for _, n := range s.Nodes {
+		if n.Name == node && n.MySQL != nil && n.MySQL.LagMS != nil {
+			return time.Duration(*n.MySQL.LagMS) * time.Millisecond
+		}
+	}
+	return 0
+}
+
+// The primary is killed with rows that no replica has received: as many are lost as the daemon said that it might be, and
+// the old primary, which has them, is set aside when it comes back, and left as it is.
+func whatIsLostWasToldAndIsSetAside(t *testing.T, l *lab.Lab, w *writer) {
+	old := l.Holder(l.VIP())
+	for _, n := range others(l, old) {
+		must(t, n.Exec(within(t), "STOP REPLICA IO_THREAD"))
 	}
 	w.goesOn(t, "although nobody replicates")
-	old = next
-	next, lost = w.killed(t, l, old)
+	next, lost := w.killed(t, l, old)
 	if told := toldLost(t, l, old); lost == 0 || lost > told {
 		t.Errorf("%d acknowledged rows are lost, and the daemon said that it might be %d", lost, told)
 	}
 	must(t, l.Node(old).StartServer(within(t)))
 	eventually(t, "the status names "+old+", which is set aside", func() bool {
 		s, err := l.Node(next).Status(within(t))
-		return err == nil && strings.Contains(string(s.Raw), "set aside: it has transactions that the owner lacks")
+		return err == nil && slices.ContainsFunc(s.Nodes, func(n lab.NodeStatus) bool {
+			return n.Name == old && strings.Contains(n.SetAside, "it has transactions that the owner lacks")
+		})
 	})
 	if source, _ := l.Node(old).Source(within(t)); source != "" {
 		t.Errorf("the server of %s, which is set aside, was made to follow %s", old, source)
@@ -154,7 +261,17 @@ func TestPromoteAfterServerDies(t *testing.T) {
 	if ro := ask(t, l.Node(old), "SELECT @@global.read_only"); ro != "1" {
 		t.Errorf("the server of %s came back with read_only = %q", old, ro)
 	}
-	neverTwo(t, l)
+	eventually(t, "a promotion beside an owner is refused", func() bool {
+		_, err := l.Node(next).Remora(within(t), "promote", lab.Group, "--to", old)
+		return err != nil && strings.Contains(err.Error(), next+" owns "+lab.Group) // or there is no leader at the moment
+	})
+	if _, err := l.Node(old).Remora(within(t), "rejoin"); err != nil {
+		t.Error(err)
+	}
+	eventually(t, old+" is set aside again", func() bool {
+		b, err := os.ReadFile(l.Node(old).LogPath())
+		return err == nil && strings.Count(string(b), "the local server is set aside") > 1
+	})
 }
 
 // killed kills the server of the owner and returns who serves then, and how many acknowledged rows that one lacks.
@@ -177,6 +294,7 @@ var told = regexp.MustCompile(`is chosen","group":"writer","epoch":[0-9]+,"reaso
 // unknown is told by the pace of the last seconds, and a pace changes.
 func toldLost(t *testing.T, l *lab.Lab, owner string) int {
 	t.Helper()
+	said, found := 0, false
 	for _, n := range l.Nodes() {
 		b, err := os.ReadFile(n.LogPath())
 		must(t, err)
@@ -185,9 +303,12 @@ func toldLost(t *testing.T, l *lab.Lab, owner string) int {
 				known, _ := strconv.Atoi(m[1])
 				unknown, _ := strconv.Atoi(m[2])
 				t.Logf("said of %s: %d known, about %d more", owner, known, unknown)
-				return known + 3*unknown + 10
+				said, found = known+3*unknown+10, true
 			}
 		}
+	}
+	if found {
+		return said
 	}
 	t.Fatalf("no node has said what of the transactions of %s may be lost", owner)
 	return 0

@@ -2,16 +2,12 @@ package lab
 
 import (
 	"context"
-	"crypto/sha256"
 	"database/sql"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
-	"os/user"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/template"
 )
@@ -19,8 +15,6 @@ import (
 // MariaDB runs the machine's own mariadbd, Debian's package mariadb-server-core. Each server says its node's name at the
 // end of its version, so that its greeting alone tells who answered.
 type MariaDB struct {
-	// User is the system user that the servers run as; empty means nobody.
-	User string
 	// BufferPool is innodb_buffer_pool_size; empty means 16M.
 	BufferPool string
 	// Extra holds more lines for the [mysqld] section.
@@ -99,7 +93,7 @@ func (m MariaDB) Prepare(ctx context.Context, root string, s ServerSpec) error {
 	if err != nil {
 		return fmt.Errorf("make a data directory: %w", err)
 	}
-	if err := m.ownDir(s.Dir); err != nil {
+	if err := ownDir(serverUser, s.Dir); err != nil {
 		return err
 	}
 	if err := run(ctx, "", "cp", "-a", "--sparse=always", tmpl, filepath.Join(s.Dir, "data")); err != nil {
@@ -116,7 +110,7 @@ func (m MariaDB) writeConfig(version string, s ServerSpec) error {
 		domain, step, offset, readOnly = 0, 1, 1, "ON"
 	}
 	err := template.Must(template.New("").Parse(mariaConfig)).Execute(&b, map[string]any{
-		"User": m.user(), "Dir": s.Dir, "Socket": s.Socket(), "Version": version, "Mark": versionMark, "Node": s.Node,
+		"User": serverUser, "Dir": s.Dir, "Socket": s.Socket(), "Version": version, "Mark": versionMark, "Node": s.Node,
 		"Port": ServerPort, "ID": s.ID(), "Domain": domain, "Step": step, "Offset": offset, "ReadOnly": readOnly, "BufferPool": orDefault(m.BufferPool, "16M"),
 		"RedoLog": mariaRedoLog, "Extra": m.Extra})
 	if err != nil {
@@ -159,8 +153,6 @@ func (m MariaDB) Source(ctx context.Context, db *sql.DB) (string, error) {
 		row["Slave_SQL_Running"], row["Last_IO_Error"], row["Last_SQL_Error"])
 }
 
-func (m MariaDB) user() string { return orDefault(m.User, "nobody") }
-
 // find returns the server's path and its version.
 func (m MariaDB) find(ctx context.Context) (path, version string, err error) {
 	path, err = exec.LookPath("mariadbd")
@@ -178,48 +170,16 @@ func (m MariaDB) find(ctx context.Context) (path, version string, err error) {
 
 // template returns a data directory with the accounts in it, making it when there is none for this version yet.
 func (m MariaDB) template(ctx context.Context, root, version string) (string, error) {
-	sum := sha256.Sum256([]byte(version + m.user() + mariaAccounts + mariaRedoLog))
-	dir := filepath.Join(root, ".mariadb-"+hex.EncodeToString(sum[:6]))
-	data := filepath.Join(dir, "data")
-	if exists(data) {
-		return data, nil
-	}
-	tmp, err := os.MkdirTemp(root, ".new-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(tmp)
-	if err := m.ownDir(tmp); err != nil {
-		return "", err
-	}
-	if err := m.install(ctx, filepath.Join(tmp, "data")); err != nil {
-		return "", err
-	}
-	// Somebody else may have made it meanwhile: theirs is as good.
-	if err := os.Rename(tmp, dir); err != nil && !exists(data) {
-		return "", err
-	}
-	return data, nil
+	return keepTemplate(root, "mariadb", version+serverUser+mariaAccounts+mariaRedoLog, func(data string) error { return m.install(ctx, data) })
 }
 
 func (m MariaDB) install(ctx context.Context, data string) error {
-	common := []string{"--no-defaults", "--user=" + m.user(), "--datadir=" + data, "--innodb-log-file-size=" + mariaRedoLog}
+	common := []string{"--no-defaults", "--user=" + serverUser, "--datadir=" + data, "--innodb-log-file-size=" + mariaRedoLog}
 	install := append(common, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
 	if err := run(ctx, "", "mariadb-install-db", install...); err != nil {
 		return err
 	}
 	return run(ctx, mariaAccounts, "mariadbd", append(common[:len(common):len(common)], "--bootstrap")...)
-}
-
-// ownDir makes a directory that belongs to the server's user.
-func (m MariaDB) ownDir(dir string) error {
-	u, err := user.Lookup(m.user())
-	if err != nil {
-		return fmt.Errorf("find the servers' user: %w", err)
-	}
-	uid, err1 := strconv.Atoi(u.Uid)
-	gid, err2 := strconv.Atoi(u.Gid)
-	return errors.Join(err1, err2, os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755), os.Chown(dir, uid, gid))
 }
 
 // queryRow returns the only row of a query by column name.

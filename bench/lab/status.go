@@ -37,6 +37,7 @@ type NodeStatus struct {
 	Leader    bool         `json:"leader"`
 	Reachable bool         `json:"reachable"`
 	Starting  bool         `json:"starting"`
+	SetAside  string       `json:"set_aside"`
 	MySQL     *MySQLStatus `json:"mysql"`
 }
 
@@ -44,6 +45,7 @@ type NodeStatus struct {
 type MySQLStatus struct {
 	Health string `json:"health"`
 	Reason string `json:"reason"`
+	LagMS  *int64 `json:"lag_ms"`
 }
 
 // Problem is something that the daemon reports as not right.
