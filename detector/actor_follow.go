@@ -80,7 +80,7 @@ func (a *Actor) repoint(ctx context.Context, l *line, channels []channel, st sta
 		}
 	}
 	for _, c := range channels {
-		if err := l.exec(ctx, l.dialect.stop(c.name)); err != nil {
+		if err := a.stopReplication(ctx, l, c.name); err != nil {
 			return err
 		}
 		if err := l.exec(ctx, l.dialect.forget(c.name)); err != nil {

@@ -90,7 +90,7 @@ func (a *Actor) detach(ctx context.Context, l *line, channels []channel, p core.
 		return fmt.Errorf("make the server writable: everything is applied, but %w %v ago", errLate, now.Sub(p.NotAfter))
 	}
 	for _, c := range channels {
-		if err := l.exec(ctx, l.dialect.stop(c.name)); err != nil {
+		if err := a.stopReplication(ctx, l, c.name); err != nil {
 			return err
 		}
 		if err := l.exec(ctx, l.dialect.forget(c.name)); err != nil {

@@ -53,7 +53,7 @@ func (f Family) Privileges(p core.Policy) []string {
 	case MariaDB:
 		return append(monitor, "RELOAD", "PROCESS", "REPLICATION SLAVE ADMIN", "READ_ONLY ADMIN", "CONNECTION ADMIN")
 	case MySQL80:
-		return append(monitor, "RELOAD", "PROCESS", "REPLICATION_SLAVE_ADMIN", "SYSTEM_VARIABLES_ADMIN", "CONNECTION_ADMIN")
+		return append(monitor, "RELOAD", "PROCESS", "REPLICATION_SLAVE_ADMIN", "SYSTEM_VARIABLES_ADMIN", "CONNECTION_ADMIN", "SYSTEM_USER")
 	}
 	return append(monitor, "RELOAD", "PROCESS", "SUPER")
 }
