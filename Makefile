@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test sim lint fmt demo gap frozen mha bench bench-check clean
+.PHONY: help build deps test sim lint fmt demo gap frozen faults soak mha bench bench-check clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -50,6 +50,13 @@ gap: deps build ## measure the client's gap, RUNS times each
 
 frozen: deps build ## kill and freeze the owner's daemon RUNS times each, and ask every node whether it still answers
 	bin/remora-lab frozen --remora bin/remora --runs $(or $(RUNS),50) --profile $(or $(PROFILE),lan)
+
+faults: deps build ## let everything go wrong, REPEAT times (20), and ask every node whether it answers
+	bin/remora-lab faults --remora bin/remora --repeat $(or $(REPEAT),20) --profile $(or $(PROFILE),lan)
+
+soak: deps build ## the long runs: random faults for ten minutes with each of the seeds SEEDS, a million simulated clusters
+	for seed in $(or $(SEEDS),1 2 3); do bin/remora-lab soak --remora bin/remora --seed $$seed --for $(or $(SPAN),10m); done
+	go run ./core/sim/cmd/remora-sim -seeds 1000000
 
 mha: deps build ## a real MHA fails over with Remora's hook and with a classical one: what each costs
 	bin/remora-lab mha --remora bin/remora

@@ -29,6 +29,7 @@ save_binary_logs            mha4mysql-node
 ssh                         openssh-client
 mariadb-binlog              mariadb-client
 arping                      iputils-arping
+mkfs.ext4                   e2fsprogs
 '
 
 if [ "${1:-}" = bench ]; then

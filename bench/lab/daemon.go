@@ -55,6 +55,11 @@ func (l *Lab) PrepareDaemons() error {
 		if err != nil {
 			return fmt.Errorf("prepare the daemon of %s: %w", n.Name, err)
 		}
+		if l.opts.StateMiB > 0 {
+			if err := n.mountState(ctx, l.opts.StateMiB); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

@@ -69,6 +69,8 @@ type Options struct {
 	Timing map[string]string
 	// ExtraConfig is appended to the daemons' configuration as it is.
 	ExtraConfig string
+	// StateMiB puts each daemon's state directory on a file system of its own, of so many MiB; 0 does not.
+	StateMiB int
 	// Root is the directory in which each laboratory has one of its own, by its name; empty means DefaultRoot.
 	Root string
 	// NoIPv6 switches IPv6 off in all namespaces.

@@ -172,13 +172,16 @@ func demolish(dir string) error {
 	const patience = 20 * time.Second // a server with a full buffer pool takes its time to die
 	var errs []error
 	for _, id := range st.Processes {
-		errs = append(errs, id.kill(patience))
+		errs = append(errs, thawBelow(dir), id.kill(patience)) // what waits for a frozen disk can not be killed
 	}
 	for _, name := range st.Namespaces {
 		errs = append(errs, removeNamespace(name, patience))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return err // the state file stays, for the next sweep
+	}
+	if err := unmountBelow(dir); err != nil {
+		return err
 	}
 	return os.RemoveAll(dir)
 }

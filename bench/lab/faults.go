@@ -1,0 +1,183 @@
+package lab
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"syscall"
+	"time"
+)
+
+// Faults returns the fault suite. What is done there to an owner that does not lead, a long run does to any node.
+func Faults() []Fault {
+	const brief = 1200 * time.Millisecond // four leases of profile lan
+	return []Fault{
+		{Name: "daemon killed", Fate: Moves, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+			return again(l.Node(s.Target)), l.Node(s.Target).KillDaemon()
+		}},
+		{Name: "daemon frozen", Fate: Moves, Begin: func(ctx context.Context, l *Lab, s Scene) (undo, error) {
+			return thawed(l.Node(s.Target).SignalDaemon), l.Node(s.Target).stopped(ctx, l.Node(s.Target).SignalDaemon, l.Node(s.Target).Daemon())
+		}},
+		{Name: "server killed", Fate: Moves, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+			return l.Node(s.Target).StartServer, l.Node(s.Target).KillServer()
+		}},
+		{Name: "server frozen", Fate: Moves, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+			return thawed(l.Node(s.Target).SignalServer), l.Node(s.Target).SignalServer(syscall.SIGSTOP)
+		}},
+		{Name: "daemon and server frozen", Fate: Moves, Begin: func(ctx context.Context, l *Lab, s Scene) (undo, error) {
+			n := l.Node(s.Target)
+			return func(ctx context.Context) error { return n.recover(ctx, BlowStopBoth) }, n.suffer(ctx, BlowStopBoth)
+		}},
+		{Name: "cut off", Fate: Moves, Begin: dropped(Both)},
+		{Name: "hears nothing", Fate: Moves, Begin: dropped(In)},
+		{Name: "is not heard", Fate: Moves, Begin: dropped(Out)},
+		{Name: "parted from a follower", Fate: Stays, For: brief, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+			return healed(l), l.Part([]string{s.Target}, []string{s.Peer})
+		}},
+		{Name: "parted from the leader", Fate: Either, For: brief, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+			from := s.Leader
+			if from == s.Target {
+				from = s.Peer
+			}
+			return healed(l), l.Part([]string{s.Target}, []string{from})
+		}},
+		{Name: "leader isolated", Fate: Stays, For: brief, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+			return healed(l), l.Drop(s.Leader, Both)
+		}},
+		{Name: "cable pulled and put back five times", Fate: Either, Begin: flapping},
+		{Name: "interface set down and up", Fate: Either, For: brief, Begin: func(ctx context.Context, l *Lab, s Scene) (undo, error) {
+			n := l.Node(s.Target)
+			err := errors.Join(n.SetLink(false), pause(ctx, 100*time.Millisecond))
+			// The kernel forgets the routes with the interface.
+			return nil, errors.Join(err, n.SetLink(true), run(ctx, "", "ip", "-n", n.NS.Name, "route", "replace", "default", "via", hostAddr4(hostRouter).String()))
+		}},
+		{Name: "address removed by hand", Fate: Stays, For: brief / 2, Begin: func(ctx context.Context, l *Lab, s Scene) (undo, error) {
+			if l.Holder(l.VIP()) != s.Target {
+				return nil, nil
+			}
+			return nil, run(ctx, "", "ip", "-n", l.Node(s.Target).NS.Name, "address", "del", l.VIP().String()+"/32", "dev", Interface)
+		}},
+		{Name: "address added by hand on another node", Fate: Stays, For: brief / 2, Begin: byHand},
+		{Name: "nft flush ruleset", Fate: Stays, For: brief / 2, Begin: func(ctx context.Context, l *Lab, s Scene) (undo, error) {
+			_, err := l.Node(s.Target).NS.Command(ctx, "nft", "flush", "ruleset")
+			return nil, err
+		}},
+		{Name: "1 % of all packets lost", Fate: Either, For: brief, Begin: lossy(1)},
+		{Name: "10 % of all packets lost", Fate: Either, For: brief, Begin: lossy(10)},
+		{Name: "30 % of all packets lost", Fate: Either, For: brief, Begin: lossy(30)},
+		{Name: "all processors busy", Fate: Either, For: 2 * brief, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+			end, err := l.Node(s.Target).burden()
+			return func(context.Context) error { return end() }, err
+		}},
+		{Name: "state_dir full on all nodes, then a switchover", Fate: Moves, Needs: true, Begin: full},
+		{Name: "disk of the leader stands still, then a switchover", Fate: Moves, Needs: true, Begin: still},
+	}
+}
+
+// undo ends a fault.
+type undo = func(context.Context) error
+
+func again(n *Node) undo { return func(context.Context) error { return n.StartDaemon() } }
+
+func thawed(signal func(syscall.Signal) error) undo {
+	return func(context.Context) error { return signal(syscall.SIGCONT) }
+}
+
+func healed(l *Lab) undo { return func(context.Context) error { return l.HealAll() } }
+
+func dropped(d Direction) func(context.Context, *Lab, Scene) (undo, error) {
+	return func(_ context.Context, l *Lab, s Scene) (undo, error) { return healed(l), l.Drop(s.Target, d) }
+}
+
+func lossy(percent float64) func(context.Context, *Lab, Scene) (undo, error) {
+	return func(_ context.Context, l *Lab, _ Scene) (undo, error) {
+		var errs []error
+		for _, n := range l.nodes {
+			errs = append(errs, l.Loss(n.Name, percent))
+		}
+		return healed(l), errors.Join(errs...)
+	}
+}
+
+// flapping is over when it has begun: the cable is in at the end.
+func flapping(ctx context.Context, l *Lab, s Scene) (undo, error) {
+	n := l.Node(s.Target)
+	in := func(context.Context) error { return n.SetCable(true) }
+	for i := range 5 {
+		if err := errors.Join(n.SetCable(false), pause(ctx, time.Duration(20+60*i)*time.Millisecond), n.SetCable(true),
+			pause(ctx, time.Duration(200-30*i)*time.Millisecond)); err != nil {
+			return in, err
+		}
+	}
+	return in, nil
+}
+
+// byHand is what a colleague does who does not know of the daemon.
+func byHand(ctx context.Context, l *Lab, s Scene) (undo, error) {
+	n := l.Node(s.Peer)
+	command := func(ctx context.Context, what string) error {
+		return run(ctx, "", "ip", "-n", n.NS.Name, "address", what, l.VIP().String()+"/32", "dev", Interface)
+	}
+	if l.Holder(l.VIP()) == s.Peer {
+		return nil, nil
+	}
+	return func(ctx context.Context) error {
+		st, err := n.Status(ctx)
+		if err == nil && st.Owner() != n.Name {
+			_ = command(ctx, "del") // the daemon may have removed it, after owning it for a while
+		}
+		return err
+	}, command(ctx, "add")
+}
+
+// elsewhere moves the address to a node that is neither the owner nor named.
+func (l *Lab) elsewhere(ctx context.Context, s Scene, but string) error {
+	for _, n := range l.nodes {
+		if n.Name != but && n.Name != s.Owner && !n.Witness {
+			return l.Switchover(ctx, n.Name)
+		}
+	}
+	return fmt.Errorf("no node other than %s and %s", s.Owner, but)
+}
+
+func full(ctx context.Context, l *Lab, s Scene) (undo, error) {
+	var frees []func() error
+	end := func(context.Context) error {
+		var errs []error
+		for _, free := range frees {
+			errs = append(errs, free())
+		}
+		return errors.Join(errs...)
+	}
+	for _, n := range l.nodes {
+		free, err := n.FillState()
+		if err != nil {
+			return end, err
+		}
+		frees = append(frees, free)
+	}
+	return end, l.elsewhere(ctx, s, "")
+}
+
+// still freezes the leader's disk and then asks for a move, which needs a log entry: another node has to lead first. The
+// address may be moved to the node whose disk stands still, for that needs no entry of its own.
+func still(ctx context.Context, l *Lab, s Scene) (undo, error) {
+	n := l.Node(s.Leader)
+	if err := n.FreezeState(); err != nil {
+		return nil, err
+	}
+	end := func(context.Context) error { return n.ThawState() }
+	// The daemon asks its disk for nothing until there is something to write.
+	for {
+		err := l.elsewhere(ctx, s, n.Name)
+		if err == nil || ctx.Err() != nil {
+			return end, err
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return end, err
+		}
+	}
+}
+
+func shell(script string) *exec.Cmd { return exec.Command("sh", "-c", script) }
