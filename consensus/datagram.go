@@ -41,7 +41,7 @@ func openWire(n *Node, at netip.AddrPort) (*wire, error) {
 // Send sends a message to a peer as one datagram. It never waits: without a session to the peer, or with a full socket
 // buffer, the message is dropped, as one lost on the way would be.
 func (n *Node) Send(to core.NodeName, m core.Message) {
-	if _, ok := m.(core.Confirm); ok && n.store.log.stalled.Load() != nil {
+	if _, ok := m.(core.Confirm); ok && !n.mayLead() {
 		return // it would keep the others from electing a leader whose disk works
 	}
 	if err := n.wire.send(to, m); err != nil {

@@ -158,7 +158,7 @@ func (d *disk) note(at *atomic.Pointer[trouble], t *trouble) {
 		return
 	}
 	d.log.Error("the disk of state_dir is in trouble: until it works again this node does not lead; what it holds it keeps",
-		"dir", d.dir, "trouble", t)
+		"dir", d.dir, "trouble", t.String())
 	d.tell()
 }
 
@@ -168,7 +168,7 @@ func (d *disk) clear(at *atomic.Pointer[trouble], op operation) {
 	if old == nil || op != opAppend && op != old.op || !at.CompareAndSwap(old, nil) {
 		return
 	}
-	d.log.Info("the disk of state_dir works again", "dir", d.dir, "trouble", old)
+	d.log.Info("the disk of state_dir works again", "dir", d.dir, "trouble", old.String())
 	d.tell()
 }
 

@@ -129,14 +129,15 @@ func (n *Node) setTempo(r *raft.Raft, to tempo) {
 }
 
 // raftTimeouts returns Raft's heartbeat and election timeouts. A leader sends a heartbeat by itself when a tenth to a
-// fifth of the first is over without one, which comes to one or two of the configured ones, and retries a follower that does not answer after half of it at the latest.
+// fifth of the first is over without one, and retries a follower that does not answer after half of it at the latest.
+// While a leader's loop waits for the disk, these heartbeats are all that followers hear.
 func (n *Node) raftTimeouts(t tempo) (heartbeat, election time.Duration) {
 	heartbeat = n.cfg.Timing.RaftHeartbeat
 	switch t {
 	case calm:
 		heartbeat *= 2
 	case leading:
-		heartbeat *= 10
+		heartbeat *= 5
 	case reluctant:
 		heartbeat *= 30
 	}

@@ -44,7 +44,7 @@ func limitsOf(t core.Timing) limits {
 		redialMax: bound(10*hb, 200*time.Millisecond, 2*time.Second),
 		enqueue:   bound(2*hb, 50*time.Millisecond, time.Second),
 		commit:    bound(8*hb, 250*time.Millisecond, time.Second),
-		disk:      bound(10*hb, 250*time.Millisecond, 5*time.Second),
+		disk:      bound(5*hb, 250*time.Millisecond, 5*time.Second),
 	}
 	l.handshake = max(l.rpc, time.Second)
 	return l

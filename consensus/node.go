@@ -164,7 +164,7 @@ func (n *Node) open() (err error) {
 	if n.store, err = openStore(filepath.Join(dir, logDir), n.lim.disk, n.log); err != nil {
 		return err
 	}
-	turned := func() { poke(n.turned) }
+	turned := func() { poke(n.turned); poke(n.changed) }
 	n.store.log.changed.Store(&turned)
 	if n.snaps, err = raft.NewFileSnapshotStoreWithLogger(dir, keptSnapshots, logger); err != nil {
 		return fmt.Errorf("open the snapshots in %s: %w", dir, err)

@@ -30,6 +30,16 @@ type peer struct {
 	control atomic.Int64           // open control streams of the peer
 }
 
+// hello returns the peer's last hello, empty if there was none or there is no such peer.
+func (p *peer) hello() hello {
+	if p != nil {
+		if h := p.said.Load(); h != nil {
+			return *h
+		}
+	}
+	return hello{}
+}
+
 // poke writes to a signal channel unless a signal waits there already.
 func poke(c chan struct{}) {
 	select {

@@ -38,7 +38,7 @@ var errStalled = errors.New("this leader's disk stands still: it is silent, so t
 // AppendEntries implements raft.Transport. Raft can not stand down while it waits for its disk, and would go on sending
 // heartbeats: nothing could be committed, and nobody else would lead.
 func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
-	if t.n.store.log.stalled.Load() != nil {
+	if !t.n.mayLead() {
 		return errStalled
 	}
 	if isHeartbeat(a) {
@@ -62,7 +62,7 @@ func (t *transport) SetHeartbeatHandler(f func(raft.RPC)) {
 func (t *transport) appendLog(id raft.ServerID, at raft.ServerAddress, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) error {
 	for {
 		err := t.NetworkTransport.AppendEntries(id, at, a, r)
-		if err == nil || t.n.store.log.stalled.Load() != nil || !t.stillLeads(a.Term, id) || !t.n.pause(t.n.lim.redial) {
+		if err == nil || !t.n.mayLead() || !t.stillLeads(a.Term, id) || !t.n.pause(t.n.lim.redial) {
 			return err
 		}
 	}

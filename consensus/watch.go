@@ -55,6 +55,7 @@ func (n *Node) tell(s *standing, r *raft.Raft) {
 		n.nudgeAll()
 	}
 	term, leads := leadership(r)
+	leads = leads && n.mayLead()
 	if s.leads && (!leads || term != s.term) {
 		s.leads = false
 		n.deliver(core.Deposed{})
@@ -64,13 +65,16 @@ func (n *Node) tell(s *standing, r *raft.Raft) {
 		n.deliver(core.Elected{Term: term})
 		poke(n.membership)
 	}
-	_, id := r.LeaderWithID()
-	if l := nodeOf(id); l != s.leader {
+	if l := n.Leader(); l != s.leader {
 		s.leader = l
 		n.deliver(core.LeaderSeen{Leader: l})
 		n.nudgeAll()
 	}
 }
+
+// mayLead is false while this node's disk stands still. Raft is inside the write then and may take itself for the leader,
+// but can commit nothing, and the others elect another.
+func (n *Node) mayLead() bool { return n.store.log.stalled.Load() == nil }
 
 // leadership reads whether Raft leads and in which term, from the same moment.
 func leadership(r *raft.Raft) (core.Term, bool) {
@@ -118,6 +122,9 @@ func (n *Node) Leader() core.NodeName {
 		return ""
 	}
 	_, id := r.LeaderWithID()
+	if id == n.id && !n.mayLead() {
+		return ""
+	}
 	return nodeOf(id)
 }
 
@@ -129,6 +136,11 @@ func (n *Node) TransferLeadership(to core.NodeName) {
 	}
 	for _, s := range r.GetConfiguration().Configuration().Servers {
 		if s.Suffrage == raft.Voter && nodeOf(s.ID) == to {
+			// While Raft tries, it takes no entries. One that leads or follows elsewhere would cost its patience for nothing.
+			if h := n.peers.get(to).hello(); h.Leader != n.id {
+				n.log.Debug("leadership was not handed on: the node does not follow this one", "to", to, "leader", h.Leader)
+				return
+			}
 			await(r.LeadershipTransferToServer(s.ID, s.Address), func(err error) {
 				if err != nil {
 					n.log.Warn("leadership was not handed on", "to", to, "error", err)

@@ -10,7 +10,7 @@ import (
 // What goes wrong here, goes wrong for the owner while every node is asked all the time whether it answers. The other
 // faults of the suite have tests of their own; "remora-lab faults" runs them all.
 func TestFaults(t *testing.T) {
-	here := []string{"parted", "isolated", "five times", "down and up", "lost", "busy", "state_dir full", "stands still"}
+	here := []string{"parted", "isolated", "five times", "down and up", "lost", "busy", "state_dir full", "stand still", "stands still"}
 	const roomForTheRest = 40 // MiB, besides what a daemon takes in advance
 	l := raise(t, func(o *lab.Options) { o.StateMiB = roomForTheRest })
 	must(t, l.StartServers(within(t)))

@@ -71,6 +71,21 @@ func Faults() []Fault {
 			return func(context.Context) error { return end() }, err
 		}},
 		{Name: "state_dir full on all nodes, then a switchover", Fate: Moves, Needs: true, Begin: full},
+		{Name: "disks of all nodes stand still", Fate: Stays, For: brief, Needs: true, Begin: func(_ context.Context, l *Lab, _ Scene) (undo, error) {
+			end := func(context.Context) error {
+				var errs []error
+				for _, n := range l.nodes {
+					errs = append(errs, n.ThawState())
+				}
+				return errors.Join(errs...)
+			}
+			for _, n := range l.nodes {
+				if err := n.FreezeState(); err != nil {
+					return end, err
+				}
+			}
+			return end, nil
+		}},
 		{Name: "disk of the leader stands still, then a switchover", Fate: Moves, Needs: true, Begin: still},
 	}
 }
@@ -173,6 +188,9 @@ func still(ctx context.Context, l *Lab, s Scene) (undo, error) {
 		err := l.elsewhere(ctx, s, n.Name)
 		if err == nil || ctx.Err() != nil {
 			return end, err
+		}
+		if now := l.Holder(l.VIP()); now != s.Owner && now != "" {
+			return end, nil // the answer was lost with the leader, or another node was chosen
 		}
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return end, err
