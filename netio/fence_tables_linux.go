@@ -27,7 +27,9 @@ type fenceTables struct {
 	turn         *nftables.Set
 	leases       []*nftables.Set
 	addr4, addr6 []*nftables.Set
-	rules        []*nftables.Rule
+	rules        []*nftables.Rule // of the addresses, and then of the ports
+	addressRules []*nftables.Rule
+	portFence    *PortFence
 }
 
 // newFenceTables lays out the tables: maps from each guarded address to a report's number, the reports that are alive,
@@ -49,7 +51,8 @@ func newFenceTables(name string) *fenceTables {
 	t.leases = []*nftables.Set{set(t.inet, 2, leases), set(t.arp, 3, leases)}
 	t.addr4 = []*nftables.Set{set(t.inet, 4, addr4), set(t.arp, 5, addr4)}
 	t.addr6 = []*nftables.Set{set(t.inet, 6, addr6)}
-	t.rules = slices.Concat(t.inetRules(), t.arpRules())
+	t.addressRules = slices.Concat(t.inetRules(), t.arpRules())
+	t.rules = t.addressRules
 	return t
 }
 
@@ -136,9 +139,14 @@ func (t *fenceTables) closed(addrs *nftables.Set, base expr.PayloadBase, off uin
 // The number goes through the packet's mark, and the mark is put back, because nft(8) dies when it lists a lookup in a
 // set of what was found in a map. Between the two nothing ends the rule, and nobody else has the packet.
 func numberOf(addrs *nftables.Set, base expr.PayloadBase, off uint32) []expr.Any {
+	return numbered(addrs, &expr.Payload{DestRegister: regAddress, Base: base, Offset: off, Len: addrs.KeyType.Bytes})
+}
+
+// numbered is numberOf for the address that load puts into regAddress.
+func numbered(addrs *nftables.Set, load expr.Any) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: regMark},
-		&expr.Payload{DestRegister: regAddress, Base: base, Offset: off, Len: addrs.KeyType.Bytes},
+		load,
 		&expr.Lookup{SourceRegister: regAddress, DestRegister: regNumber, IsDestRegSet: true, SetName: addrs.Name, SetID: addrs.ID},
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: regNumber},
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: regNumber},

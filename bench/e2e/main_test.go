@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -105,6 +106,10 @@ func showLogs(t *testing.T, l *lab.Lab) {
 			continue
 		}
 		lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+		if i := slices.IndexFunc(lines, func(s string) bool { return !strings.HasPrefix(s, "{") }); i >= 0 {
+			t.Logf("%s has crashed:\n%s", n.Name, strings.Join(lines[i:min(i+40, len(lines))], "\n"))
+			lines = lines[:i]
+		}
 		if len(lines) > 60 {
 			lines = lines[len(lines)-60:]
 		}

@@ -34,10 +34,12 @@ func write(t *testing.T, l *lab.Lab) *writer {
 	w := &writer{}
 	db, err := l.Client().DB(netip.AddrPortFrom(l.VIP(), lab.ServerPort), 500*time.Millisecond)
 	must(t, err)
-	eventually(t, "a table is made at the address", func() bool {
-		_, err := db.ExecContext(t.Context(), "CREATE TABLE IF NOT EXISTS acked (n INT PRIMARY KEY)")
-		return err == nil
-	})
+	for _, table := range []string{"acked (n INT PRIMARY KEY)", "intruder (k INT PRIMARY KEY, n INT)"} {
+		eventually(t, "a table is made at the address", func() bool {
+			_, err := db.ExecContext(t.Context(), "CREATE TABLE IF NOT EXISTS "+table)
+			return err == nil
+		})
+	}
 	w.done.Go(func() {
 		defer db.Close()
 		pace := time.NewTicker(2 * time.Millisecond)

@@ -46,7 +46,7 @@ func (c *checker) group(raw *rawGroup) Group {
 			Name: core.GroupName(name), Role: c.role(raw), Policy: c.policy(raw),
 			Interface: raw.Interface.val, Preempt: raw.Preempt.val, Promotion: c.promotion(raw),
 		},
-		Label: raw.Label.val,
+		Label: raw.Label.val, FencePort: c.fencePort(raw), FenceAllow: c.fenceAllow(raw),
 	}
 }
 

@@ -1,6 +1,8 @@
 package config
 
 import (
+	"cmp"
+	"net/netip"
 	"time"
 
 	"github.com/remora-ha/remora/core"
@@ -13,19 +15,13 @@ func (c *checker) promotion(raw *rawGroup) core.Promotion {
 			at  pos
 			key string
 		}{{raw.MaxLost.at, "max_lost_transactions"}, {raw.MaxLag.at, "max_lag"}, {raw.ApplyWithin.at, "apply_within"},
-			{raw.Drain.at, "drain"}, {raw.CatchUp.at, "catch_up"}, {raw.FencePort.at, "fence_port"}} {
+			{raw.Drain.at, "drain"}, {raw.CatchUp.at, "catch_up"}, {raw.FencePort.at, "fence_port"},
+			{raw.FenceAllow.at, "fence_allow"}} {
 			if k.at.line > 0 {
 				c.warn(k.at, groupTable+" "+k.key, "has no effect without policy = \"promote\": delete it")
 			}
 		}
 		return core.Promotion{}
-	}
-	const fence = groupTable + " fence_port"
-	switch at := raw.FencePort.at; {
-	case at.line == 0:
-		c.bad(raw.Policy.at, fence, "is missing: this release closes only the group's addresses and not the server's own port when a node loses the group. Write fence_port = false if no client connects to the servers by their own addresses")
-	case raw.FencePort.val:
-		c.bad(at, fence, "true is not in this release: write false if no client connects to the servers by their own addresses")
 	}
 	if raw.MaxLost.val < -1 {
 		c.bad(raw.MaxLost.at, groupTable+" max_lost_transactions", "is %d: write 0 or more, or -1 for any number", raw.MaxLost.val)
@@ -37,6 +33,45 @@ func (c *checker) promotion(raw *rawGroup) core.Promotion {
 		MaxLost: raw.MaxLost.val, MaxLag: c.limit(raw.MaxLag, "max_lag"), ApplyWithin: c.limit(raw.ApplyWithin, "apply_within"),
 		Drain: c.limit(raw.Drain, "drain"), CatchUp: c.limit(raw.CatchUp, "catch_up"),
 	}
+}
+
+// fencePort is true by default under policy promote.
+func (c *checker) fencePort(raw *rawGroup) bool {
+	if raw.Policy.val != string(core.Promote) || raw.FencePort.at.line > 0 && !raw.FencePort.val {
+		return false
+	}
+	c.cfg.at["group.fence_port"] = cmp.Or(raw.FencePort.at, raw.Policy.at)
+	return true
+}
+
+// maxAllowed bounds the networks besides the members that reach the servers by their own addresses.
+const maxAllowed = 16
+
+// fenceAllow lists networks and addresses.
+func (c *checker) fenceAllow(raw *rawGroup) []netip.Prefix {
+	const key = groupTable + " fence_allow"
+	if raw.Policy.val != string(core.Promote) {
+		return nil // of which there is a warning already
+	}
+	if n := len(raw.FenceAllow.items); n > maxAllowed {
+		c.bad(raw.FenceAllow.at, key, "has %d networks: use at most %d", n, maxAllowed)
+	}
+	if raw.FencePort.at.line > 0 && !raw.FencePort.val && len(raw.FenceAllow.items) > 0 {
+		c.bad(raw.FenceAllow.at, key, "has no effect with fence_port = false: delete it")
+	}
+	var out []netip.Prefix
+	for _, t := range raw.FenceAllow.items {
+		p, err := parsePrefix(t.val)
+		switch {
+		case err != nil || p.Addr().Is4In6():
+			c.bad(t.at, key, "%q is neither an address nor a network: write those that reach the servers by their own addresses, like \"10.77.0.50\" or \"10.77.4.0/24\"", shorten(t.val))
+		case p.Bits() == 0:
+			c.bad(t.at, key, "%q is everybody: write fence_port = false if the servers' ports shall stay open", shorten(t.val))
+		default:
+			out = append(out, p.Masked())
+		}
+	}
+	return out
 }
 
 // limit is a duration in whole milliseconds; one that is not in the file is 0.

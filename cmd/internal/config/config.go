@@ -98,6 +98,10 @@ type Group struct {
 	core.GroupSpec
 	// Label is the address label (IFA_LABEL, IPv4 only) that the addresses are bound with; it may be empty.
 	Label string
+	// FencePort says that the kernel's lease also closes the server's own port, to all but the members and FenceAllow. Both
+	// are for policy promote.
+	FencePort  bool
+	FenceAllow []netip.Prefix
 }
 
 // Core returns the part of the configuration that all nodes must agree on.

@@ -180,5 +180,9 @@ func (c *Config) Unfenced() Problems {
 	for _, p := range c.timing.CheckUnfenced() {
 		ps = append(ps, Problem{File: c.Path, Line: c.at["process"].line, Key: "[timing] " + p.Key, Text: p.Text})
 	}
+	if at, fenced := c.at["group.fence_port"]; fenced {
+		ps = append(ps, Problem{File: c.Path, Line: at.line, Key: groupTable + " fence_port",
+			Text: "needs the kernel's fence (nf_tables), which is not there: load it, or write fence_port = false and see to it that no client connects to the servers by their own addresses"})
+	}
 	return ps
 }

@@ -102,6 +102,7 @@ type rawGroup struct {
 	Drain       span    `toml:"drain"`
 	CatchUp     span    `toml:"catch_up"`
 	FencePort   boolean `toml:"fence_port"`
+	FenceAllow  list    `toml:"fence_allow"`
 }
 
 // header is where a table begins: the line to blame for a key that is missing.

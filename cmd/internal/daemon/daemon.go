@@ -61,14 +61,14 @@ type daemon struct {
 	keeper     *keeper       // of the watchdog, nil if there is none
 	scheduling string
 	locked     realtime.Lock
-	guard      chan []core.GroupSpec
-	watched    []core.GroupSpec // what the ledger had last; used by the agent's loop
+	guard      chan toGuard
+	watched    toGuard // what the ledger had last; used by the agent's loop
 }
 
 // Run carries a node from its start to its orderly end, which begins with the end of ctx: unbind, verify, release, hand
 // leadership on; then Run returns nil. SIGHUP makes it read its file again.
 func Run(ctx context.Context, opt Options) error {
-	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan []core.GroupSpec, 1)}
+	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan toGuard, 1)}
 	beThrifty(d.log)
 	d.notify = sdnotify.FromEnvironment()
 
@@ -248,14 +248,14 @@ func (d *daemon) observe(_ core.Instant, ev core.Event, _ []core.Action) {
 	default:
 		return
 	}
-	var specs []core.GroupSpec
+	now := toGuard{nodes: view.Config.Nodes}
 	for _, name := range slices.Sorted(maps.Keys(view.Groups)) {
-		specs = append(specs, view.Groups[name].Spec)
+		now.groups = append(now.groups, view.Groups[name].Spec)
 	}
-	if !reflect.DeepEqual(specs, d.watched) {
-		d.watched = specs
-		d.watcher.SetGroups(specs)
-		d.guardLater(specs)
+	if !reflect.DeepEqual(now, d.watched) {
+		d.watched = now
+		d.watcher.SetGroups(now.groups)
+		d.guardLater(now)
 	}
 }
 

@@ -53,19 +53,23 @@ func (d *daemon) clean() error {
 	if d.fence == nil {
 		return nil
 	}
+	// With the ports from the beginning: an earlier process may have left them closed.
+	if err := d.fence.SetPorts(portFence(d.opt.Config, d.opt.Self.Name, toGuard{})); err != nil {
+		return err
+	}
 	if err := d.fence.Install(nil); err != nil {
 		return err
 	}
-	return d.binder.Guard(d.cfg.Core().Groups)
+	return d.guardAll(toGuard{groups: d.cfg.Core().Groups})
 }
 
 // guardLater has the fence follow the ledger's groups. It does not wait, since it is called by the agent's loop.
-func (d *daemon) guardLater(groups []core.GroupSpec) {
+func (d *daemon) guardLater(g toGuard) {
 	select {
 	case <-d.guard: // only the newest counts
 	default:
 	}
-	d.guard <- groups
+	d.guard <- g
 }
 
 // keepFence watches over the fence until ctx ends.
@@ -82,8 +86,8 @@ func (d *daemon) keepFence(ctx context.Context) {
 	for {
 		var err error
 		select {
-		case groups := <-d.guard:
-			err = d.binder.Guard(groups)
+		case g := <-d.guard:
+			err = d.guardAll(g)
 		case <-check.C:
 			err = d.fence.Check()
 		case err = <-watched:
@@ -106,7 +110,7 @@ func (d *daemon) removeFence(cause error) error {
 	switch {
 	case d.fence == nil:
 		return nil
-	case cause != nil:
+	case cause != nil || !d.mayOpenPort():
 		return d.fence.Detach()
 	}
 	return errors.Join(d.fence.Remove(), d.fence.Detach())

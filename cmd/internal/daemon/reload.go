@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 
 	"github.com/remora-ha/remora/cmd/internal/config"
@@ -79,6 +80,7 @@ func fixed(old, next *config.Config, self core.NodeName) error {
 	for _, g := range old.Groups {
 		note("interface of group "+string(g.Name)+" on this node", !known(next, g.Name) || old.InterfaceFor(self, g.Name) == next.InterfaceFor(self, g.Name))
 	}
+	note("[[group]] fence_port, fence_allow", reflect.DeepEqual(fenceOf(old), fenceOf(next)))
 	note("[[group]] label", labelOf(old) == labelOf(next))
 	if len(changed) == 0 {
 		return nil
