@@ -32,6 +32,8 @@ func replicas(t *testing.T, f flavour, group string) *lab.Lab {
 	l := raise(t, func(o *lab.Options) {
 		o.Server, o.Policy, o.Replicas = f.server, "promote", true
 		o.ExtraConfig = group
+		// Six processes and their clients share what may be two busy cores: what is tested is not how soon a hang is noticed.
+		o.Timing = map[string]string{"ttl": "1500ms", "raft_heartbeat": "250ms", "raft_election": "250ms", "probe_timeout": "1s"}
 	})
 	must(t, l.StartServers(within(t)))
 	must(t, l.PrepareDaemons())

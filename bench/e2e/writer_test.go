@@ -42,7 +42,7 @@ func write(t *testing.T, l *lab.Lab) *writer {
 	}
 	w.done.Go(func() {
 		defer db.Close()
-		pace := time.NewTicker(2 * time.Millisecond)
+		pace := time.NewTicker(4 * time.Millisecond)
 		defer pace.Stop()
 		for n := 1; !w.stop.Load(); n++ {
 			if _, err := db.ExecContext(context.Background(), "INSERT INTO acked VALUES (?)", n); err == nil {
