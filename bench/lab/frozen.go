@@ -156,19 +156,27 @@ func (l *Lab) strike(ctx context.Context, p *Prober, nap time.Duration, s *Strik
 	return l.sumUp(p, s)
 }
 
-// noteLeader finds out whether the owner leads. An election may be on; leadership may change afterwards.
+// noteLeader finds out whether the owner leads. Leadership may change afterwards.
 func (l *Lab) noteLeader(ctx context.Context, s *Strike) error {
+	leader, err := l.leaderWhenAgreed(ctx)
+	if err != nil {
+		return fmt.Errorf("strike the owner: %w", err)
+	}
+	s.Led = leader == s.Old
+	return nil
+}
+
+// leaderWhenAgreed waits for the end of an election that may be on.
+func (l *Lab) leaderWhenAgreed(ctx context.Context) (leader string, err error) {
 	var why error
-	err := poll(ctx, 20*time.Millisecond, func() (bool, error) {
-		var leader string
+	err = poll(ctx, 20*time.Millisecond, func() (bool, error) {
 		leader, why = l.Leader(ctx)
-		s.Led = leader == s.Old
 		return why == nil, nil
 	})
 	if err != nil {
-		return fmt.Errorf("strike the owner: find the leader: %w", errors.Join(err, why))
+		return "", fmt.Errorf("find the leader: %w", errors.Join(err, why))
 	}
-	return nil
+	return leader, nil
 }
 
 // suffer deals the blow and returns when it has taken effect.

@@ -76,7 +76,7 @@ func (l *Lab) Scene(ctx context.Context) (Scene, error) {
 	if err := l.WaitStable(ctx); err != nil {
 		return Scene{}, err
 	}
-	leader, err := l.Leader(ctx)
+	leader, err := l.leaderWhenAgreed(ctx)
 	if err != nil {
 		return Scene{}, err
 	}
