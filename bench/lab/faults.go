@@ -32,7 +32,7 @@ func Faults() []Fault {
 		{Name: "cut off", Fate: Moves, Begin: dropped(Both)},
 		{Name: "hears nothing", Fate: Moves, Begin: dropped(In)},
 		{Name: "is not heard", Fate: Moves, Begin: dropped(Out)},
-		{Name: "parted from a follower", Fate: Stays, For: brief, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+		{Name: "parted from a follower", Fate: StaysIfLed, For: brief, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
 			return healed(l), l.Part([]string{s.Target}, []string{s.Peer})
 		}},
 		{Name: "parted from the leader", Fate: Either, For: brief, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {

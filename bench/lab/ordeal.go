@@ -19,6 +19,8 @@ const (
 	Moves  Fate = "moves"  // another node serves while the fault lasts
 	Stays  Fate = "stays"  // the owner serves all the time
 	Either Fate = "either" // the owner may keep it or lose it
+	// StaysIfLed is Stays as long as the same node leads. If another begins to, the fault may part the owner from it.
+	StaysIfLed Fate = "stays if led"
 )
 
 // Scene says who is who when a fault begins.
@@ -51,6 +53,8 @@ type Ordeal struct {
 	Silence time.Duration
 	// Well is how long after the end of the fault the cluster was well again.
 	Well time.Duration
+	// Leader is who led when the cluster was well again.
+	Leader string
 	// Doubles are the times for which two nodes answered, Claims announcements of one while another one answered.
 	Doubles []DoubleAnswer
 	Claims  []ARPFrame
@@ -65,7 +69,8 @@ func (o Ordeal) Judge(fate Fate) error {
 	for _, f := range o.Claims {
 		errs = append(errs, fmt.Errorf("%s announced the address at %v, while another node answered", f.Node, f.Time.Format(time.StampMicro)))
 	}
-	if fate == Stays && o.New != "" {
+	stays := fate == Stays || fate == StaysIfLed && o.Leader == o.Scene.Leader
+	if stays && o.New != "" {
 		errs = append(errs, fmt.Errorf("the address moved from %s to %s, and should have stayed", o.Scene.Owner, o.New))
 	}
 	return errors.Join(errs...)
@@ -146,6 +151,9 @@ func (l *Lab) suffer(ctx context.Context, f Fault, p *Prober, o *Ordeal) error {
 		return err
 	}
 	o.Well = time.Since(ended)
+	if o.Leader, err = l.leaderWhenAgreed(ctx); err != nil {
+		return err
+	}
 	if err := p.WaitAnswers(ctx, l.Holder(l.VIP()), time.Now(), steady); err != nil {
 		return err
 	}
