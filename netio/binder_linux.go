@@ -58,6 +58,7 @@ type Binder struct {
 	// claims and yields are apart so that giving up finds a socket ready, whatever the claims are stuck in.
 	claims, yields pool
 	senders        senders
+	forwarders     forwarders
 	guarded        guarded
 	unmarked       sync.Once // the warning that the kernel does not mark addresses was given
 }
@@ -77,6 +78,7 @@ func NewBinder(cfg Config) (*Binder, error) {
 
 // Close closes the Binder's sockets. It does not remove addresses.
 func (b *Binder) Close() error {
+	b.forwarders.close()
 	return errors.Join(b.claims.close(), b.yields.close(), b.senders.close())
 }
 

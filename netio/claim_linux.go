@@ -35,6 +35,7 @@ func (b *Binder) Bind(ctx context.Context, a core.Bind) error {
 			if err != nil {
 				return err
 			}
+			b.forwarders.bound(a.Group, c.link)
 			return c.unlessLate(c.bind(ctx))
 		})
 	}
