@@ -16,8 +16,9 @@ import (
 const sourceLost = "error 1236"
 
 // Follow points the server to a source by GTID, read-only, unless it has transactions that the source lacks: then nothing
-// is touched and they are named in Errant. A fork that MariaDB's positions do not show is found by the source, which
-// refuses the replica; then the server's position is in Errant, and its replication is stopped again.
+// is touched and they are named in Errant. So are those that MariaDB's positions do not show but the states of the binary
+// logs do. If the source refuses the replica all the same, the server's position is in Errant, and its replication is
+// stopped again.
 func (a *Actor) Follow(ctx context.Context, f core.FollowServer) core.ServerFollows {
 	out := core.ServerFollows{Group: f.Group, Epoch: f.Epoch}
 	out.Err = message(a.with(ctx, a.work, func(l *line) (err error) {
@@ -52,6 +53,11 @@ func (a *Actor) follow(ctx context.Context, l *line, f core.FollowServer) (erran
 		}
 		if e := st.executed.Subtract(theirs); !e.Empty() {
 			return e.String(), nil
+		}
+	}
+	if l.dialect.mariadb {
+		if errant, err := a.forked(ctx, l, f); err != nil || errant != "" {
+			return errant, err
 		}
 	}
 	if len(channels) == 1 && channels[0].source == f.Source.String() && channels[0].byGTID && channels[0].receiving && channels[0].applies {

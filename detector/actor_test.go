@@ -458,3 +458,26 @@ func TestLongTransactionsAreListed(t *testing.T) {
 		})
 	})
 }
+
+// A former primary whose last rows nobody has received is left alone, also when its successor has written more rows by then
+// than it had: MariaDB's positions do not show that.
+func TestAForkThatPositionsDoNotShowIsFound(t *testing.T) {
+	eachKind(t, func(t *testing.T, k kind) {
+		old, successor := pair(t, k)
+		successor.exec("STOP REPLICA IO_THREAD")
+		old.exec("INSERT INTO d.t VALUES (100), (101)")
+		if p := successor.actor().Promote(t.Context(), core.PromoteServer{ApplyWithin: 5 * time.Second, NotAfter: soon(time.Minute)}); p.Err != "" {
+			t.Fatal(p.Err)
+		}
+		for i := range 10 {
+			successor.exec(fmt.Sprintf("INSERT INTO d.t VALUES (%d)", 200+i))
+		}
+		f := old.actor().Follow(t.Context(), core.FollowServer{Source: successor.address(), SourceExecuted: successor.executed()})
+		if f.Err != "" || f.Errant == "" {
+			t.Errorf("a fork: %+v", f)
+		}
+		if status := old.status(old.actor()); status != "" {
+			t.Errorf("a server that is to be left alone was pointed to another: %s", status)
+		}
+	})
+}

@@ -146,7 +146,7 @@ func switchoversLoseNothing(t *testing.T, l *lab.Lab, w *writer) {
 			return err == nil // it is refused until the arbiter has heard that replication runs
 		})
 		w.goesOn(t, "at "+to)
-		t.Logf("%s to %s: the longest time without an acknowledged row was %v", old, to, w.gap(start))
+		t.Logf("%s to %s: the longest time without an acknowledged row was %v\n%s", old, to, w.gap(start), phases(t, l, start))
 		if lost := w.lost(t, l.Node(to)); len(lost) > 0 {
 			t.Errorf("the acknowledged rows %v are not on %s", lost, to)
 		}
@@ -312,8 +312,19 @@ func (w *writer) killed(t *testing.T, l *lab.Lab, owner string) (next string, lo
 	must(t, err)
 	w.goesOn(t, "at "+next)
 	lost = len(w.lost(t, l.Node(next)))
-	t.Logf("%s killed, %s serves: the longest time without an acknowledged row was %v, and of %d rows %d are lost", owner, next, w.gap(start), len(w.rows()), lost)
+	t.Logf("%s killed, %s serves: the longest time without an acknowledged row was %v, and of %d rows %d are lost\n%s",
+		owner, next, w.gap(start), len(w.rows()), lost, phases(t, l, start))
 	return next, lost
+}
+
+// phases is the time line of what the daemons have done since a moment.
+func phases(t *testing.T, l *lab.Lab, since time.Time) string {
+	t.Helper()
+	events, err := l.DaemonEvents(since, time.Now())
+	must(t, err)
+	var b strings.Builder
+	must(t, lab.WriteLines(&b, lab.Lines(events, since, lab.Milestones())))
+	return b.String()
 }
 
 // told is what an arbiter says when it has chosen.
