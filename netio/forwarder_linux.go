@@ -19,6 +19,9 @@ import (
 // sends it on to the next owner as soon as that has announced itself; and so it does, for a while, with what neighbours go
 // on sending to it that have not heeded the announcement. It answers nothing itself: it is a router on the last hop, and
 // who answers is the new owner, whose lease has begun.
+//
+// Once that has announced itself, connections that were made before are reset: their clients would wait for answers that
+// nobody sends. See nudge.
 const (
 	// forwardFor is how long a node goes on after it has given an address up. Who hears an announcement and does not heed
 	// it, for want of a second's age of its entry, asks again within a few seconds.
@@ -72,14 +75,18 @@ func (fs *forwarders) given(g core.GroupName, spec core.GroupSpec, log *slog.Log
 	}
 	fs.running[g] = f
 	fs.done.Go(func() {
-		kept, sent := f.run()
+		f.run()
 		fs.mu.Lock()
 		if fs.running[g] == f {
 			delete(fs.running, g)
 		}
 		fs.mu.Unlock()
-		if sent > 0 {
-			log.Info("sent on what came for addresses that are not here any more", "group", g, "frames", sent, "kept", kept, "to", f.next.String())
+		if f.trouble != nil {
+			log.Warn("old connections to addresses that are not here any more may hang until their clients notice", "group", g, "err", f.trouble)
+		}
+		if f.sent > 0 || f.nudged > 0 {
+			log.Info("sent on what came for addresses that are not here any more, and had old connections reset", "group", g,
+				"frames", f.sent, "connections", f.nudged, "to", f.next.String())
 		}
 	})
 }
@@ -100,16 +107,19 @@ type forwarder struct {
 	conn   *packet.Conn
 	ips    map[netip.Addr]bool
 	own    MAC
+	index  uint32
 	ctx    context.Context
 	cancel context.CancelFunc
 
 	next MAC // of the next owner, zero as long as there is none
 	kept [][]byte
-	sent int
+
+	sent, nudged int
+	trouble      error
 }
 
 func newForwarder(l link, spec core.GroupSpec) (*forwarder, error) {
-	f := &forwarder{own: l.MAC, ips: setOf(spec.Addresses)}
+	f := &forwarder{own: l.MAC, index: l.Index, ips: setOf(spec.Addresses)}
 	var ips []netip.Addr
 	for _, p := range spec.Addresses {
 		ips = append(ips, p.Addr())
@@ -125,22 +135,22 @@ func newForwarder(l link, spec core.GroupSpec) (*forwarder, error) {
 	return f, nil
 }
 
-// run forwards until the time is over, and returns how many frames were kept first and how many were sent.
-func (f *forwarder) run() (kept, sent int) {
+// run forwards until the time is over.
+func (f *forwarder) run() {
 	defer f.cancel()
 	defer context.AfterFunc(f.ctx, func() { _ = f.conn.Close() })()
 	buf := make([]byte, 1<<16)
 	for {
 		n, _, err := f.conn.ReadFrom(buf)
 		if f.ctx.Err() != nil || err != nil {
-			return kept, f.sent
+			return
 		}
 		if f.look(buf[:n]) {
-			kept = len(f.kept)
 			for _, frame := range f.kept {
 				f.send(frame)
 			}
 			f.kept = nil
+			f.nudged, f.trouble = f.dismiss()
 		}
 	}
 }

@@ -1,0 +1,121 @@
+package netio
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
+)
+
+// Connections that were made before an address moved, idle ones too, are ended on this side, and their clients made to
+// talk to the next owner, when that has announced itself, and not before. Others are left alone.
+func TestOldConnectionsEndAfterTheAnnouncement(t *testing.T) {
+	w := newWire(t)
+	const nodeIP, clientIP = "10.77.0.1", "10.77.0.200"
+	must(t, addByHand(w.name, netip.MustParsePrefix(nodeIP+"/24")))
+	w.giveToPeer(clientIP + "/24")
+	b := newBinder(t, Config{})
+	s := spec(w.name, vip4)
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	ln, err := net.Listen("tcp", ":0") // takes both families, as servers do
+	must(t, err)
+	defer ln.Close()
+	port := ln.Addr().(*net.TCPAddr).AddrPort().Port()
+	dial := func(to netip.Addr) (client, server net.Conn) {
+		t.Helper()
+		must(t, w.inPeer(func() (err error) {
+			client, err = net.DialTimeout("tcp", netip.AddrPortFrom(to, port).String(), 10*time.Second)
+			return err
+		}))
+		server, err := ln.Accept()
+		must(t, err)
+		t.Cleanup(func() { _, _ = client.Close(), server.Close() })
+		return client, server
+	}
+	idle := func(what string, c net.Conn) {
+		t.Helper()
+		must(t, c.SetReadDeadline(time.Now().Add(100*time.Millisecond)))
+		var timeout net.Error
+		if _, err := c.Read(make([]byte, 1)); !errors.As(err, &timeout) || !timeout.Timeout() {
+			t.Errorf("%s: the connection ended: %v", what, err)
+		}
+	}
+	client, server := dial(vip4.Addr())
+	other, _ := dial(netip.MustParseAddr(nodeIP))
+	must(t, b.Unbind(t.Context(), unbindOf(s, 1)))
+	idle("before the announcement, the server", server)
+	wire := hearAll(t, w.link())
+	// The next owner is a third machine, behind the peer.
+	w.say(GratuitousARP(ARPReply, macC, vip4.Addr()).AppendFrame(nil))
+	// Its neighbours may not heed an announcement within a second of the one before; then the node sends on.
+	expect(t, wire, "the client's kernel speaks to the address", func(f []byte) bool {
+		to, ok := tcpTo(f)
+		return ok && to == vip4.Addr() && netip.AddrFrom4([4]byte(f[offSrc4:])) == client.LocalAddr().(*net.TCPAddr).AddrPort().Addr()
+	})
+	must(t, server.SetReadDeadline(time.Now().Add(10*time.Second)))
+	if _, err := server.Read(make([]byte, 1)); !errors.Is(err, unix.ECONNABORTED) {
+		t.Errorf("the server reads %v, want %v", err, unix.ECONNABORTED)
+	}
+	idle("a connection to another address", other)
+}
+
+// hearAll records all IPv4 frames that arrive at an interface, whomever they are for.
+func hearAll(t *testing.T, l link) <-chan []byte {
+	t.Helper()
+	conn, err := packet.Listen(l.netInterface(), packet.Raw, unix.ETH_P_IP, nil)
+	must(t, err)
+	must(t, conn.SetPromiscuous(true))
+	frames := make(chan []byte, 256)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			buf := make([]byte, listenBuffer)
+			n, _, err := conn.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			select {
+			case frames <- buf[:n]:
+			default:
+			}
+		}
+	}()
+	t.Cleanup(func() {
+		must(t, conn.Close())
+		<-ended
+	})
+	return frames
+}
+
+func TestNudgeIsASegmentThatARouterWouldForward(t *testing.T) {
+	for _, c := range []connection{
+		{local: netip.AddrPortFrom(ip4, 3306), remote: netip.AddrPortFrom(client4, 40000)},
+		{local: netip.AddrPortFrom(ip6, 3306), remote: netip.AddrPortFrom(client6, 40000)},
+	} {
+		b := nudge(nil, c, macA, macB)
+		if to, ok := tcpTo(b); !ok || to != c.remote.Addr() || !forward(b, macB, macC) {
+			t.Errorf("%v: to %v, a segment: %v: % x", c.remote, to, ok, b)
+		}
+	}
+}
+
+func FuzzParseConnection(f *testing.F) {
+	v4 := make([]byte, diagMessageLen)
+	v4[0] = unix.AF_INET
+	v6 := make([]byte, diagMessageLen)
+	v6[0] = unix.AF_INET6
+	f.Add(v4)
+	f.Add(v6)
+	f.Add([]byte{unix.AF_INET})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		c, err := parseConnection(b)
+		if err == nil && (!c.local.IsValid() || !c.remote.IsValid() || c.local.Addr().Is4In6()) {
+			t.Errorf("% x is taken for %v to %v", b, c.remote, c.local)
+		}
+	})
+}
