@@ -1,0 +1,117 @@
+package e2e
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/remora-ha/remora/bench/lab"
+)
+
+// ended is when a client noticed that its connection was gone, and how.
+type ended struct {
+	what string
+	at   time.Time
+	err  error
+}
+
+// Clients keep connections open through a planned switchover, idle ones and ones that wait for an answer. Each is reset
+// when the new owner has announced itself, and not before; none waits for an answer that will not come.
+func TestPooledConnectionsAreResetAtAMove(t *testing.T) {
+	const each = 25
+	l := up(t, nil)
+	at := netip.AddrPortFrom(l.VIP(), lab.ServerPort)
+	ends := make(chan ended, 2*each)
+	var idle []net.Conn
+	must(t, l.Client().NS.Do(func() error {
+		for range each {
+			c, err := net.DialTimeout("tcp", at.String(), 10*time.Second)
+			if err != nil {
+				return err
+			}
+			idle = append(idle, c)
+		}
+		return nil
+	}))
+	for _, c := range idle {
+		go func() {
+			_, err := io.Copy(io.Discard, c) // past the greeting
+			ends <- ended{"an idle connection", time.Now(), err}
+			_ = c.Close()
+		}()
+	}
+	waiting := queries(t, l, at, each, ends)
+	defer waiting()
+	before := time.Now()
+	must(t, l.Switchover(within(t), others(l, l.Holder(l.VIP()))[0].Name))
+	first := firstAnnouncement(t, l, l.Holder(l.VIP()), before)
+	var last time.Duration
+	for range 2 * each {
+		select {
+		case e := <-ends:
+			last = max(last, e.at.Sub(first))
+			if e.err == nil || e.what == "an idle connection" && !errors.Is(e.err, syscall.ECONNRESET) {
+				t.Errorf("%s ended with %v, want a reset", e.what, e.err)
+			}
+			if e.at.Before(first) {
+				t.Errorf("%s was reset %v before the announcement", e.what, first.Sub(e.at))
+			}
+		case <-time.After(5 * time.Second):
+			t.Fatal("a connection to the old owner is still open")
+		}
+	}
+	t.Logf("the last of %d connections was reset %v after the first announcement", 2*each, last)
+}
+
+// queries starts n connections that wait for an answer that takes long, and returns when the server works on all of them.
+func queries(t *testing.T, l *lab.Lab, at netip.AddrPort, n int, ends chan<- ended) (stop func()) {
+	t.Helper()
+	const long = time.Minute
+	db, err := l.Client().DB(at, long)
+	must(t, err)
+	db.SetMaxOpenConns(n)
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	for range n {
+		wg.Go(func() {
+			_, err := db.ExecContext(ctx, "SELECT SLEEP(50)")
+			ends <- ended{"a connection with a query", time.Now(), err}
+		})
+	}
+	admin, err := l.Node(l.Holder(l.VIP())).Admin()
+	must(t, err)
+	defer admin.Close()
+	eventually(t, "the server works on all queries", func() bool { return sleeping(t, admin) == n })
+	return func() {
+		cancel()
+		wg.Wait()
+		must(t, db.Close())
+	}
+}
+
+func sleeping(t *testing.T, db *sql.DB) (n int) {
+	t.Helper()
+	must(t, db.QueryRow("SELECT COUNT(*) FROM information_schema.processlist WHERE info LIKE 'SELECT SLEEP%'").Scan(&n))
+	return n
+}
+
+// firstAnnouncement returns when a node first announced the VIP after a moment.
+func firstAnnouncement(t *testing.T, l *lab.Lab, node string, after time.Time) time.Time {
+	t.Helper()
+	frames, err := l.ARPFrames()
+	must(t, err)
+	for _, f := range frames {
+		if f.Node == node && f.Gratuitous() && f.SenderIP == l.VIP() && f.Time.After(after) {
+			return f.Time
+		}
+	}
+	t.Fatalf("%s has not announced the address", node)
+	return time.Time{}
+}
