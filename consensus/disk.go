@@ -13,26 +13,28 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// metaSize is what the file of terms and votes is given in advance. It holds two numbers, the list of the log's files
-	// and the free pages of the database; a cluster of years stays below a tenth of it.
-	metaSize = 1 << 20
-	// reserveFile is as large as a file of the log and is given up when the disk is full, so that the log can go on.
+	// dbFile is the database with log, term and vote.
+	dbFile = "raft.db"
+	// dbRoom is what it is given in advance. The log is cut at a thousand entries of some hundred bytes, so it stays below
+	// half of that.
+	dbRoom = 8 << 20
+	// reserveFile is given up when the disk is full all the same, so that the log can go on for a while.
 	reserveFile = "reserve"
+	reserveRoom = 4 << 20
 	// retryWrite is the first pause before a write of the term is tried again; it doubles up to retryWriteMax.
 	retryWrite    = 20 * time.Millisecond
 	retryWriteMax = time.Second
 )
 
 // disk is the log, the term and the vote on disk, guarded against what disks do. A write that fails is reported, and so is
-// one that does not end in time. A log that could not begin its next file refuses all that follows: it is opened anew.
+// one that does not end in time. A log that has failed is opened anew before the next append.
 // Nothing that fails here ends the process, for the leases of this node do not depend on its disk.
 type disk struct {
 	dir     string
@@ -78,25 +80,48 @@ const (
 func openDisk(dir string, patient time.Duration, log *slog.Logger) (*disk, error) {
 	d := &disk{dir: dir, log: log, patient: patient}
 	d.ends, d.end = context.WithCancel(context.Background())
-	d.open = func() (backend, error) { return openWAL(dir, newRaftLogger(log)) }
+	d.open = func() (backend, error) { return openBolt(dir) }
 	var err error
 	if d.back, err = d.open(); err != nil {
 		return nil, err
 	}
-	err = errors.Join(allocate(filepath.Join(dir, metadb.FileName), metaSize), allocate(filepath.Join(dir, reserveFile), segmentSize))
+	err = errors.Join(allocate(filepath.Join(dir, dbFile), dbRoom), allocate(filepath.Join(dir, reserveFile), reserveRoom))
 	if err != nil {
 		log.Warn("no room was taken in advance for the Raft log: a full disk may stop this node from voting", "dir", dir, "error", err)
 	}
 	return d, nil
 }
 
-func openWAL(dir string, l hclog.Logger) (backend, error) {
-	meta := &metadb.BoltMetaDB{}
-	w, err := wal.Open(dir, wal.WithLogger(l), wal.WithSegmentSize(segmentSize), wal.WithMetaStore(meta))
+func openBolt(dir string) (backend, error) {
+	b, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, dbFile), MsgpackUseNewTimeFormat: true,
+		// The list of free pages is found again at the start, which is quick with so few.
+		BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, InitialMmapSize: dbRoom, Timeout: lockWait}})
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("open the Raft log in %s: %w", dir, err), meta.Close())
+		return nil, fmt.Errorf("open the Raft log in %s: %w", dir, err)
 	}
-	return walStore{WAL: w, meta: meta}, nil
+	return boltStore{b}, nil
+}
+
+// lockWait bounds the wait for the database's lock. The state directory has one of its own, which was taken before.
+const lockWait = time.Second
+
+// boltStore reads what was never written as empty.
+type boltStore struct{ *raftboltdb.BoltStore }
+
+func (b boltStore) Get(key []byte) ([]byte, error) {
+	v, err := b.BoltStore.Get(key)
+	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return nil, nil
+	}
+	return v, err
+}
+
+func (b boltStore) GetUint64(key []byte) (uint64, error) {
+	v, err := b.BoltStore.GetUint64(key)
+	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
+		return 0, nil
+	}
+	return v, err
 }
 
 // allocate has blocks put behind a file up to size, which do not count as its contents. Where the file system can not do
@@ -245,10 +270,10 @@ func (d *disk) giveReserve() bool {
 // takeReserve takes a reserve again if that leaves as much again.
 func (d *disk) takeReserve() {
 	var st unix.Statfs_t
-	if unix.Statfs(d.dir, &st) != nil || st.Bavail*uint64(st.Bsize) < 2*segmentSize {
+	if unix.Statfs(d.dir, &st) != nil || st.Bavail*uint64(st.Bsize) < 2*reserveRoom {
 		return
 	}
-	d.spent = allocate(filepath.Join(d.dir, reserveFile), segmentSize) != nil
+	d.spent = allocate(filepath.Join(d.dir, reserveFile), reserveRoom) != nil
 }
 
 // mend opens the log anew if it is broken. It reports whether it did.

@@ -70,15 +70,15 @@ func TestFullDisk(t *testing.T) {
 	next := uint64(5)
 	var err error
 	for written := 0; err == nil; written += 64 << 10 {
-		if written > 8*segmentSize {
+		if written > 8*reserveRoom {
 			t.Fatal("a full disk takes more and more")
 		}
 		if err = s.StoreLogs(entries(next, 1, 64<<10)); err == nil {
 			next++
 		}
 	}
-	if got := (next - 5) * (64 << 10); !errors.Is(err, unix.ENOSPC) || got < segmentSize {
-		t.Errorf("after %d bytes: %v; want %v, and not before the reserve of %d bytes is used up", got, err, unix.ENOSPC, segmentSize)
+	if got := (next - 5) * (64 << 10); !errors.Is(err, unix.ENOSPC) || got < reserveRoom {
+		t.Errorf("after %d bytes: %v; want %v, and not before %d bytes", got, err, unix.ENOSPC, reserveRoom)
 	}
 	if a := s.log.ails(); a == nil || !strings.Contains(a.String(), "no space left") {
 		t.Errorf("reported is %v", a)

@@ -12,8 +12,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
-	wal "github.com/hashicorp/raft-wal"
-	"github.com/hashicorp/raft-wal/metadb"
 )
 
 // The names under which the Raft library keeps its term and its vote.
@@ -26,11 +24,8 @@ const (
 // keyVote is the one record in which the store keeps the two halves of a vote.
 const keyVote = "Vote"
 
-// segmentSize is the size of a file of the log. Files are allocated in full, so appending needs no new blocks.
-const segmentSize = 4 << 20
-
 // storeKind names the store in the status.
-const storeKind = "raft-wal"
+const storeKind = "bbolt"
 
 // errOldVote is returned when a vote would be cast in a term that is over.
 var errOldVote = errors.New("vote in a term that is over")
@@ -78,14 +73,6 @@ func openStore(dir string, patient time.Duration, log *slog.Logger) (*store, err
 	}
 	return s, nil
 }
-
-// walStore closes what the log leaves open: its database of terms and votes, whose lock would stop the next process.
-type walStore struct {
-	*wal.WAL
-	meta *metadb.BoltMetaDB
-}
-
-func (s walStore) Close() error { return errors.Join(s.WAL.Close(), s.meta.Close()) }
 
 func newStore(log *disk) (*store, error) {
 	s := &store{log: log}

@@ -75,6 +75,26 @@ func TestHalfAVoteLeavesNoTrace(t *testing.T) {
 	}
 }
 
+// A new leader's entries take the place of what an old one could not commit. That must not harm what is before them.
+func TestRestartAfterASuffixWasCleared(t *testing.T) {
+	dir := t.TempDir()
+	s := testStore(t, dir)
+	must(t, s.StoreLogs(entries(1, 5, 100)))
+	must(t, s.DeleteRange(4, 5))
+	must(t, s.StoreLogs(entries(4, 1, 50)))
+	must(t, s.Close())
+	s = testStore(t, dir)
+	defer s.Close()
+	last, err := s.LastIndex()
+	must(t, err)
+	if last != 4 {
+		t.Errorf("the last entry is %d, want 4", last)
+	}
+	for i := uint64(1); i <= last; i++ {
+		must(t, s.GetLog(i, &raft.Log{}))
+	}
+}
+
 func TestDeletedEntriesAreNotFound(t *testing.T) {
 	s := testStore(t, t.TempDir())
 	defer s.Close()
