@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"testing"
+	"time"
 )
 
 // bitSets are sets of up to eight transactions, written as a number.
@@ -114,6 +115,30 @@ func TestI10_NoChoiceDropsTransactionsThatAreKnown(t *testing.T) {
 		got := lost(countSets{}, have, "n1", c.last, c.limit)
 		if (got == "") != (c.want == "") || !strings.Contains(got, c.want) {
 			t.Errorf("last known %q, limit %d: %q, want %q", c.last, c.limit, got, c.want)
+		}
+	}
+}
+
+// A replica with something left to apply is not chosen if it is further behind than allowed, nor if nobody knows how far; one
+// that has applied all it has is not behind.
+func TestTooFarBehind(t *testing.T) {
+	m := &Machine{opt: Options{Sets: countSets{}}}
+	const limit = 3 * time.Second
+	for _, c := range []struct {
+		executed string
+		lag      time.Duration
+		limit    time.Duration
+		want     string
+	}{
+		{"n1:5", 4 * time.Second, limit, "it is 4s behind, and max_lag is 3s"},
+		{"n1:5", -1, limit, "it has 2 transactions to apply, how far it is behind is not known, and max_lag is 3s"},
+		{"n1:5", 3 * time.Second, limit, ""},
+		{"n1:5", time.Hour, 0, ""},
+		{"n1:7", time.Hour, limit, ""},
+		{"n1:7", -1, limit, ""},
+	} {
+		if got := m.tooFarBehind(standing{executed: c.executed, all: "n1:7"}, c.lag, c.limit); got != c.want {
+			t.Errorf("%s of n1:7 with a lag of %v: %q, want %q", c.executed, c.lag, got, c.want)
 		}
 	}
 }

@@ -172,12 +172,28 @@ func (m *Machine) standings(name GroupName, g GroupState, c *succession, force f
 		p := m.peers[n.Name]
 		s := standing{node: n.Name, executed: f.Executed, all: all, unfit: m.unqualified(n, name, g), priority: n.Priority,
 			wanted: force.to == n.Name, failed: p.failed && m.now.Sub(p.failedAt) < m.opt.Timing.CoolDown}
-		if limit := g.Spec.Promotion.MaxLag.Duration(); s.unfit == "" && limit > 0 && p.report.Health.Lag > limit && !force.acceptLoss {
-			s.unfit = fmt.Sprintf("it is %v behind, and max_lag is %v", p.report.Health.Lag.Round(time.Millisecond), limit)
+		if s.unfit == "" && !force.acceptLoss {
+			s.unfit = m.tooFarBehind(s, p.report.Health.Lag, g.Spec.Promotion.MaxLag.Duration())
 		}
 		ss = append(ss, s)
 	}
 	return ss, ""
+}
+
+// tooFarBehind returns why a server with a lag can not be chosen, or nothing. One that has applied all that it has received
+// is not behind, whatever was said of it last; of one that has not an unknown lag may be any.
+func (m *Machine) tooFarBehind(s standing, lag, limit time.Duration) string {
+	if limit <= 0 || lag >= 0 && lag <= limit {
+		return ""
+	}
+	left, err := m.opt.Sets.Missing(s.all, s.executed)
+	switch {
+	case err == nil && left == 0:
+		return ""
+	case lag < 0:
+		return fmt.Sprintf("it has %d transactions to apply, how far it is behind is not known, and max_lag is %v", left, limit)
+	}
+	return fmt.Sprintf("it is %v behind, and max_lag is %v", lag.Round(time.Millisecond), limit)
 }
 
 // lastOwner returns who owned the group last, if that node has not answered itself, and what it was last known to have

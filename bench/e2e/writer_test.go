@@ -16,6 +16,7 @@ import (
 // writer inserts numbers at the address, one transaction each, and remembers those that were acknowledged.
 type writer struct {
 	stop atomic.Bool
+	hold atomic.Bool // it waits
 	done sync.WaitGroup
 
 	mu    sync.Mutex
@@ -45,6 +46,9 @@ func write(t *testing.T, l *lab.Lab) *writer {
 		pace := time.NewTicker(4 * time.Millisecond)
 		defer pace.Stop()
 		for n := 1; !w.stop.Load(); n++ {
+			for w.hold.Load() && !w.stop.Load() {
+				<-pace.C
+			}
 			if _, err := db.ExecContext(context.Background(), "INSERT INTO acked VALUES (?)", n); err == nil {
 				w.mu.Lock()
 				w.acked = append(w.acked, acked{n, time.Now()})
