@@ -182,7 +182,9 @@ func (h *hops) to(ip netip.Addr) (MAC, bool) {
 		return MAC{}, false
 	}
 	mac, ok := h.macs[gateway.Unmap()]
-	h.macs[ip] = mac
+	if ok {
+		h.macs[ip] = mac
+	}
 	return mac, ok
 }
 
@@ -203,6 +205,10 @@ func (f *forwarder) dismiss() (nudged int, err error) {
 		return 0, err
 	}
 	defer hop.close()
+	// A Bind ends the forwarder before it begins: as long as that has not happened, all that was found is old.
+	if f.ctx.Err() != nil {
+		return 0, nil
+	}
 	var buf []byte
 	for _, c := range found {
 		mac, known := hop.to(c.remote.Addr())
@@ -218,7 +224,9 @@ func (f *forwarder) dismiss() (nudged int, err error) {
 	for _, c := range found {
 		if err := destroy(diag, c); err != nil {
 			errs = append(errs, fmt.Errorf("end the connection of %v: %w", c.remote, err))
-			break // the kernel can not do it, and will not for the next one
+			if errors.Is(err, unix.EOPNOTSUPP) {
+				break // the kernel was built without CONFIG_INET_DIAG_DESTROY
+			}
 		}
 	}
 	return nudged, errors.Join(errs...)

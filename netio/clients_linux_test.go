@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
 )
@@ -90,6 +91,34 @@ func hearAll(t *testing.T, l link) <-chan []byte {
 		<-ended
 	})
 	return frames
+}
+
+// A client behind a gateway that the kernel does not know the address of is not known either, however often it is asked
+// for; one that has the same gateway as another, which is known, is.
+func TestHopsAreThoseOfTheKernel(t *testing.T) {
+	w := newWire(t)
+	must(t, addByHand(w.name, netip.MustParsePrefix("10.88.0.1/24")))
+	far := net.IPv4(198, 51, 100, 0)
+	must(t, rtnl(func(c *rtnetlink.Conn) error {
+		return c.Route.Add(&rtnetlink.RouteMessage{Family: unix.AF_INET, DstLength: 24, Table: unix.RT_TABLE_MAIN,
+			Protocol: unix.RTPROT_STATIC, Type: unix.RTN_UNICAST,
+			Attributes: rtnetlink.RouteAttributes{Dst: far, Gateway: net.IPv4(10, 88, 0, 254), OutIface: w.link().Index}})
+	}))
+	h, err := newHops(w.link().Index)
+	must(t, err)
+	defer h.close()
+	client := netip.MustParseAddr("198.51.100.7")
+	for range 2 {
+		if mac, ok := h.to(client); ok {
+			t.Errorf("the next hop is %v, and nobody knows the gateway", mac)
+		}
+	}
+	h.macs[netip.MustParseAddr("10.88.0.254")] = macC
+	for range 2 {
+		if mac, ok := h.to(client); !ok || mac != macC {
+			t.Errorf("the next hop is %v (%v), want the gateway's %v", mac, ok, macC)
+		}
+	}
 }
 
 func TestNudgeIsASegmentThatARouterWouldForward(t *testing.T) {
