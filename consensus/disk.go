@@ -44,7 +44,8 @@ type disk struct {
 
 	mu     sync.RWMutex // held for writing while back is replaced
 	back   backend
-	broken bool // back refuses to append
+	broken bool // back has failed, and is to be opened anew
+	uncut  bool // back was opened anew, and may hold entries of an append that failed
 	spent  bool // the reserve is used up; only StoreLogs looks at it
 
 	failing, stalled atomic.Pointer[trouble]
@@ -78,6 +79,9 @@ const (
 
 // openDisk opens the log in dir, which must exist, and takes the room in advance that it will need.
 func openDisk(dir string, patient time.Duration, log *slog.Logger) (*disk, error) {
+	if err := refuseFormer(dir); err != nil {
+		return nil, err
+	}
 	d := &disk{dir: dir, log: log, patient: patient}
 	d.ends, d.end = context.WithCancel(context.Background())
 	d.open = func() (backend, error) { return openBolt(dir) }
@@ -90,6 +94,26 @@ func openDisk(dir string, patient time.Duration, log *slog.Logger) (*disk, error
 		log.Warn("no room was taken in advance for the Raft log: a full disk may stop this node from voting", "dir", dir, "error", err)
 	}
 	return d, nil
+}
+
+// formerFile is in the directory of a log that a build before the first release has kept in another format.
+const formerFile = "wal-meta.db"
+
+// ErrFormerLog means that the state directory holds a Raft log that this release does not read.
+var ErrFormerLog = errors.New("the Raft log is of a build before the first release")
+
+// refuseFormer keeps a node that has a log from taking itself for an empty one: it would vote, and count, as the server
+// that it was, without knowing what that has promised.
+func refuseFormer(dir string) error {
+	switch _, err := os.Stat(filepath.Join(dir, formerFile)); {
+	case err == nil:
+		return fmt.Errorf("%w (%s): stop remora here, move the whole state directory away and start it, one node after the other, "+
+			"each when the one before votes again", ErrFormerLog, dir)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	default:
+		return fmt.Errorf("look into the Raft log's directory: %w", err)
+	}
 }
 
 func openBolt(dir string) (backend, error) {
@@ -223,24 +247,22 @@ func (d *disk) StoreLogs(ls []*raft.Log) error {
 }
 
 func (d *disk) append(ls []*raft.Log) error {
-	mended, err := d.mend()
-	if err != nil {
+	if err := d.mend(); err != nil {
 		d.note(&d.failing, &trouble{op: opAppend, text: "fails: " + err.Error(), since: time.Now()})
 		return err
 	}
-	err = d.write(opAppend, func(b backend) error {
-		if mended {
+	err := d.write(opAppend, func(b backend) error {
+		if d.uncut { // written under the lock that write holds for reading
 			if err := cutOff(b, ls[0].Index); err != nil {
 				return err
 			}
 		}
 		return b.StoreLogs(ls)
 	})
-	if err != nil {
-		d.mu.Lock()
-		d.broken = true
-		d.mu.Unlock()
-	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.broken = d.broken || err != nil
+	d.uncut = d.uncut && err != nil
 	return err
 }
 
@@ -276,15 +298,15 @@ func (d *disk) takeReserve() {
 	d.spent = allocate(filepath.Join(d.dir, reserveFile), reserveRoom) != nil
 }
 
-// mend opens the log anew if it is broken. It reports whether it did.
-func (d *disk) mend() (bool, error) {
+// mend opens the log anew if it is broken.
+func (d *disk) mend() error {
 	d.mu.RLock()
 	broken := d.broken
 	d.mu.RUnlock()
 	if !broken {
-		return false, nil
+		return nil
 	}
-	return true, d.reopen()
+	return d.reopen()
 }
 
 // reopen closes the log and opens it again. Whoever reads it meanwhile waits.
@@ -294,7 +316,7 @@ func (d *disk) reopen() error {
 	if d.ends.Err() != nil {
 		return os.ErrClosed
 	}
-	d.broken = true
+	d.broken, d.uncut = true, true
 	if err := d.back.Close(); err != nil {
 		d.log.Warn("close the Raft log to open it anew", "error", err)
 	}
@@ -318,6 +340,8 @@ func (d *disk) setTerm(t uint64) {
 		case <-time.After(pause):
 			pause = min(2*pause, retryWriteMax)
 		}
+		// Raft appends nothing until the term is written, so nobody else opens the log anew. If it can not be, the next try tells.
+		_ = d.mend()
 	}
 }
 

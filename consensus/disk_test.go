@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -119,6 +120,38 @@ func TestFailedAppendIsCutOff(t *testing.T) {
 	must(t, s.GetLog(3, &l))
 	if last != 3 || len(l.Data) != 20 {
 		t.Errorf("the last entry is %d, of %d bytes; want 3, of 20", last, len(l.Data))
+	}
+}
+
+// A log that can not be opened anew at once must not stay shut: Raft waits for its term to be written and appends nothing.
+func TestTermIsWrittenToALogThatWasShut(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	defer s.Close()
+	must(t, s.StoreLogs(entries(1, 2, 10)))
+	open := s.log.open
+	s.log.open = func() (backend, error) { return nil, errDisk }
+	s.log.broken = true
+	if err := s.StoreLogs(entries(3, 1, 10)); !errors.Is(err, errDisk) {
+		t.Fatalf("the append ended with %v, want %v", err, errDisk)
+	}
+	s.log.open = open
+	done := make(chan error, 1)
+	go func() { done <- s.SetUint64([]byte(keyTerm), 9) }()
+	select {
+	case err := <-done:
+		must(t, err)
+	case <-time.After(20 * time.Second):
+		t.Fatal("the term is not written although the log can be opened again")
+	}
+	must(t, s.StoreLogs(entries(3, 1, 10)))
+}
+
+// A node whose log is in a format that is not read must not take itself for an empty one.
+func TestFormerLogIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, formerFile), []byte("x"), 0o600))
+	if s, err := openStore(dir, time.Minute, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrFormerLog) {
+		t.Errorf("opened %v with %v, want %v", s, err, ErrFormerLog)
 	}
 }
 
