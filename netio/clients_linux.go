@@ -188,27 +188,25 @@ func (h *hops) to(ip netip.Addr) (MAC, bool) {
 	return mac, ok
 }
 
-// dismiss has every connection to the addresses end: on the client's side by a nudge, on this one at once. It returns how
-// many clients were nudged. It comes after the announcement of the next owner, so who is reset finds that one.
-func (f *forwarder) dismiss() (nudged int, err error) {
+// dismiss has every connection to the addresses end: on the client's side by a nudge, on this one at once. It comes after
+// the announcement of the next owner, so who is reset finds that one. A client whose next hop the kernel does not know has
+// not been heard for long; it notices when it sends.
+func (f *forwarder) dismiss() error {
 	diag, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
-		return 0, fmt.Errorf("open a netlink socket: %w", classify(err))
+		return fmt.Errorf("open a netlink socket: %w", classify(err))
 	}
 	defer diag.Close()
 	found, err := connections(diag, f.ips)
-	if err != nil || len(found) == 0 {
-		return 0, err
+	// A Bind ends the forwarder before it begins: as long as that has not happened, all that was found is old.
+	if err != nil || len(found) == 0 || f.ctx.Err() != nil {
+		return err
 	}
 	hop, err := newHops(f.index)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer hop.close()
-	// A Bind ends the forwarder before it begins: as long as that has not happened, all that was found is old.
-	if f.ctx.Err() != nil {
-		return 0, nil
-	}
 	var buf []byte
 	for _, c := range found {
 		mac, known := hop.to(c.remote.Addr())
@@ -217,17 +215,20 @@ func (f *forwarder) dismiss() (nudged int, err error) {
 		}
 		buf = nudge(buf[:0], c, f.own, mac)
 		if _, err := f.conn.WriteTo(buf, &packet.Addr{HardwareAddr: mac[:]}); err == nil {
-			nudged++
+			f.nudged++
 		}
 	}
 	var errs []error
 	for _, c := range found {
-		if err := destroy(diag, c); err != nil {
-			errs = append(errs, fmt.Errorf("end the connection of %v: %w", c.remote, err))
-			if errors.Is(err, unix.EOPNOTSUPP) {
-				break // the kernel was built without CONFIG_INET_DIAG_DESTROY
-			}
+		err := destroy(diag, c)
+		if err == nil {
+			f.ended++
+			continue
+		}
+		errs = append(errs, fmt.Errorf("end the connection of %v: %w", c.remote, err))
+		if errors.Is(err, unix.EOPNOTSUPP) {
+			break // the kernel was built without CONFIG_INET_DIAG_DESTROY
 		}
 	}
-	return nudged, errors.Join(errs...)
+	return errors.Join(errs...)
 }

@@ -70,27 +70,7 @@ func hearAll(t *testing.T, l link) <-chan []byte {
 	conn, err := packet.Listen(l.netInterface(), packet.Raw, unix.ETH_P_IP, nil)
 	must(t, err)
 	must(t, conn.SetPromiscuous(true))
-	frames := make(chan []byte, 256)
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for {
-			buf := make([]byte, listenBuffer)
-			n, _, err := conn.ReadFrom(buf)
-			if err != nil {
-				return
-			}
-			select {
-			case frames <- buf[:n]:
-			default:
-			}
-		}
-	}()
-	t.Cleanup(func() {
-		must(t, conn.Close())
-		<-ended
-	})
-	return frames
+	return record(t, conn)
 }
 
 // A client behind a gateway that the kernel does not know the address of is not known either, however often it is asked

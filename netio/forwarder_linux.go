@@ -1,9 +1,11 @@
 package netio
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -23,11 +25,15 @@ import (
 // Once that has announced itself, connections that were made before are reset: their clients would wait for answers that
 // nobody sends. See nudge.
 const (
-	// forwardFor is how long a node goes on after it has given an address up. Who hears an announcement and does not heed
-	// it, for want of a second's age of its entry, asks again within a few seconds.
+	// forwardFor is how long a node goes on after the next owner's announcement. Who hears it and does not heed it, for want
+	// of a second's age of its entry, asks again within a few seconds.
 	forwardFor = 3 * time.Second
+	// forwardWait is how long it waits for the announcement: a server that is to be promoted may have to apply first.
+	forwardWait = 30 * time.Second
 	// forwardKept is how many frames are kept until the next owner is known. More than that come only in a flood.
 	forwardKept = 1024
+	// forwardersMax is for how many groups at once this is done: each looks at every frame that comes.
+	forwardersMax = 8
 )
 
 // forwarders are at most one forwarder for each group.
@@ -64,10 +70,10 @@ func (fs *forwarders) given(g core.GroupName, spec core.GroupSpec, log *slog.Log
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	l, ok := fs.places[g]
-	if !ok || fs.closed || !l.Ethernet || l.silent() {
+	delete(fs.places, g) // Unbind is tried again and again
+	if !ok || fs.closed || !l.Ethernet || l.silent() || len(fs.running) >= forwardersMax {
 		return
 	}
-	delete(fs.places, g) // Unbind is tried again and again
 	f, err := newForwarder(l, spec)
 	if err != nil {
 		log.Info("what still comes for the addresses is not sent on", "group", g, "err", err)
@@ -84,9 +90,9 @@ func (fs *forwarders) given(g core.GroupName, spec core.GroupSpec, log *slog.Log
 		if f.trouble != nil {
 			log.Warn("old connections to addresses that are not here any more may hang until their clients notice", "group", g, "err", f.trouble)
 		}
-		if f.sent > 0 || f.nudged > 0 {
-			log.Info("sent on what came for addresses that are not here any more, and had old connections reset", "group", g,
-				"frames", f.sent, "connections", f.nudged, "to", f.next.String())
+		if f.sent > 0 || f.ended > 0 {
+			log.Info("sent on what came for addresses that are not here any more, and ended old connections", "group", g,
+				"frames", f.sent, "connections", f.ended, "clients_nudged", f.nudged, "to", f.next.String())
 		}
 	})
 }
@@ -112,11 +118,19 @@ type forwarder struct {
 	cancel context.CancelFunc
 
 	next MAC // of the next owner, zero as long as there is none
-	kept [][]byte
+	kept []keptFrame
 
-	sent, nudged int
-	trouble      error
+	sent, nudged, ended int
+	trouble             error
 }
+
+type keptFrame struct {
+	frame []byte
+	at    time.Time
+}
+
+// old reports whether the client has given up meanwhile, or asked again.
+func (k keptFrame) old() bool { return time.Since(k.at) >= forwardFor }
 
 func newForwarder(l link, spec core.GroupSpec) (*forwarder, error) {
 	f := &forwarder{own: l.MAC, index: l.Index, ips: setOf(spec.Addresses)}
@@ -131,7 +145,7 @@ func newForwarder(l link, spec core.GroupSpec) (*forwarder, error) {
 	if f.conn, err = openPacket(l, unix.ETH_P_ALL, filter); err != nil {
 		return nil, err
 	}
-	f.ctx, f.cancel = context.WithTimeout(context.Background(), forwardFor)
+	f.ctx, f.cancel = context.WithTimeout(context.Background(), forwardWait)
 	return f, nil
 }
 
@@ -146,11 +160,14 @@ func (f *forwarder) run() {
 			return
 		}
 		if f.look(buf[:n]) {
-			for _, frame := range f.kept {
-				f.send(frame)
+			defer time.AfterFunc(forwardFor, f.cancel).Stop()
+			for _, k := range f.kept {
+				if !k.old() {
+					f.send(k.frame)
+				}
 			}
 			f.kept = nil
-			f.nudged, f.trouble = f.dismiss()
+			f.trouble = f.dismiss()
 		}
 	}
 }
@@ -169,11 +186,14 @@ func (f *forwarder) look(frame []byte) (announced bool) {
 	if !ok || !f.ips[to] || MAC(frame[:6]) != f.own {
 		return false
 	}
+	if len(f.kept) == forwardKept {
+		f.kept = slices.DeleteFunc(f.kept, keptFrame.old)
+	}
 	switch {
 	case f.next != MAC{}:
 		f.send(frame)
 	case len(f.kept) < forwardKept:
-		f.kept = append(f.kept, append([]byte(nil), frame...))
+		f.kept = append(f.kept, keptFrame{bytes.Clone(frame), time.Now()})
 	}
 	return false
 }

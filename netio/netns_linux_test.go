@@ -170,6 +170,12 @@ func (w *wire) tap(protocol int) <-chan []byte {
 		conn, err = packet.Listen(l.netInterface(), packet.Raw, protocol, nil)
 		return err
 	}))
+	return record(w.tb, conn)
+}
+
+// record hands on the frames that a socket receives, until the test ends.
+func record(tb testing.TB, conn *packet.Conn) <-chan []byte {
+	tb.Helper()
 	frames := make(chan []byte, 1024)
 	ended := make(chan struct{})
 	go func() {
@@ -189,8 +195,8 @@ func (w *wire) tap(protocol int) <-chan []byte {
 			}
 		}
 	}()
-	w.tb.Cleanup(func() {
-		must(w.tb, conn.Close())
+	tb.Cleanup(func() {
+		must(tb, conn.Close())
 		<-ended
 	})
 	return frames
