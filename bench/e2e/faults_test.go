@@ -28,7 +28,7 @@ func TestFaults(t *testing.T) {
 				o, err := l.Suffer(within(t), f, s)
 				must(t, err)
 				t.Log(o)
-				if err := o.Judge(f.Fate); err != nil {
+				if err := o.Judge(f.Fate, lab.LongestSilence(timing(t))); err != nil {
 					t.Error(err)
 				}
 			})

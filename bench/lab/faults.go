@@ -138,7 +138,12 @@ func byHand(ctx context.Context, l *Lab, s Scene) (undo, error) {
 		return nil, nil
 	}
 	return func(ctx context.Context) error {
-		st, err := n.Status(ctx)
+		var st Status
+		err := poll(ctx, 50*time.Millisecond, func() (bool, error) { // its daemon may just have been started again
+			var why error
+			st, why = n.Status(ctx)
+			return why == nil, nil
+		})
 		if err == nil && st.Owner() != n.Name {
 			_ = command(ctx, "del") // the daemon may have removed it, after owning it for a while
 		}

@@ -3,7 +3,6 @@ package lab
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -93,11 +92,8 @@ func (m MariaDB) Prepare(ctx context.Context, root string, s ServerSpec) error {
 	if err != nil {
 		return fmt.Errorf("make a data directory: %w", err)
 	}
-	if err := ownDir(serverUser, s.Dir); err != nil {
+	if err := copyData(ctx, tmpl, s); err != nil {
 		return err
-	}
-	if err := run(ctx, "", "cp", "-a", "--sparse=always", tmpl, filepath.Join(s.Dir, "data")); err != nil {
-		return fmt.Errorf("copy the data directory: %w", err)
 	}
 	return m.writeConfig(version, s)
 }
@@ -142,15 +138,7 @@ func (m MariaDB) Follow(source ServerSpec) []string {
 
 // Source returns the address of the server's source while both replication threads run.
 func (m MariaDB) Source(ctx context.Context, db *sql.DB) (string, error) {
-	row, err := queryRow(ctx, db, "SHOW SLAVE STATUS")
-	if err != nil {
-		return "", err
-	}
-	if row["Slave_IO_Running"] == "Yes" && row["Slave_SQL_Running"] == "Yes" {
-		return row["Master_Host"], nil
-	}
-	return "", fmt.Errorf("replication: receiver %s, applier %s: %s%s", row["Slave_IO_Running"],
-		row["Slave_SQL_Running"], row["Last_IO_Error"], row["Last_SQL_Error"])
+	return sourceOf(ctx, db, "SHOW SLAVE STATUS", "Slave_IO_Running", "Slave_SQL_Running", "Master_Host")
 }
 
 // find returns the server's path and its version.
@@ -180,30 +168,4 @@ func (m MariaDB) install(ctx context.Context, data string) error {
 		return err
 	}
 	return run(ctx, mariaAccounts, "mariadbd", append(common[:len(common):len(common)], "--bootstrap")...)
-}
-
-// queryRow returns the only row of a query by column name.
-func queryRow(ctx context.Context, db *sql.DB, query string) (map[string]string, error) {
-	rows, err := db.QueryContext(ctx, query)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", query, err)
-	}
-	defer rows.Close()
-	names, err := rows.Columns()
-	if err != nil || !rows.Next() {
-		return nil, fmt.Errorf("%s: no row: %w", query, errors.Join(err, rows.Err(), sql.ErrNoRows))
-	}
-	values := make([]sql.NullString, len(names))
-	targets := make([]any, len(names))
-	for i := range values {
-		targets[i] = &values[i]
-	}
-	if err := rows.Scan(targets...); err != nil {
-		return nil, fmt.Errorf("%s: %w", query, err)
-	}
-	row := map[string]string{}
-	for i, n := range names {
-		row[n] = values[i].String
-	}
-	return row, nil
 }

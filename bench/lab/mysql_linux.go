@@ -91,11 +91,8 @@ func (m MySQL) Prepare(ctx context.Context, root string, s ServerSpec) error {
 	if err != nil {
 		return fmt.Errorf("make a data directory: %w", err)
 	}
-	if err := ownDir(serverUser, s.Dir); err != nil {
+	if err := copyData(ctx, tmpl, s); err != nil {
 		return err
-	}
-	if err := run(ctx, "", "cp", "-a", "--sparse=always", tmpl, filepath.Join(s.Dir, "data")); err != nil {
-		return fmt.Errorf("copy the data directory: %w", err)
 	}
 	step, offset, readOnly := s.Servers, s.ID(), "OFF"
 	if s.Replicas {
@@ -146,13 +143,5 @@ func (m MySQL) Follow(source ServerSpec) []string {
 
 // Source returns the address of the server's source while both replication threads run.
 func (m MySQL) Source(ctx context.Context, db *sql.DB) (string, error) {
-	row, err := queryRow(ctx, db, "SHOW REPLICA STATUS")
-	if err != nil {
-		return "", err
-	}
-	if row["Replica_IO_Running"] == "Yes" && row["Replica_SQL_Running"] == "Yes" {
-		return row["Source_Host"], nil
-	}
-	return "", fmt.Errorf("replication: receiver %s, applier %s: %s%s", row["Replica_IO_Running"], row["Replica_SQL_Running"],
-		row["Last_IO_Error"], row["Last_SQL_Error"])
+	return sourceOf(ctx, db, "SHOW REPLICA STATUS", "Replica_IO_Running", "Replica_SQL_Running", "Source_Host")
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/remora-ha/remora/core"
 )
 
 // Fate is what has to become of the address in a fault.
@@ -60,8 +62,8 @@ type Ordeal struct {
 	Claims  []ARPFrame
 }
 
-// Judge returns what was wrong.
-func (o Ordeal) Judge(fate Fate) error {
+// Judge returns what was wrong. Unless the address may do either, nobody may have answered for longer than most.
+func (o Ordeal) Judge(fate Fate, most time.Duration) error {
 	var errs []error
 	for _, d := range o.Doubles {
 		errs = append(errs, errors.New(d.String()))
@@ -73,7 +75,21 @@ func (o Ordeal) Judge(fate Fate) error {
 	if stays && o.New != "" {
 		errs = append(errs, fmt.Errorf("the address moved from %s to %s, and should have stayed", o.Scene.Owner, o.New))
 	}
+	if fate == Moves && o.New == "" {
+		errs = append(errs, fmt.Errorf("the address stayed on %s, and should have moved", o.Scene.Owner))
+	}
+	if (stays || fate == Moves) && o.Silence > most {
+		errs = append(errs, fmt.Errorf("nobody answered for %v, more than %v", o.Silence, most))
+	}
 	return errors.Join(errs...)
+}
+
+// LongestSilence is for how long nobody may answer when a fault makes the address move: a whole lease and its margin, the
+// election of a leader, once more the time after which a leader whose disk stands still gives way, and a second for busy
+// processors.
+func LongestSilence(t core.Timing) time.Duration {
+	election := 3*t.RaftHeartbeat + t.RaftElection
+	return t.TTL + core.Margin(t.TTL) + election + 5*t.RaftHeartbeat + time.Second
 }
 
 // Scene finds out who owns and who leads, and sees to it that these are two nodes.
@@ -221,15 +237,15 @@ func (l *Lab) Soak(ctx context.Context, opts SoakOptions) error {
 		if rng.IntN(3) == 0 {
 			target = l.nodes[rng.IntN(len(l.nodes))].Name
 		}
-		if rng.IntN(4) == 0 {
-			f = both(f, faults[rng.IntN(len(faults))])
+		if g := faults[rng.IntN(len(faults))]; rng.IntN(4) == 0 && !(f.Needs && g.Needs) { // two at one disk would be in each other's way
+			f = both(f, g)
 		}
 		f.For = time.Duration(rng.Int64N(int64(1500 * time.Millisecond)))
 		f.Fate = Either
 		s.Peer = ""
 		o, err := l.Suffer(ctx, f, s.aim(l, target))
 		if err == nil {
-			err = o.Judge(Either)
+			err = o.Judge(Either, 0)
 		}
 		if opts.Heard != nil {
 			opts.Heard(o)

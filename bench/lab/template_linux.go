@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -50,4 +51,15 @@ func ownDir(name, dir string) error {
 	uid, err1 := strconv.Atoi(u.Uid)
 	gid, err2 := strconv.Atoi(u.Gid)
 	return errors.Join(err1, err2, os.MkdirAll(dir, 0o755), os.Chmod(dir, 0o755), os.Chown(dir, uid, gid))
+}
+
+// copyData gives a server a copy of a prepared data directory.
+func copyData(ctx context.Context, tmpl string, s ServerSpec) error {
+	if err := ownDir(serverUser, s.Dir); err != nil {
+		return err
+	}
+	if err := run(ctx, "", "cp", "-a", "--sparse=always", tmpl, filepath.Join(s.Dir, "data")); err != nil {
+		return fmt.Errorf("copy the data directory: %w", err)
+	}
+	return nil
 }

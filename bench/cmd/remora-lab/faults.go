@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/remora-ha/remora/bench/lab"
+	"github.com/remora-ha/remora/core"
 )
 
 // stateMiB is the size of the state directories' file systems: with the rooms taken in advance, some MiB are left.
@@ -33,7 +34,8 @@ func faultsCommand() *cobra.Command {
 		Long: `Lets each fault of the suite happen to the owner, again and again. All the time every node is asked by its own hardware
 address, every millisecond, whether it answers ARP, ICMP or TCP for the virtual address. Exits with status 1 if two
 nodes ever answered at once, if one announced the address while another answered, if the address moved where it should
-have stayed or stayed where it should have moved, or if the cluster was not well again afterwards.`,
+have stayed or stayed where it should have moved, if nobody answered for longer than a lease, an election and a second,
+or if the cluster was not well again afterwards.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withFaultLab(cmd.Context(), o.common, o.limit, func(ctx context.Context, l *lab.Lab) error {
@@ -49,6 +51,10 @@ have stayed or stayed where it should have moved, or if the cluster was not well
 }
 
 func sufferAll(ctx context.Context, l *lab.Lab, o faultsOptions, out io.Writer) error {
+	timing, err := core.ProfileTiming(o.profile)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	count := 0
 	for run := range o.repeat {
@@ -66,7 +72,7 @@ func sufferAll(ctx context.Context, l *lab.Lab, o faultsOptions, out io.Writer) 
 			}
 			count++
 			fmt.Fprintf(out, "%d/%d %v\n", run+1, o.repeat, ordeal)
-			if err := ordeal.Judge(f.Fate); err != nil {
+			if err := ordeal.Judge(f.Fate, lab.LongestSilence(timing)); err != nil {
 				errs = append(errs, fmt.Errorf("%s: %w", f.Name, err))
 			}
 		}
