@@ -64,11 +64,19 @@ func (n *Node) submit(p proposal) {
 	start := n.now()
 	await(r.Apply(data, n.lim.enqueue), func(err error) {
 		if err != nil {
-			n.refuse(id, neverCommitted(err), err.Error())
+			n.refuse(id, neverCommitted(err), failure(err))
 			return
 		}
 		n.commits.add(n.now() - start)
 	})
+}
+
+// failure says what an error of Raft means to somebody who has asked for something.
+func failure(err error) string {
+	if errors.Is(err, raft.ErrLeadershipTransferInProgress) {
+		return "leadership is just being handed on to another node: ask again"
+	}
+	return err.Error()
 }
 
 // await calls done with the outcome of something asked of Raft. Shutdown does not wait for it: a Raft server that ends

@@ -104,7 +104,8 @@ func (l *Lab) Scene(ctx context.Context) (Scene, error) {
 	s := Scene{Owner: l.Holder(l.VIP()), Leader: leader}
 	if s.Owner == leader {
 		i := slices.IndexFunc(l.nodes, func(n *Node) bool { return n.Name != leader && !n.Witness })
-		if err := l.Switchover(ctx, l.nodes[i].Name); err != nil {
+		// Leadership may just be on its way to another node; the daemon then says to ask again.
+		if err := l.Switchover(ctx, l.nodes[i].Name); err != nil && ctx.Err() != nil {
 			return s, err
 		}
 		return l.Scene(ctx)
