@@ -344,6 +344,13 @@ func TestShutdownWithAFailingDisk(t *testing.T) {
 	}
 }
 
+func TestAllocateSaysThatThereIsNoRoom(t *testing.T) {
+	dir := smallDisk(t, 1)
+	if err := allocate(filepath.Join(dir, "f"), 8<<20); !errors.Is(err, unix.ENOSPC) {
+		t.Errorf("allocated 8 MiB of 1 with %v, want %v", err, unix.ENOSPC)
+	}
+}
+
 func TestAllocateKeepsTheContents(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	must(t, os.WriteFile(path, []byte("kept"), 0o600))

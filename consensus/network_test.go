@@ -363,6 +363,18 @@ func TestConfirmRoundsAreHeartbeats(t *testing.T) {
 		t.Errorf("the follower's last contact is %v before the Confirm", before.Sub(at))
 	}
 	term := uint64(l.Term())
+	const many = 50
+	sent := l.wire.sent.Load()
+	for range many {
+		l.beats.echo(f.id, l.Term())
+		var r raft.AppendEntriesResponse
+		if !l.trans.beat(f.id, &raft.AppendEntriesRequest{Term: term}, &r) {
+			t.Fatal("an Echo did not answer a heartbeat")
+		}
+	}
+	if now := l.wire.sent.Load(); now-sent >= many { // its own heartbeats go on
+		t.Errorf("%d datagrams were sent for %d heartbeats that Echoes had just answered", now-sent, many)
+	}
 	for _, echoed := range []bool{true, false} {
 		if echoed {
 			l.beats.echo(f.id, l.Term())
