@@ -89,16 +89,6 @@ type peer struct {
 	failed       bool // it has failed at failedAt
 }
 
-// sentRing is how many of its own reports a node remembers. An ack for an older one renews nothing.
-const sentRing = 128
-
-type sentReport struct {
-	seq Seq
-	at  Instant
-	// ttl is how long the report lives in the kernel.
-	ttl time.Duration
-}
-
 // bar keeps this node from claiming a group for a while.
 type bar struct {
 	reason string
@@ -298,87 +288,6 @@ func (m *Machine) heldGroups() []GroupName {
 	return names
 }
 
-// report tells the others what this node is and holds: at each heartbeat, and at once when it has changed.
-func (m *Machine) report() {
-	if m.now.Before(m.nextReport) && !m.dirty {
-		return
-	}
-	m.dirty = false
-	m.seq++
-	m.sent[m.seq%sentRing] = sentReport{seq: m.seq, at: m.now, ttl: m.ttl()}
-	m.nextReport = m.now.Add(m.opt.Timing.Heartbeat)
-	if len(m.held) == 0 { // nothing is to be renewed, and a lease that rests on a report of this age is long enough
-		m.nextReport = m.nextReport.Add(m.opt.Timing.Heartbeat)
-	}
-	r := Report{
-		Incarnation: m.opt.Incarnation, Seq: m.seq, Health: m.health, Leaving: m.stopping != 0,
-		Starting: m.opt.Ready.After(m.now), DryRun: m.opt.DryRun, Unfenced: m.opt.Unfenced, Release: m.opt.Release, Aside: m.server.aside,
-	}
-	if m.offered != nil {
-		r.Config = m.offered.Version
-	}
-	for _, name := range m.heldGroups() {
-		h := m.held[name]
-		r.Holds = append(r.Holds, Holding{Group: name, Epoch: h.epoch, Phase: h.reported()})
-	}
-	for _, spec := range m.specs() {
-		if why := m.blocked(spec); why != "" {
-			r.Blocked = append(r.Blocked, Blocked{Group: spec.Name, Reason: why})
-		}
-		if m.foreignHere(spec.Name, spec) {
-			r.Foreign = append(r.Foreign, spec.Name)
-		}
-	}
-	if m.opt.Fence {
-		m.do(Arm{Seq: m.seq, TTL: m.ttl(), Open: m.openings()})
-	}
-	var msg Message = r // one copy for all
-	for _, to := range m.everyone() {
-		m.do(Send{To: to, Msg: msg})
-	}
-}
-
-// openings returns the groups that are served, with the reports that their leases rest on.
-func (m *Machine) openings() []Opening {
-	var open []Opening
-	for _, name := range m.heldGroups() {
-		if h := m.held[name]; h.phase == bound {
-			open = append(open, Opening{Group: name, Addresses: h.spec.Addresses, Report: h.rests})
-		}
-	}
-	return open
-}
-
-// specs returns all groups that a report speaks of: those of the ledger, and those of the file that are not in it yet. A
-// node hears of a new group only after the arbiter may have granted it, and must have said by then what stands against it.
-func (m *Machine) specs() []GroupSpec {
-	var specs []GroupSpec
-	for _, name := range m.groups() {
-		specs = append(specs, m.fresh[name].Spec)
-	}
-	if m.offered != nil {
-		for _, spec := range m.offered.Groups {
-			if _, known := m.fresh[spec.Name]; !known {
-				specs = append(specs, spec)
-			}
-		}
-	}
-	return specs
-}
-
-// sentAt returns when the report seq was sent.
-func (m *Machine) sentAt(seq Seq) (Instant, bool) {
-	s := m.sent[seq%sentRing]
-	return s.at, s.seq == seq && seq != 0
-}
-
-// sentFor returns when the report seq was sent, if a lease of length ttl may rest on it. With a fence it may not when the
-// report lives longer in the kernel than that: the length of leases has just been shortened.
-func (m *Machine) sentFor(seq Seq, ttl time.Duration) (Instant, bool) {
-	at, known := m.sentAt(seq)
-	return at, known && (!m.opt.Fence || m.sent[seq%sentRing].ttl <= ttl)
-}
-
 // everyone returns all nodes of the cluster, this one too: what a node tells the others it tells itself in the same way.
 // Before the ledger is known, the configuration file says who they are.
 func (m *Machine) everyone() []NodeName {
@@ -421,41 +330,10 @@ func (m *Machine) wake() Instant {
 	return at
 }
 
-func (m *Machine) shutdownAsked() {
-	if m.stopping != 0 {
-		return
-	}
-	m.stopping, m.dirty = max(m.now, 1), true
-	m.giveUpAll("the daemon is stopping")
-}
-
-// shutdownLimit bounds an orderly end: two leases, which are over by then on everybody's clock, and a second.
-func (m *Machine) shutdownLimit() time.Duration { return 2*m.ttl() + time.Second }
-
 // ttl is the length of leases: the ledger's, as soon as it has one.
 func (m *Machine) ttl() time.Duration {
 	if t := m.view.Config.TTL; t > 0 {
 		return t.Duration()
 	}
 	return m.opt.Timing.TTL
-}
-
-// finish ends the machine once nothing is held and leadership is handed on, or when that takes too long. Addresses that
-// can not be removed keep the process alive.
-func (m *Machine) finish() {
-	if m.stopping == 0 || m.stopped {
-		return
-	}
-	late := m.now.Sub(m.stopping) > m.shutdownLimit()
-	for _, h := range m.held {
-		if h.phase != releasing || !late {
-			return
-		}
-	}
-	if m.arb.elected != 0 && !late {
-		m.handOver()
-		return
-	}
-	m.stopped = true
-	m.do(Stopped{})
 }
