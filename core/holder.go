@@ -131,7 +131,9 @@ func (m *Machine) consider(name GroupName, g GroupState) {
 	case g.Epoch <= m.gaveUp[name]:
 		return // given up in this epoch; the release is on its way or was overtaken
 	case g.Grant.Incarnation != m.opt.Incarnation:
-		// Granted to an earlier process of this node. Its leftovers were removed before this one took any step.
+		// Granted to an earlier process of this node. Its leftovers were removed before this one took any step. What it has
+		// sent to its server may still be carried out, though.
+		h.earlier, h.lease = true, m.opt.Ready
 		m.handBack(h, "the daemon was restarted")
 		return
 	}

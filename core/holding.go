@@ -25,6 +25,8 @@ type holding struct {
 	epoch Epoch
 	spec  GroupSpec
 	phase phase
+	// earlier: the grant is of an earlier process of this node. No lease of it outlasts the start-up wait.
+	earlier bool
 	// lease is the end of the lease: nothing of this epoch is answered for after it.
 	lease Instant
 	// rests is the report from whose sending the lease is counted.

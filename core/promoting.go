@@ -154,7 +154,11 @@ func (m *Machine) lostPrimary(h *holding) string {
 }
 
 // holdRelease reports whether the release has to wait for the server: until it is read-only, dead, or the lease is over
-// anyhow. By then its replicas have what it has acknowledged, as far as they ever will.
+// anyhow. By then its replicas have what it has acknowledged, as far as they ever will. What an earlier process of this
+// node had sent to the server when it died can not be seen from here, so its lease is waited for in any case.
 func (m *Machine) holdRelease(h *holding, g GroupState) bool {
-	return g.Spec.Policy == Promote && (m.server.demote || m.server.promoting) && m.health.State != Failed && m.now.Before(h.lease)
+	if g.Spec.Policy != Promote || !m.now.Before(h.lease) {
+		return false
+	}
+	return h.earlier || (m.server.demote || m.server.promoting) && m.health.State != Failed
 }
