@@ -28,7 +28,7 @@ func samples() []core.Message {
 		core.Report{Incarnation: 1 << 60, Seq: 7, Leaving: true, Starting: true, DryRun: true, Unfenced: true, Config: 3, Release: "1.2.3", Aside: "it has more",
 			Holds:   []core.Holding{{Group: "writer", Epoch: 4, Phase: core.Serving}, {Group: "reader", Epoch: 9, Phase: core.Yielding}},
 			Blocked: []core.Blocked{{Group: "reader", Reason: "eth0 is down"}}, Foreign: []core.GroupName{"old"},
-			Health: core.Health{State: core.Failed, Reason: "refused", Writable: core.Yes, Replicating: core.No, Source: "db2:3306",
+			Health: core.Health{State: core.Failed, Reason: "refused", Writable: core.Yes, Replicating: core.No, MHAWatches: core.Yes, MHAActs: core.No, Source: "db2:3306",
 				Lag: -time.Second, GTID: "0-1-2", Executed: "0-1-2", Version: "10.11.6-MariaDB", Alarms: []string{"wrong password"},
 				Listens: []netip.Addr{netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("::1")}}},
 		core.Report{Health: core.Health{Listens: []netip.Addr{}}},

@@ -158,7 +158,8 @@ func (m *Machine) handle(ev Event) {
 	case VotersChanged:
 		m.voters = slices.Clone(ev.Voters)
 	case HealthChanged:
-		m.dirty = m.dirty || ev.Health.State != m.health.State || ev.Health.Writable != m.health.Writable
+		m.dirty = m.dirty || ev.Health.State != m.health.State || ev.Health.Writable != m.health.Writable ||
+			ev.Health.MHAActs != m.health.MHAActs
 		m.health = ev.Health
 		m.health.Executed = m.sincePromotion(ev.Health.Executed)
 		m.server.looked(m.now, ev.Health)

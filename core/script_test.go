@@ -32,6 +32,7 @@ var sentence = regexp.MustCompile(`^([A-Z]|n[0-9]+ |mgr ).*[^.:]\.$`)
 //	boot|kill|freeze|thaw|stop NODE...    a process: start, kill -9, SIGSTOP, SIGCONT, SIGTERM
 //	elect NODE                            Raft makes NODE the leader; who can not be reached does not hear of it
 //	health NODE healthy|failed|unknown [reason=R] [writable=yes|no] [source=ADDR] [listens=A,B]
+//	mha NODE acts|watches|gone|unknown    which of MHA's locks is held on the server of NODE
 //	link NODE INTERFACE up|down|missing
 //	hang|fail NODE bind|extend|unbind [WHY]   system calls that do not end, or fail
 //	finish NODE, works NODE               the ends of those
@@ -291,6 +292,9 @@ func (s *script) onNode(cmd string, args []string, opts map[string]string) bool 
 	case "health":
 		n.health = s.health(args[1], opts)
 		c.step(name, HealthChanged{Health: n.health})
+	case "mha":
+		n.health.MHAActs, n.health.MHAWatches = mhaLock(args[1], "acts"), mhaLock(args[1], "watches")
+		c.step(name, HealthChanged{Health: n.health})
 	case "link":
 		c.step(name, LinkChanged{Interface: args[1], Up: args[2] == "up", Missing: args[2] == "missing"})
 	case "hang":
@@ -416,6 +420,17 @@ func (s *script) health(state string, opts map[string]string) Health {
 		}
 	}
 	return h
+}
+
+// mhaLock tells whether a lock is held where that one, or none, is said to be.
+func mhaLock(held, lock string) Tri {
+	switch held {
+	case "unknown":
+		return Unknown
+	case lock:
+		return Yes
+	}
+	return No
 }
 
 func tri(s string) Tri {

@@ -197,6 +197,7 @@ func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
 	case !n.Voter && len(m.voters) > 0:
 		add(subject, "It does not vote yet.")
 	}
+	m.mhaFindings(n, add)
 	r := n.Report
 	switch {
 	case n.Spec.Witness || r.Health.State == Healthy:

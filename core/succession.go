@@ -39,6 +39,11 @@ func (m *Machine) succeed(name GroupName, g GroupState, why string) {
 		c = &succession{epoch: g.Epoch}
 		a.choices[name] = c
 	}
+	if held := m.mhaActs(); held != "" && a.forced[name].to == "" {
+		c.round = 0 // what servers have said by then may be true no more
+		m.refuseChoice(name, g, c, held+": two that promote are one too many")
+		return
+	}
 	if c.round == 0 || m.now.Sub(c.began) >= choiceAgain {
 		c.round, c.began, c.askedAt, c.answers = m.rng.Uint64()|1, m.now, 0, map[NodeName]Frozen{}
 	}
@@ -97,10 +102,7 @@ func (m *Machine) allFrozen(c *succession) bool {
 func (m *Machine) conclude(name GroupName, g GroupState, c *succession, why string) {
 	to, cost, refused := m.successor(name, g, c)
 	if to == "" {
-		if refused != c.refused {
-			m.do(Note{Alarm: true, Group: name, Epoch: g.Epoch, Text: "nobody is promoted", Reason: refused})
-		}
-		c.refused = refused
+		m.refuseChoice(name, g, c, refused)
 		m.endWishes(func(w wish) (bool, string) { return w.moves && w.id == 0 && w.group == name, refused })
 		return
 	}
@@ -118,6 +120,14 @@ func (m *Machine) conclude(name GroupName, g GroupState, c *succession, why stri
 		}
 	}
 	m.arb.inflight[name] = m.propose(notAfter, op)
+}
+
+// refuseChoice remembers why nobody is chosen, and says it once.
+func (m *Machine) refuseChoice(name GroupName, g GroupState, c *succession, why string) {
+	if why != c.refused {
+		m.do(Note{Alarm: true, Group: name, Epoch: g.Epoch, Text: "nobody is promoted", Reason: why})
+	}
+	c.refused = why
 }
 
 // successor returns the node to be promoted and what may be lost by that, or why there is none.

@@ -204,6 +204,11 @@ type Health struct {
 	GTID string
 	// Executed is the whole executed set, read together with Writable. It is empty if unknown or longer than MaxSet.
 	Executed string
+	// MHAWatches is Yes while somebody holds MHA's monitor lock on the server: a manager watches it as the primary.
+	MHAWatches Tri
+	// MHAActs is Yes while somebody holds MHA's failover lock on the server, as MHA does on each living replica from before
+	// its first step of a failover or a planned change until its last.
+	MHAActs Tri
 	// Version is the server's version string.
 	Version string
 	// Listens lists the addresses on which the server accepts TCP connections; an unspecified address is the wildcard.

@@ -20,6 +20,8 @@ type dialect struct {
 	// vars are the server's global variables that matter here, with lower-case names. A name that is absent does not
 	// exist on this server.
 	vars map[string]string
+	// locks says that the server tells who holds a lock, as some clusters do not.
+	locks bool
 }
 
 // The statements that find the dialect. MariaDB is told by a variable that only it has: its version string can be
@@ -50,6 +52,9 @@ func (d dialect) askFacts(position bool) string {
 	cols := []string{"@@global.read_only AS read_only"}
 	if d.has("super_read_only") {
 		cols = append(cols, "@@global.super_read_only AS super_read_only")
+	}
+	if position && d.locks {
+		cols = append(cols, lockColumns)
 	}
 	if position {
 		for _, name := range []string{"gtid_executed", "gtid_current_pos"} {

@@ -32,6 +32,8 @@ type facts struct {
 	source      string
 	replicating core.Tri
 	lag         time.Duration
+	mhaWatches  core.Tri
+	mhaActs     core.Tri
 	gtid        string
 	executed    string
 	version     string
@@ -252,6 +254,9 @@ func (s *mysqlServer) refresh(timeout time.Duration) error {
 		if err := s.privileges(); err != nil {
 			return err
 		}
+		if err := x.findLocks(); err != nil {
+			return err
+		}
 	}
 	now := time.Now()
 	due := now.Sub(x.statusAt) >= statusEvery
@@ -275,6 +280,7 @@ func (s *mysqlServer) refresh(timeout time.Duration) error {
 	}
 	x.statusAt = now
 	s.facts.gtid, s.facts.executed = rows[0]["gtid"], rows[0]["executed"]
+	s.facts.mhaWatches, s.facts.mhaActs = x.dialect.heldLocks(rows[0])
 	if now.Before(s.hold) {
 		return nil
 	}

@@ -122,7 +122,7 @@ func mysqlFromCore(h core.Health) *MySQL {
 	out := &MySQL{
 		Health: h.State.String(), Reason: h.Reason, Role: mysqlRole(h), Writable: h.Writable.String(), Source: h.Source,
 		Replicating: h.Replicating.String(), GTID: h.GTID, Version: h.Version, Listens: []string{},
-		Alarms: append([]string{}, h.Alarms...),
+		MHAWatches: h.MHAWatches.String(), MHAActs: h.MHAActs.String(), Alarms: append([]string{}, h.Alarms...),
 	}
 	if h.Source != "" && h.Lag >= 0 {
 		out.LagMS = millis(h.Lag)

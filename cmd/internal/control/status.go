@@ -113,7 +113,10 @@ type MySQL struct {
 	Writable    string `json:"writable"` // yes, no or unknown
 	Source      string `json:"source"`
 	Replicating string `json:"replicating"` // yes, no or unknown
-	GTID        string `json:"gtid"`
+	// MHAWatches and MHAActs say whether MHA's monitor lock and its failover lock are held on the server.
+	MHAWatches string `json:"mha_watches"` // yes, no or unknown
+	MHAActs    string `json:"mha_acts"`    // yes, no or unknown
+	GTID       string `json:"gtid"`
 	// LagMS is null when unknown.
 	LagMS   *int64   `json:"lag_ms"`
 	Version string   `json:"version"`

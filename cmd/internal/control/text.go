@@ -6,6 +6,8 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/remora-ha/remora/core"
 )
 
 // WriteText shows the status to people: a line for each group, the nodes as a table, and a sentence for each thing that
@@ -105,7 +107,9 @@ func (n Node) state() string {
 	for _, w := range []struct {
 		is   bool
 		word string
-	}{{n.Leader, "leader"}, {n.Witness, "witness"}, {!n.Voter, "no vote"}, {n.DryRun, "dry run"}} {
+	}{{n.Leader, "leader"}, {n.Witness, "witness"}, {!n.Voter, "no vote"}, {n.DryRun, "dry run"},
+		{n.MySQL != nil && n.MySQL.MHAWatches == core.Yes.String(), "MHA watches"},
+		{n.MySQL != nil && n.MySQL.MHAActs == core.Yes.String(), "MHA acts"}} {
 		if w.is {
 			words = append(words, w.word)
 		}
