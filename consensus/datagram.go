@@ -41,17 +41,29 @@ func openWire(n *Node, at netip.AddrPort) (*wire, error) {
 // Send sends a message to a peer as one datagram. It never waits: without a session to the peer, or with a full socket
 // buffer, the message is dropped, as one lost on the way would be.
 func (n *Node) Send(to core.NodeName, m core.Message) {
-	if _, ok := m.(core.Confirm); ok && !n.mayLead() {
+	term, leads := officeOf(m)
+	if leads && !n.mayLead() {
 		return // it would keep the others from electing a leader whose disk works
 	}
 	if err := n.wire.send(to, m); err != nil {
 		n.wire.unsent.Add(1)
 		n.log.Debug("datagram not sent", "to", to, "error", err)
 	}
-	if c, ok := m.(core.Confirm); ok {
-		n.beats.confirm(to, c.Term)
+	if leads {
+		n.beats.tells(to, term)
 		poke(n.riding)
 	}
+}
+
+// officeOf returns the term of a message that an arbiter in office sends and nobody else.
+func officeOf(m core.Message) (core.Term, bool) {
+	switch m := m.(type) {
+	case core.Confirm:
+		return m.Term, true
+	case core.Ack:
+		return m.Term, true
+	}
+	return 0, false
 }
 
 var errNoSession = errors.New("no session")
@@ -138,14 +150,21 @@ func (w *wire) receive(b []byte, nonce *[12]byte) error {
 	}
 	w.n.markHeard(from.peer)
 	w.received.Add(1)
-	switch m := m.(type) {
-	case core.Confirm:
-		w.n.takeConfirm(from, m.Term)
+	if term, leads := officeOf(m); leads {
+		w.n.takeSign(from, term)
+	}
+	switch said := m.(type) {
+	case core.Report:
+		if !w.n.votes(from.server) {
+			said.Term = 0
+			m = said
+		}
+		w.n.beats.hears(from.server, said.Term)
 	case core.Echo:
 		if !w.n.votes(from.server) {
 			return errNotVoter
 		}
-		w.n.beats.echo(from.server, m.Term)
+		w.n.beats.hears(from.server, said.Term)
 	}
 	// The term is read now, after the datagram's arrival, and is never lower than one that this node has voted in.
 	if !w.n.cfg.DeliverDatagram(core.Received{From: from.peer.name, Msg: m, Term: w.n.Term()}) {

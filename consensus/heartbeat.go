@@ -17,9 +17,9 @@ import (
 // that follow until TCP sends it again. The answer is the follower's own, from the library's heartbeat handler. Without
 // a session, or when no answer comes, the heartbeat goes over TCP like any other call.
 //
-// A confirm round says all that a heartbeat does: the Confirm, that this leader is alive in this term, and the Echo, that
-// the follower has heard it. So the follower's Raft is told of each Confirm, and the leader's takes an Echo for the answer
-// of a heartbeat that is then not sent. As long as Echoes come, the heartbeats between the rounds ask for no answer.
+// A renewal says all that a heartbeat does: a Confirm and an Ack, that this leader is alive in this term, an Echo and a voter's
+// report, that the follower is still in it. So the follower's Raft is told of the first, and the leader's takes the others for
+// the answer of a heartbeat that is then not sent. As long as they come, the heartbeats in between ask for no answer.
 const (
 	kindBeat      byte = 0x40
 	kindBeatReply byte = 0x41
@@ -53,8 +53,8 @@ type beats struct {
 	seq     uint64
 	waiting map[uint64]awaited
 	alarms  map[raft.ServerID]alarm.Alarm
-	asked   map[core.NodeName]sign // the last Confirm to each node
-	echoed  map[raft.ServerID]sign // the last Echo of each server
+	told    map[core.NodeName]sign // the last Confirm or Ack to each node
+	heard   map[raft.ServerID]sign // the last Echo or report of each voter
 }
 
 // sign is a sign of life in a term.
@@ -82,7 +82,7 @@ type awaited struct {
 
 func newBeats() *beats {
 	return &beats{incoming: make(chan beat, maxBeats), waiting: map[uint64]awaited{}, alarms: map[raft.ServerID]alarm.Alarm{},
-		asked: map[core.NodeName]sign{}, echoed: map[raft.ServerID]sign{}}
+		told: map[core.NodeName]sign{}, heard: map[raft.ServerID]sign{}}
 }
 
 // alarm returns the alarm for the heartbeats to a server, of which the library sends one at a time.
@@ -118,18 +118,18 @@ func (b *beats) expect(server raft.ServerID, term uint64) (uint64, chan beatRepl
 	return b.seq, reply
 }
 
-// confirm notes that a Confirm was sent.
-func (b *beats) confirm(to core.NodeName, term core.Term) {
+// tells notes that a Confirm or an Ack was sent.
+func (b *beats) tells(to core.NodeName, term core.Term) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.asked[to] = sign{term, time.Now()}
+	b.told[to] = sign{term, time.Now()}
 }
 
-// echo takes a voter's Echo for the answer to the heartbeats of its term that wait for one.
-func (b *beats) echo(from raft.ServerID, term core.Term) {
+// hears takes a voter's Echo or report for the answer to the heartbeats of its term that wait for one.
+func (b *beats) hears(from raft.ServerID, term core.Term) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.echoed[from] = sign{term, time.Now()}
+	b.heard[from] = sign{term, time.Now()}
 	for _, w := range b.waiting {
 		if w.server == from && w.term == uint64(term) {
 			w.hand(beatReply{term: w.term, success: true})
@@ -137,11 +137,11 @@ func (b *beats) echo(from raft.ServerID, term core.Term) {
 	}
 }
 
-// signs returns how long ago the server was last asked by a Confirm of the term, and has last answered one.
-func (b *beats) signs(server raft.ServerID, term uint64) (asked, echoed time.Duration) {
+// signs returns how long ago the server was last told of a leader of the term, and was last heard to be in it.
+func (b *beats) signs(server raft.ServerID, term uint64) (told, heard time.Duration) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.asked[nodeOf(server)].age(term), b.echoed[server].age(term)
+	return b.told[nodeOf(server)].age(term), b.heard[server].age(term)
 }
 
 // hand gives the call that waits its first answer.
@@ -169,7 +169,7 @@ func (b *beats) answer(seq uint64, from raft.ServerID, r beatReply) {
 
 // isBeat reports whether an opened datagram belongs to the heartbeats.
 func isBeat(plain []byte) bool {
-	return len(plain) > 1 && plain[0] == wireV2 && (plain[1] == kindBeat || plain[1] == kindBeatReply)
+	return len(plain) > 1 && plain[0] == wireV3 && (plain[1] == kindBeat || plain[1] == kindBeatReply)
 }
 
 // receiveBeat takes a heartbeat or an answer to one.
@@ -233,7 +233,7 @@ func (n *Node) answerBeat(b beat) {
 }
 
 func (n *Node) replyBeat(b beat, r *raft.AppendEntriesResponse) {
-	msg := append(make([]byte, 0, beatReplySize), wireV2, kindBeatReply)
+	msg := append(make([]byte, 0, beatReplySize), wireV3, kindBeatReply)
 	msg = binary.BigEndian.AppendUint64(msg, b.seq)
 	msg = binary.BigEndian.AppendUint64(msg, r.Term)
 	msg = binary.BigEndian.AppendUint64(msg, r.LastLog)
@@ -245,18 +245,18 @@ func (n *Node) replyBeat(b beat, r *raft.AppendEntriesResponse) {
 	}
 }
 
-// takeConfirm tells Raft that the leader of its term is alive. Of a later term it learns from the heartbeats.
-func (n *Node) takeConfirm(from *opener, term core.Term) {
+// takeSign tells Raft that the leader of its term is alive. Of a later term it learns from the heartbeats.
+func (n *Node) takeSign(from *opener, term core.Term) {
 	if r := n.raft.Load(); r != nil && r.State() != raft.Leader && r.CurrentTerm() == uint64(term) {
 		_ = n.takeBeat(beat{from: from, term: uint64(term)}) // when Raft is busy, the next one will do
 	}
 }
 
-// beatFresh is how long an Echo stands for the answers to the heartbeats that follow. A leader that hears nothing any more
+// beatFresh is how long an Echo or a report stands for the answers to the heartbeats that follow. A leader that hears nothing any more
 // stands down that much later than Raft's own limit.
 func (n *Node) beatFresh() time.Duration { return 4 * n.cfg.Timing.RaftHeartbeat / 7 }
 
-// beat sends a heartbeat as a datagram, unless a Confirm was one, and waits for the answer. It reports whether one came.
+// beat sends a heartbeat as a datagram, unless a renewal was one, and waits for the answer. It reports whether one came.
 func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft.AppendEntriesResponse) bool {
 	n := t.n
 	p := n.peers.get(nodeOf(id))
@@ -269,17 +269,17 @@ func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 	}
 	seq, reply := n.beats.expect(id, a.Term)
 	defer n.beats.forget(seq)
-	asked, echoed := n.beats.signs(id, a.Term)
+	told, heard := n.beats.signs(id, a.Term)
 	got := beatReply{term: a.Term, success: true}
 	switch {
-	case echoed < n.lim.again:
-	case asked >= n.lim.again && echoed < n.beatFresh():
+	case told < n.lim.again && heard < n.lim.again:
+	case told >= n.lim.again && heard < n.beatFresh():
 		if n.wire.sendPlain(p, appendBeat(0, a.Term)) != nil {
 			return false
 		}
 	default:
 		var answered bool
-		if got, answered = t.ask(p, id, appendBeat(seq, a.Term), asked < n.lim.again, reply); !answered {
+		if got, answered = t.ask(p, id, appendBeat(seq, a.Term), told < n.lim.again, reply); !answered {
 			return false
 		}
 	}
@@ -289,13 +289,13 @@ func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 }
 
 func appendBeat(seq, term uint64) []byte {
-	msg := append(make([]byte, 0, beatSize), wireV2, kindBeat)
+	msg := append(make([]byte, 0, beatSize), wireV3, kindBeat)
 	msg = binary.BigEndian.AppendUint64(msg, seq)
 	return binary.BigEndian.AppendUint64(msg, term)
 }
 
-// ask sends a heartbeat until an answer comes. If the server was just asked by a Confirm, its Echo may be that.
-func (t *transport) ask(p *peer, id raft.ServerID, msg []byte, asked bool, reply <-chan beatReply) (beatReply, bool) {
+// ask sends a heartbeat until an answer comes. If the server was just sent a Confirm, its Echo may be that.
+func (t *transport) ask(p *peer, id raft.ServerID, msg []byte, told bool, reply <-chan beatReply) (beatReply, bool) {
 	n := t.n
 	timer, err := n.beats.alarm(id, n.cfg.Alarms)
 	if err != nil {
@@ -304,10 +304,10 @@ func (t *transport) ask(p *peer, id raft.ServerID, msg []byte, asked bool, reply
 	}
 	defer timer.Reset(never)
 	for range beatTries {
-		if !asked && n.wire.sendPlain(p, msg) != nil {
+		if !told && n.wire.sendPlain(p, msg) != nil {
 			return beatReply{}, false
 		}
-		asked = false
+		told = false
 		timer.Reset(n.lim.again)
 		select {
 		case got := <-reply:

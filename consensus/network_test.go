@@ -331,20 +331,20 @@ func TestOneWayCut(t *testing.T) {
 func TestEchoAnswersAHeartbeat(t *testing.T) {
 	b := newBeats()
 	const server = raft.ServerID("db2#00000001")
-	if asked, echoed := b.signs(server, 3); asked != never || echoed != never {
-		t.Errorf("asked %v ago, echoed %v ago, want never", asked, echoed)
+	if told, heard := b.signs(server, 3); told != never || heard != never {
+		t.Errorf("told %v ago, heard %v ago, want never", told, heard)
 	}
 	_, reply := b.expect(server, 3)
-	b.confirm("db2", 3)
-	b.echo(server, 3)
+	b.tells("db2", 3)
+	b.hears(server, 3)
 	if r := <-reply; !r.success || r.term != 3 {
 		t.Errorf("the echo is taken for %+v", r)
 	}
-	if asked, echoed := b.signs(server, 3); asked >= never || echoed >= never {
-		t.Errorf("asked %v ago, echoed %v ago, want a moment", asked, echoed)
+	if told, heard := b.signs(server, 3); told >= never || heard >= never {
+		t.Errorf("told %v ago, heard %v ago, want a moment", told, heard)
 	}
-	if asked, echoed := b.signs(server, 4); asked != never || echoed != never {
-		t.Errorf("in a later term: asked %v ago, echoed %v ago, want never", asked, echoed)
+	if told, heard := b.signs(server, 4); told != never || heard != never {
+		t.Errorf("in a later term: told %v ago, heard %v ago, want never", told, heard)
 	}
 }
 
@@ -358,7 +358,7 @@ func TestConfirmRoundsAreHeartbeats(t *testing.T) {
 	f := c.others(l)[0]
 	leads := &opener{peer: f.peers.get(l.name), server: l.id}
 	before := time.Now()
-	f.takeConfirm(leads, l.Term())
+	f.takeSign(leads, l.Term())
 	if at := f.raft.Load().LastContact(); at.Before(before) {
 		t.Errorf("the follower's last contact is %v before the Confirm", before.Sub(at))
 	}
@@ -366,7 +366,8 @@ func TestConfirmRoundsAreHeartbeats(t *testing.T) {
 	const many = 50
 	sent := l.wire.sent.Load()
 	for range many {
-		l.beats.echo(f.id, l.Term())
+		l.beats.tells(f.name, l.Term())
+		l.beats.hears(f.id, l.Term())
 		var r raft.AppendEntriesResponse
 		if !l.trans.beat(f.id, &raft.AppendEntriesRequest{Term: term}, &r) {
 			t.Fatal("an Echo did not answer a heartbeat")
@@ -377,7 +378,7 @@ func TestConfirmRoundsAreHeartbeats(t *testing.T) {
 	}
 	for _, echoed := range []bool{true, false} {
 		if echoed {
-			l.beats.echo(f.id, l.Term())
+			l.beats.hears(f.id, l.Term())
 		} else {
 			eventually(t, "the echo is old", func() bool { _, age := l.beats.signs(f.id, term); return age > l.beatFresh() })
 		}
@@ -395,8 +396,8 @@ func TestConfirmRoundsAreHeartbeats(t *testing.T) {
 func TestAnswersOfOthersDoNotCount(t *testing.T) {
 	b := newBeats()
 	seq, reply := b.expect("db2#00000001", 3)
-	b.echo("db2#00000002", 3)
-	b.echo("db2#00000001", 2)
+	b.hears("db2#00000002", 3)
+	b.hears("db2#00000001", 2)
 	b.answer(seq, "db2#00000002", beatReply{})
 	b.answer(seq+1, "db2#00000001", beatReply{})
 	if len(reply) != 0 {

@@ -17,6 +17,7 @@ const (
 func (e *encoder) report(r core.Report) {
 	e.fixed(uint64(r.Incarnation))
 	e.uint(uint64(r.Seq))
+	e.uint(uint64(r.Term))
 	e.byte(flags(r.Leaving, r.Starting, r.DryRun, r.Unfenced))
 	e.uint(r.Config)
 	e.text(r.Release, e.small)
@@ -40,7 +41,7 @@ func (e *encoder) report(r core.Report) {
 }
 
 func (d *decoder) report() core.Report {
-	r := core.Report{Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint())}
+	r := core.Report{Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint()), Term: core.Term(d.uint())}
 	f := d.enum(flagLeaving | flagStarting | flagDryRun | flagUnfenced)
 	r.Leaving, r.Starting, r.DryRun, r.Unfenced = f&flagLeaving != 0, f&flagStarting != 0, f&flagDryRun != 0, f&flagUnfenced != 0
 	r.Config = d.uint()
@@ -127,6 +128,7 @@ func (d *decoder) health() core.Health {
 func (d *decoder) group() core.GroupName { return core.GroupName(d.text(maxWireName)) }
 
 func (e *encoder) ack(a core.Ack) {
+	e.uint(uint64(a.Term))
 	e.fixed(uint64(a.Incarnation))
 	e.uint(uint64(a.Seq))
 	e.duration(a.TTL)
@@ -138,7 +140,7 @@ func (e *encoder) ack(a core.Ack) {
 }
 
 func (d *decoder) ack() core.Ack {
-	a := core.Ack{Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint()), TTL: d.duration()}
+	a := core.Ack{Term: core.Term(d.uint()), Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint()), TTL: d.duration()}
 	for range d.count(maxWireList) {
 		a.Groups = append(a.Groups, core.GroupEpoch{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint())})
 	}

@@ -25,7 +25,7 @@ func samples() []core.Message {
 	next := spec
 	next.Interface = "eth1"
 	return []core.Message{
-		core.Report{Incarnation: 1 << 60, Seq: 7, Leaving: true, Starting: true, DryRun: true, Unfenced: true, Config: 3, Release: "1.2.3", Aside: "it has more",
+		core.Report{Incarnation: 1 << 60, Seq: 7, Term: 5, Leaving: true, Starting: true, DryRun: true, Unfenced: true, Config: 3, Release: "1.2.3", Aside: "it has more",
 			Holds:   []core.Holding{{Group: "writer", Epoch: 4, Phase: core.Serving}, {Group: "reader", Epoch: 9, Phase: core.Yielding}},
 			Blocked: []core.Blocked{{Group: "reader", Reason: "eth0 is down"}}, Foreign: []core.GroupName{"old"},
 			Health: core.Health{State: core.Failed, Reason: "refused", Writable: core.Yes, Replicating: core.No, MHAWatches: core.Yes, MHAActs: core.No, Source: "db2:3306",
@@ -35,7 +35,7 @@ func samples() []core.Message {
 		core.Report{},
 		core.Confirm{Term: 5, Nonce: 1 << 63},
 		core.Echo{Term: 6, Nonce: 1},
-		core.Ack{Incarnation: 3, Seq: 9, TTL: 300 * time.Millisecond, Groups: []core.GroupEpoch{{Group: "writer", Epoch: 4}}},
+		core.Ack{Term: 5, Incarnation: 3, Seq: 9, TTL: 300 * time.Millisecond, Groups: []core.GroupEpoch{{Group: "writer", Epoch: 4}}},
 		core.Notice{Group: "writer", State: core.GroupState{Index: 12, Spec: spec, Epoch: 4, Owner: "db1", Since: -1, Reason: "first",
 			Paused: true, Retired: true, Proved: true, Next: &next,
 			Grant: &core.Grant{Group: "writer", Prev: 3, To: "db1", Incarnation: 1 << 61, Seq: 2, TTL: 300, Unfenced: true, Reason: "first",
@@ -175,11 +175,11 @@ func TestDecoderIsStrict(t *testing.T) {
 	}{
 		"empty":               {nil, errWireShort},
 		"version":             {append([]byte{9}, good[1:]...), errWireVersion},
-		"kind":                {append([]byte{wireV2, 99}, good[2:]...), errWireKind},
+		"kind":                {append([]byte{wireV3, 99}, good[2:]...), errWireKind},
 		"trailing":            {append(append([]byte{}, good...), 0), errWireLong},
 		"cut":                 {good[:len(good)-1], errWireShort},
-		"long form of a term": {append([]byte{wireV2, kindConfirm, 0x85, 0x00}, good[3:]...), errWireValue},
-		"list too long":       {[]byte{wireV2, kindAck, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0xff, 0x7f}, errWireValue},
+		"long form of a term": {append([]byte{wireV3, kindConfirm, 0x85, 0x00}, good[3:]...), errWireValue},
+		"list too long":       {[]byte{wireV3, kindAck, 5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0xff, 0x7f}, errWireValue},
 	} {
 		if _, err := parseMessage(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)

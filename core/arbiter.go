@@ -204,7 +204,7 @@ func (m *Machine) enterOffice(t Term) {
 	// Reports that are here already need no second sending.
 	for _, n := range m.everyone() {
 		if p := m.peers[n]; m.recent(p) {
-			m.renewalAsked(n, p.report)
+			m.renewalAsked(n, p.report, 0)
 		}
 	}
 	m.note(&holding{}, "in office", fmt.Sprintf("term %d", t))
@@ -221,15 +221,6 @@ func (m *Machine) spread(name GroupName) {
 	for _, n := range m.everyone() {
 		if n != m.opt.Self {
 			m.do(Send{To: n, Msg: Notice{Group: name, State: m.view.Groups[name]}})
-		}
-	}
-}
-
-// served takes a report that was acked out of the rounds that go on.
-func (m *Machine) served(n NodeName, asked renewal) {
-	for _, r := range m.arb.rounds {
-		if later, ok := r.serves[n]; ok && later.incarnation == asked.incarnation && later.seq == asked.seq {
-			delete(r.serves, n)
 		}
 	}
 }

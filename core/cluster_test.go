@@ -276,6 +276,10 @@ func (c *cluster) unbind(n *node, a Unbind, bad string) {
 }
 
 func (c *cluster) send(n *node, s Send) {
+	if r, ok := s.Msg.(Report); ok {
+		r.Term = n.term
+		s.Msg = r
+	}
 	if s.To == n.name {
 		c.after(0, func() { c.step(n.name, Received{From: n.name, Msg: s.Msg, Term: n.term}) })
 		return

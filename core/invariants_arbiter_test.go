@@ -241,7 +241,7 @@ func TestI2_AckNeedsAMajorityInItsTerm(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			s, e := newArbiterOf(t)
 			s.later(time.Millisecond)
-			confirms := sent[Confirm](s.reports("n2", 21, 3, Holding{"writer", e, Serving}))
+			confirms := sent[Confirm](s.step(Received{From: "n2", Msg: renewing(e)})) // of nobody's term
 			if len(confirms) != 3 {
 				t.Fatalf("want three voters asked, got %v", confirms)
 			}
@@ -249,6 +249,84 @@ func TestI2_AckNeedsAMajorityInItsTerm(t *testing.T) {
 				t.Fatalf("got %d acks, want %d", len(got), tt.acks)
 			}
 		})
+	}
+}
+
+// renewing is a report with which n2 asks for its lease.
+func renewing(e Epoch) Report {
+	return Report{Incarnation: 21, Seq: 3, Health: healthy.Health, Holds: []Holding{{"writer", e, Serving}}}
+}
+
+// A report is its sender's echo, and its arrival this node's own, to what it asks for itself and in the arbiter's term only.
+func TestI2_AReportIsItsSendersEcho(t *testing.T) {
+	five := []NodeName{"n1", "n2", "n3", "n4", "n5"}
+	for _, tt := range []struct {
+		name      string
+		said, own Term
+		starting  bool
+		voters    []NodeName
+		echoes    []NodeName // that come afterwards
+		acks      int
+	}{
+		{name: "both in the term", said: 5, own: 5, acks: 1},
+		{name: "the sender is ahead", said: 6, own: 5},
+		{name: "the sender is ahead, another voter is not", said: 6, own: 5, echoes: []NodeName{"n3"}, acks: 1},
+		{name: "the sender is behind", said: 4, own: 5},
+		{name: "the sender does not vote", own: 5},
+		{name: "this node is ahead", said: 5, own: 6},
+		{name: "this node is ahead, another voter is not", said: 5, own: 6, echoes: []NodeName{"n3"}, acks: 1},
+		{name: "the sender is starting", said: 5, own: 5, starting: true},
+		{name: "the sender votes no more", said: 5, own: 5, voters: []NodeName{"n1", "n3", "n4"}},
+		{name: "the sender twice", said: 5, echoes: []NodeName{"n2"}},
+		{name: "two of five", said: 5, own: 5, voters: five},
+		{name: "three of five", said: 5, own: 5, voters: five, echoes: []NodeName{"n4"}, acks: 1},
+		{name: "acked once", said: 5, own: 5, echoes: []NodeName{"n1", "n2", "n3"}, acks: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s, e := newArbiterOf(t)
+			s.later(time.Millisecond)
+			if tt.voters != nil {
+				s.step(VotersChanged{Voters: tt.voters})
+			}
+			r := renewing(e)
+			r.Term, r.Starting = tt.said, tt.starting
+			as := s.step(Received{From: "n2", Term: tt.own, Msg: r})
+			confirms := sent[Confirm](as)
+			if len(confirms) == 0 {
+				t.Fatalf("the other voters are not asked: %v", as)
+			}
+			for _, n := range tt.echoes {
+				as = append(as, s.echo(n, confirms[0].Nonce)...)
+			}
+			if got := sent[Ack](as); len(got) != tt.acks {
+				t.Fatalf("got %d acks, want %d: %v", len(got), tt.acks, as)
+			}
+		})
+	}
+}
+
+// What a report says of its sender's term is older than a report of another node may be, so it is no echo to that.
+func TestI2_AReportIsNoEchoForAnother(t *testing.T) {
+	s, e := newArbiterOf(t)
+	cfg := soloConfig()
+	cfg.Version = 2
+	cfg.Groups = append(cfg.Groups, GroupSpec{Name: "other", Role: Writer, Policy: AnyHealthy, Interface: "eth0"})
+	s.commit(Op{Configure: &cfg})
+	s.commit(Op{Grant: &Grant{Group: "other", To: "n3", Incarnation: 31, Seq: 1, TTL: Millis(soloTTL.Milliseconds())}})
+	s.step(Received{From: "n2", Term: 6, Msg: renewing(e)}) // only n2's own report could speak for it
+	r := Report{Incarnation: 31, Seq: 2, Health: healthy.Health, Holds: []Holding{{"other", 1, Serving}}, Term: 5}
+	as := s.step(Received{From: "n3", Term: 5, Msg: r})
+	if got := sent[Ack](as); len(got) != 1 || got[0].Groups[0].Group != "other" {
+		t.Fatalf("want an ack for n3 alone, got %v", got)
+	}
+	// The round that was begun then asks everybody on n2's behalf, the sender of the other report too.
+	confirms := sent[Confirm](as)
+	if len(confirms) != 3 {
+		t.Fatalf("want three voters asked, got %v", confirms)
+	}
+	as = append(s.echo("n3", confirms[0].Nonce), s.echo("n1", confirms[0].Nonce)...)
+	if got := sent[Ack](as); len(got) != 1 || got[0].Groups[0].Group != "writer" {
+		t.Fatalf("want an ack for n2, got %v", got)
 	}
 }
 

@@ -17,7 +17,7 @@ func TestMayBeLostCountsKnownAndUnknown(t *testing.T) {
 	at := func(d time.Duration) { m.now = Instant(d) }
 	report := func(d time.Duration, h Health) {
 		at(d)
-		m.reportReceived("n2", Report{Incarnation: 7, Seq: Seq(d), Health: h})
+		m.reportReceived("n2", Report{Incarnation: 7, Seq: Seq(d), Health: h}, 0)
 	}
 	report(time.Second, Health{State: Healthy, Executed: "n2:1000"})
 	report(2*time.Second, Health{State: Healthy, Executed: "n2:1500"})

@@ -206,7 +206,7 @@ func (m *Machine) handle(ev Event) {
 func (m *Machine) received(ev Received) {
 	switch msg := ev.Msg.(type) {
 	case Report:
-		m.reportReceived(ev.From, msg)
+		m.reportReceived(ev.From, msg, ev.Term)
 	case Confirm:
 		if ev.Term != 0 && ev.Term == msg.Term && !m.opt.Ready.After(m.now) {
 			m.do(Send{To: ev.From, Msg: Echo(msg)})
@@ -224,7 +224,7 @@ func (m *Machine) received(ev Received) {
 	}
 }
 
-func (m *Machine) reportReceived(from NodeName, r Report) {
+func (m *Machine) reportReceived(from NodeName, r Report, own Term) {
 	p := m.peers[from]
 	if p == nil {
 		p = &peer{}
@@ -241,7 +241,7 @@ func (m *Machine) reportReceived(from NodeName, r Report) {
 	}
 	p.report, p.at, p.heard = r, m.now, true
 	m.executedBy(from, r.Health.Executed)
-	m.renewalAsked(from, r)
+	m.renewalAsked(from, r, own)
 	m.watchMoves(from, r)
 }
 

@@ -52,6 +52,9 @@ type Report struct {
 	Blocked []Blocked
 	// Foreign names groups of which an address is bound on this node, but not by Remora.
 	Foreign []GroupName
+	// Term is the sender's own current Raft term, 0 if it does not vote. Whoever sends a report on behalf of the machine
+	// reads it then and not before: a report is its sender's Echo to what it asks for itself.
+	Term Term
 	// Leaving is set by a node that shuts down: it takes no grants.
 	Leaving bool
 	// Aside says why the server of this node is set aside: it has transactions that the owner's lacks. It is never granted
@@ -89,6 +92,7 @@ type Echo struct {
 
 // Ack renews leases: each lasts for TTL from the moment at which the named report was sent.
 type Ack struct {
+	Term        Term // of the arbiter's office
 	Incarnation Incarnation
 	Seq         Seq
 	TTL         time.Duration

@@ -10,6 +10,9 @@ type renewal struct {
 	incarnation Incarnation
 	seq         Seq
 	holds       []GroupEpoch
+	// spoke lists the voters that have said, since this report was sent, that the term is theirs, without being asked: its
+	// sender by the report itself, and this node by what it was when the report came.
+	spoke []NodeName
 }
 
 // round is one question to all voters whether the term is still current. It serves every report that had arrived before
@@ -20,8 +23,9 @@ type round struct {
 	serves map[NodeName]renewal
 }
 
-// renewalAsked takes up a report that asks for leases, and begins a round for it.
-func (m *Machine) renewalAsked(from NodeName, r Report) {
+// renewalAsked takes up a report that asks for leases, and begins a round for it. own is this node's current term, read
+// after the report had come.
+func (m *Machine) renewalAsked(from NodeName, r Report, own Term) {
 	a := &m.arb
 	if a.term == 0 {
 		return
@@ -35,7 +39,14 @@ func (m *Machine) renewalAsked(from NodeName, r Report) {
 	if len(holds) == 0 {
 		return
 	}
-	m.beginRound(from, renewal{incarnation: r.Incarnation, seq: r.Seq, holds: holds})
+	asked := renewal{incarnation: r.Incarnation, seq: r.Seq, holds: holds}
+	if r.Term == a.term && !r.Starting {
+		asked.spoke = append(asked.spoke, from)
+	}
+	if own == a.term && !m.opt.Ready.After(m.now) && from != m.opt.Self {
+		asked.spoke = append(asked.spoke, m.opt.Self)
+	}
+	m.beginRound(from, asked)
 }
 
 // renewable reports whether a lease may be prolonged: the ledger gives the group to this process of the node in this
@@ -54,47 +65,75 @@ func (m *Machine) renewable(n NodeName, r Report, ge GroupEpoch) bool {
 	return g.Paused || r.Health.State == Healthy
 }
 
-// beginRound asks all voters on behalf of a report. What the rounds before it still serve it serves too, so that a lost
-// echo of theirs costs nothing.
+// beginRound asks the voters on behalf of a report. What the rounds before it still serve it serves too, so that a lost
+// echo of theirs costs nothing. Those who spoke with the report itself are not asked again for it alone. The others are, even
+// if they are not needed: their Echoes are the answers to Raft's heartbeats.
 func (m *Machine) beginRound(from NodeName, asked renewal) {
 	a := &m.arb
-	serves := map[NodeName]renewal{from: asked}
-	if n := len(a.rounds); n > 0 {
-		for other, r := range a.rounds[n-1].serves {
-			if other != from {
-				serves[other] = r
-			}
-		}
-	}
 	if len(a.rounds) == maxRounds {
 		a.rounds = slices.Delete(a.rounds, 0, 1)
 	}
-	r := round{nonce: m.rng.Uint64(), serves: serves}
+	r := round{nonce: m.rng.Uint64(), serves: map[NodeName]renewal{from: asked}}
+	if n := len(a.rounds); n > 0 {
+		for other, before := range a.rounds[n-1].serves {
+			if other != from {
+				r.serves[other] = before
+			}
+		}
+	}
+	alone := len(r.serves) == 1
 	a.rounds = append(a.rounds, r)
+	m.concludeRound(len(a.rounds) - 1)
 	for _, n := range m.voters {
-		m.do(Send{To: n, Msg: Confirm{Term: a.term, Nonce: r.nonce}})
+		if !alone || !slices.Contains(asked.spoke, n) {
+			m.do(Send{To: n, Msg: Confirm{Term: a.term, Nonce: r.nonce}})
+		}
 	}
 }
 
-// echoed counts an echo. A majority of voters whose current term is this arbiter's proves that no other arbiter had
-// taken office when the round began, and so permits the acks.
+// echoed counts an echo.
 func (m *Machine) echoed(from NodeName, e Echo) {
 	a := &m.arb
 	i := slices.IndexFunc(a.rounds, func(r round) bool { return r.nonce == e.Nonce })
-	if a.term == 0 || e.Term != a.term || i < 0 || !slices.Contains(m.voters, from) || slices.Contains(a.rounds[i].echoes, from) {
+	if a.term == 0 || e.Term != a.term || i < 0 || slices.Contains(a.rounds[i].echoes, from) {
 		return
 	}
-	r := &a.rounds[i]
-	r.echoes = append(r.echoes, from)
-	if 2*len(r.echoes) <= len(m.voters) {
-		return
-	}
-	serves := r.serves
-	a.rounds = slices.Delete(a.rounds, 0, i+1) // older ones serve nothing that this one does not
+	a.rounds[i].echoes = append(a.rounds[i].echoes, from)
+	m.concludeRound(i)
+}
+
+// concludeRound acks what a majority of voters stands behind: that their current term is this arbiter's proves that no other
+// arbiter had taken office when the report was sent.
+func (m *Machine) concludeRound(i int) {
+	r := m.arb.rounds[i]
 	for _, n := range m.everyone() {
-		if asked, ok := serves[n]; ok {
-			m.ack(n, asked)
-			m.served(n, asked)
+		asked, ok := r.serves[n]
+		if !ok || !m.majority(r.echoes, asked.spoke) {
+			continue
+		}
+		m.ack(n, asked)
+		m.served(n, asked, i)
+	}
+	m.arb.rounds = slices.DeleteFunc(m.arb.rounds, func(r round) bool { return len(r.serves) == 0 })
+}
+
+// majority reports whether more than half of the voters are in one of the lists.
+func (m *Machine) majority(lists ...[]NodeName) bool {
+	count := 0
+	for _, v := range m.voters {
+		if slices.ContainsFunc(lists, func(l []NodeName) bool { return slices.Contains(l, v) }) {
+			count++
+		}
+	}
+	return 2*count > len(m.voters)
+}
+
+// served takes a report that was acked in a round out of that and those that went before, whose reports are older, and out
+// of those after it that were to serve it as well.
+func (m *Machine) served(n NodeName, asked renewal, acked int) {
+	for i, r := range m.arb.rounds {
+		if later, ok := r.serves[n]; ok && (i <= acked || later.incarnation == asked.incarnation && later.seq == asked.seq) {
+			delete(r.serves, n)
 		}
 	}
 }
@@ -112,7 +151,7 @@ func (m *Machine) ack(n NodeName, asked renewal) {
 		}
 	}
 	if len(groups) > 0 {
-		m.do(Send{To: n, Msg: Ack{Incarnation: asked.incarnation, Seq: asked.seq, TTL: ttl, Groups: groups}})
+		m.do(Send{To: n, Msg: Ack{Term: m.arb.term, Incarnation: asked.incarnation, Seq: asked.seq, TTL: ttl, Groups: groups}})
 	}
 }
 

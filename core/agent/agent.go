@@ -329,6 +329,10 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 // send hands a message to the network; what the node tells itself goes through its own mailbox, so that every node is
 // treated alike.
 func (a *Agent) send(s core.Send) {
+	if r, ok := s.Msg.(core.Report); ok {
+		r.Term = a.cfg.Consensus.Term()
+		s.Msg = r
+	}
 	if s.To != a.cfg.Self {
 		a.cfg.Consensus.Send(s.To, s.Msg)
 		return

@@ -44,6 +44,21 @@ func TestServesAndGoesOnServing(t *testing.T) {
 	})
 }
 
+// A report tells the term that its sender is in when it is sent.
+func TestI2_AReportTellsTheTermAtSending(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.kernel.setHooks(hooks{arm: func() { r.raft.setTerm(2) }}) // a vote, while the fence is told of the report
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.reporter(ctx)
+		r.report(armed{arm: &core.Arm{Seq: 9}, sends: []core.Send{{To: "n2", Msg: core.Report{Seq: 9, Term: 1}}}})
+		synctest.Wait()
+		if len(r.raft.sent) != 1 || r.raft.sent[0].(core.Report).Term != 2 {
+			t.Errorf("sent %+v, want one report of term 2", r.raft.sent)
+		}
+	})
+}
+
 // A bind that hangs in the kernel delays no unbind, and no release goes out before the bind has ended and another unbind
 // has read back.
 func TestI5_HungBindDoesNotDelayUnbind(t *testing.T) {

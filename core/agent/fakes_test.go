@@ -30,6 +30,7 @@ type hooks struct {
 	bind   func(context.Context, core.Bind) error
 	extend func(context.Context, core.Extend) error
 	unbind func(context.Context, core.Unbind) error
+	arm    func()
 }
 
 func (k *fakeKernel) setHooks(h hooks) {
@@ -72,7 +73,9 @@ func (k *fakeKernel) isBound() bool {
 }
 
 func (k *fakeKernel) Arm(context.Context, core.Arm) error {
-	k.begin("arm")
+	if h := k.begin("arm"); h.arm != nil {
+		h.arm()
+	}
 	return nil
 }
 
@@ -131,6 +134,7 @@ type fakeRaft struct {
 	handed int
 	late   int           // proposals dropped because they came too late
 	delay  time.Duration // before an entry is looked at
+	term   core.Term     // of the node, not of its entries
 }
 
 func (r *fakeRaft) Send(_ core.NodeName, m core.Message) {
@@ -139,7 +143,17 @@ func (r *fakeRaft) Send(_ core.NodeName, m core.Message) {
 	r.sent = append(r.sent, m)
 }
 
-func (r *fakeRaft) Term() core.Term { return 1 }
+func (r *fakeRaft) Term() core.Term {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.term
+}
+
+func (r *fakeRaft) setTerm(t core.Term) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.term = t
+}
 
 func (r *fakeRaft) TransferLeadership(core.NodeName) {
 	r.mu.Lock()
@@ -238,7 +252,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{t: t, kernel: &fakeKernel{clock: clock}, raft: &fakeRaft{clock: clock, ledger: core.NewLedger()}, end: make(chan error, 1)}
+	r := &rig{t: t, kernel: &fakeKernel{clock: clock}, raft: &fakeRaft{clock: clock, ledger: core.NewLedger(), term: 1}, end: make(chan error, 1)}
 	r.Agent = New(Config{
 		Self: "n1", Clock: clock, Binder: r.kernel, Announcer: r.kernel, Consensus: r.raft, Observe: r.observe,
 		Machine: core.New(core.Options{Self: "n1", Incarnation: 7, Timing: timing, Start: clock(), Ready: clock()}),

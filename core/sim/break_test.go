@@ -37,6 +37,8 @@ func brokenRules() []brokenRule {
 		{rule: ConfirmTermAtSending, see: I2, faults: []faultKind{twoLeaders, transfer}, within: 1000},
 		{rule: EchoAnyTerm, see: I1, faults: []faultKind{twoLeaders, transfer}, within: 1000},
 		{rule: EchoAnyTerm, see: I2, faults: []faultKind{twoLeaders, transfer}, within: 1000},
+		{rule: ReportEchoesAnyTerm, see: I1, faults: []faultKind{twoLeaders, transfer, isolate, lossy}, within: 10000},
+		{rule: ReportEchoesAnyTerm, see: I2, faults: []faultKind{twoLeaders, transfer, isolate, lossy}, within: 3000},
 		{rule: OldOffice, see: I2, faults: []faultKind{twoLeaders, transfer}, within: 1000},
 		{rule: SameIncarnation, see: I3, within: 2000},
 		{rule: RenewAfterRelease, see: I1, within: 2000},

@@ -35,6 +35,8 @@ const (
 	ConfirmTermAtSending
 	// EchoAnyTerm lets voters echo whatever term they are asked for.
 	EchoAnyTerm
+	// ReportEchoesAnyTerm takes a report for its sender's echo whatever term the sender is in.
+	ReportEchoesAnyTerm
 	// SameIncarnation gives all processes of a node the same incarnation.
 	SameIncarnation
 	// RenewAfterRelease asks for releases of what goes on being served and renewed.
@@ -113,6 +115,17 @@ func (b Break) event(p *process, ev core.Event) core.Event {
 		if r, ok := ev.(core.Received); ok {
 			if c, ok := r.Msg.(core.Confirm); ok {
 				r.Term = c.Term
+				return r
+			}
+		}
+	case ReportEchoesAnyTerm:
+		if c, ok := ev.(core.Committed); ok && p.takesOffice(c) {
+			p.office = c.Term
+		}
+		if r, ok := ev.(core.Received); ok {
+			if said, ok := r.Msg.(core.Report); ok && said.Term != 0 {
+				said.Term = p.office
+				r.Msg = said
 				return r
 			}
 		}
@@ -279,7 +292,7 @@ type broken struct {
 func (b Break) String() string {
 	return [...]string{"nothing", "release before unbind", "failed unbind counts", "claim ends early", "claim carried out late",
 		"lease counted from the answer", "no margin", "no wait in office", "ack while a grant is on its way",
-		"confirm with the term at sending", "echo any term", "report numbers without incarnation", "renew after release",
+		"confirm with the term at sending", "echo any term", "a report echoes any term", "report numbers without incarnation", "renew after release",
 		"two lengths of lease", "announce before bind", "unbind a step late", "deaf to MySQL's failure", "deaf to acks",
 		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
 		"proposals of an old office count", "kernel more generous than holder", "lifetimes rounded up",

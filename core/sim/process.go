@@ -213,6 +213,10 @@ func (p *process) carryOut(acts []core.Action) {
 }
 
 func (p *process) send(a core.Send) {
+	if r, ok := a.Msg.(core.Report); ok {
+		r.Term = p.n.raft.term
+		a.Msg = r
+	}
 	msg := p.n.w.opt.Break.message(p, a.Msg)
 	p.n.w.or.sent(p, a.To, msg)
 	p.n.w.send(p.n.id, nodeIndex(a.To), msg)
