@@ -230,22 +230,40 @@ func (m *Machine) followOwner(name GroupName, g GroupState) {
 	if !m.comparable(g, p) {
 		return
 	}
-	s.following, s.followAt = true, m.now.Add(followRetry)
+	s.following, s.followAt, s.frozen = true, m.now.Add(followRetry), Frozen{} // its set moves from now on
 	m.do(FollowServer{Group: name, Epoch: g.Epoch, Source: spec.Server(), SourceExecuted: r.Health.Executed})
 }
 
 // comparable reports whether the executed set in the owner's report has everything of the owner's that the local server can
 // have received from it. Else a server that was stopped a moment ago would seem to have what its source lacks.
-// One on whose answer the choice of the owner rests was stopped before that, and has nothing that the owner wrote since.
+// One on whose answer the choice of the owner rests was stopped before that, and has nothing that the owner wrote since, unless
+// somebody has given it more. An owner that was silent for long may have stood still, and its first reports may be of before.
 func (m *Machine) comparable(g GroupState, owner *peer) bool {
 	s := &m.server
 	asked := g.Grant != nil && slices.Contains(g.Grant.Basis, m.opt.Self) && s.frozen.Group == g.Spec.Name && s.frozen.Epoch == g.Grant.Prev
-	return s.still && asked || s.stillFrom != 0 && owner.at.Sub(s.stillFrom) >= looksAfter
+	return s.still && asked && m.asFrozen() || s.stillFrom != 0 && owner.at.Sub(max(s.stillFrom, owner.steady)) >= looksAfter
 }
 
-// looked takes note of what the detector sees.
-func (s *localServer) looked(now Instant, h Health) {
+// asFrozen reports whether the local server has executed nothing that it did not have when it was stopped.
+func (m *Machine) asFrozen() bool {
+	f := m.server.frozen
+	if m.opt.Sets == nil {
+		return false
+	}
+	all, err := m.opt.Sets.Union(f.Executed, f.Received)
+	if err != nil {
+		return false
+	}
+	more, err := m.opt.Sets.Missing(m.health.Executed, all)
+	return err == nil && more == 0
+}
+
+// looked takes note of what the detector sees, and has seen before.
+func (s *localServer) looked(now Instant, before, h Health) {
 	s.healthAt = now
+	if before.State != Healthy && h.State == Healthy {
+		s.still, s.stillFrom = false, 0 // it was started again, and may have been built anew from what the owner has by now
+	}
 	if h.Replicating == Yes && (!s.still || now.Sub(s.stillFrom) > looksAfter) {
 		s.still, s.stillFrom = false, 0 // somebody else has started it again
 	} else if s.stillFrom == 0 {

@@ -83,6 +83,7 @@ type link struct{ up, missing bool }
 type peer struct {
 	report       Report
 	at           Instant // arrival of the last report
+	steady       Instant // since when its reports come without a long pause
 	heard        bool
 	healthySince Instant
 	failedAt     Instant
@@ -160,9 +161,9 @@ func (m *Machine) handle(ev Event) {
 	case HealthChanged:
 		m.dirty = m.dirty || ev.Health.State != m.health.State || ev.Health.Writable != m.health.Writable ||
 			ev.Health.MHAActs != m.health.MHAActs
+		m.server.looked(m.now, m.health, ev.Health)
 		m.health = ev.Health
 		m.health.Executed = m.sincePromotion(ev.Health.Executed)
-		m.server.looked(m.now, ev.Health)
 	case LinkChanged:
 		m.linkChanged(ev)
 	case AddressSeen:
@@ -238,6 +239,9 @@ func (m *Machine) reportReceived(from NodeName, r Report, own Term) {
 		p.failed, p.failedAt = true, m.now
 	case r.Health.State == Healthy && (!p.heard || p.report.Health.State != Healthy):
 		p.healthySince = m.now
+	}
+	if !p.heard || m.now.Sub(p.at) > max(looksAfter/2, 2*m.opt.Timing.Heartbeat) {
+		p.steady = m.now
 	}
 	p.report, p.at, p.heard = r, m.now, true
 	m.executedBy(from, r.Health.Executed)

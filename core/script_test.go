@@ -399,6 +399,8 @@ func (s *script) message(n *node, args []string, opts map[string]string) Message
 		state := n.m.fresh[g]
 		state.Epoch = e
 		return Notice{Group: g, State: state}
+	case "freeze":
+		return Freeze{Group: g, Epoch: e, Round: uint64(s.number(opts["round"])), Term: n.m.view.Office.Term}
 	case "release":
 		return ReleaseRequest{Group: g, Epoch: e, Reason: "late"}
 	}

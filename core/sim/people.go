@@ -144,21 +144,35 @@ func (w *world) operate(k faultKind, n *node) {
 func (w *world) decideByHand(name core.GroupName, g core.GroupState) {
 	if o := ownerIndex(g.Owner); o >= 0 {
 		for _, n := range w.nodes {
-			if s := n.sql; n.id != o && s.aside && w.nodes[o].sql.executed.lacks(s.received) > 0 && w.nodes[o].sql.writable && w.sqlDice.chance(0.1) {
-				s.executed, s.received, s.writable, s.aside = w.nodes[o].sql.executed, w.nodes[o].sql.executed, false, false
-				n.healthChanged()
-				w.ticket++
-				n.rejoin(w.ticket)
+			if s := n.sql; n.id != o && s.aside && s.alive() && w.nodes[o].sql.executed.lacks(s.received) > 0 && w.nodes[o].sql.writable && w.sqlDice.chance(0.1) {
+				w.buildAnew(n, w.nodes[o])
 			}
 		}
 		return
 	}
 	l := w.leader()
-	if l == nil || w.now < w.calm+int64(3*time.Second) || !w.sqlDice.chance(0.1) {
+	if l == nil || w.now < w.calm+int64(3*time.Second) || !w.sqlDice.chance(0.2) {
 		return
 	}
+	to := pick(w.sqlDice, w.nodes)
+	if to.file.Nodes[to.id].Witness {
+		to = w.nodes[0] // the last node only is a witness
+	}
 	w.ticket++
-	l.deliverSoon(core.PromoteAsked{Ticket: w.ticket, Group: name, To: pick(w.sqlDice, w.nodes).name, AcceptLoss: true, Reason: "an operator wants it"})
+	l.deliverSoon(core.PromoteAsked{Ticket: w.ticket, Group: name, To: to.name, AcceptLoss: true, Reason: "an operator wants it"})
+}
+
+// buildAnew lets an operator stop a server, copy another one and start it again.
+func (w *world) buildAnew(n, from *node) {
+	n.health.State = core.Failed
+	n.healthChanged()
+	w.after(w.load(), func() {
+		s := n.sql
+		s.executed, s.received, s.aside = from.sql.executed, from.sql.executed, false
+		n.mendServer()
+		w.ticket++
+		n.rejoin(w.ticket)
+	})
 }
 
 func (n *node) rejoin(ticket uint64) {

@@ -337,7 +337,8 @@ func (r *raft) entriesCame(from int, m *raftMsg) {
 	})
 }
 
-// install replaces the log by a leader's snapshot.
+// install replaces the log by a leader's snapshot. What follows it in the own log stays: the snapshot may be older than
+// entries that a majority has stored by now.
 func (r *raft) install(from int, m *raftMsg) {
 	w := r.w()
 	if m.commit <= r.commit {
@@ -345,7 +346,11 @@ func (r *raft) install(from int, m *raftMsg) {
 		return
 	}
 	r.persist(func() {
-		r.log = m.entries[:len(m.entries):len(m.entries)]
+		log := m.entries[:len(m.entries):len(m.entries)]
+		if m.commit < r.last() && r.log[m.commit].term == log[m.commit].term {
+			log = append(log, r.log[m.commit+1:]...)
+		}
+		r.log = log
 		r.commit, r.handed = m.commit, m.commit
 		r.enqueueApply(m.commit, true)
 		w.sendRaft(r.n.id, from, &raftMsg{kind: appended, term: r.term, ok: true, match: m.commit})

@@ -139,6 +139,14 @@ func messageText(m core.Message) string {
 		return fmt.Sprintf("notice %s/%d owner %q at %d", m.Group, m.State.Epoch, m.State.Owner, m.State.Index)
 	case core.ReleaseRequest:
 		return fmt.Sprintf("release %s/%d", m.Group, m.Epoch)
+	case core.Freeze:
+		return fmt.Sprintf("freeze for %s/%d round %04x", m.Group, m.Epoch, uint16(m.Round))
+	case core.Frozen:
+		return fmt.Sprintf("frozen for %s/%d round %04x: executed %s, received %s %s", m.Group, m.Epoch, uint16(m.Round), m.Executed, m.Received, m.Err)
+	case core.Drained:
+		return fmt.Sprintf("drained %s/%d: executed %s %s", m.Group, m.Epoch, m.Executed, m.Err)
+	case core.CaughtUp:
+		return fmt.Sprintf("caught up %s/%d %s", m.Group, m.Epoch, m.Err)
 	}
 	return fmt.Sprintf("%T", m)
 }
