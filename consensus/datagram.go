@@ -17,7 +17,7 @@ import (
 // wire is the UDP socket for reports, echoes, acks and notices.
 type wire struct {
 	n    *Node
-	conn *udpSocket
+	conn datagrams
 
 	mu    sync.Mutex // guards the buffers
 	plain []byte
@@ -31,7 +31,7 @@ type wire struct {
 const socketBuffer = 512 << 10
 
 func openWire(n *Node, at netip.AddrPort) (*wire, error) {
-	c, err := listenUDP(at, socketBuffer)
+	c, err := n.cfg.host.datagrams(at)
 	if err != nil {
 		return nil, fmt.Errorf("listen on udp %v, the address of node %q in the configuration: %w", at, n.cfg.Self, err)
 	}

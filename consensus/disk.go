@@ -78,13 +78,13 @@ const (
 )
 
 // openDisk opens the log in dir, which must exist, and takes the room in advance that it will need.
-func openDisk(dir string, patient time.Duration, log *slog.Logger) (*disk, error) {
+func openDisk(dir string, open func(dir string) (backend, error), patient time.Duration, log *slog.Logger) (*disk, error) {
 	if err := refuseFormer(dir); err != nil {
 		return nil, err
 	}
 	d := &disk{dir: dir, log: log, patient: patient}
 	d.ends, d.end = context.WithCancel(context.Background())
-	d.open = func() (backend, error) { return openBolt(dir) }
+	d.open = func() (backend, error) { return open(dir) }
 	var err error
 	if d.back, err = d.open(); err != nil {
 		return nil, err

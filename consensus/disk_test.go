@@ -150,7 +150,7 @@ func TestTermIsWrittenToALogThatWasShut(t *testing.T) {
 func TestFormerLogIsRefused(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, formerFile), []byte("x"), 0o600))
-	if s, err := openStore(dir, time.Minute, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrFormerLog) {
+	if s, err := openStore(dir, openBolt, time.Minute, slog.New(slog.DiscardHandler)); !errors.Is(err, ErrFormerLog) {
 		t.Errorf("opened %v with %v, want %v", s, err, ErrFormerLog)
 	}
 }

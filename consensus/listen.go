@@ -18,7 +18,7 @@ import (
 // dials peers in the same way.
 type port struct {
 	n      *Node
-	ln     *net.TCPListener
+	ln     net.Listener
 	gate   gate
 	routes map[string]func(*tls.Conn, core.NodeName)
 
@@ -28,7 +28,7 @@ type port struct {
 }
 
 func listen(n *Node, at netip.AddrPort) (*port, error) {
-	ln, err := net.ListenTCP("tcp", net.TCPAddrFromAddrPort(at))
+	ln, err := n.cfg.host.listen(at)
 	if err != nil {
 		return nil, fmt.Errorf("listen on tcp %v, the address of node %q in the configuration: %w", at, n.cfg.Self, err)
 	}
@@ -38,7 +38,7 @@ func listen(n *Node, at netip.AddrPort) (*port, error) {
 // serve accepts connections until the port is closed.
 func (p *port) serve() {
 	for {
-		c, err := p.ln.AcceptTCP()
+		c, err := p.ln.Accept()
 		if errors.Is(err, net.ErrClosed) {
 			return
 		}
@@ -61,7 +61,7 @@ func (p *port) serve() {
 }
 
 // admit authenticates a connection and hands it over.
-func (p *port) admit(c *net.TCPConn, leave func()) {
+func (p *port) admit(c net.Conn, leave func()) {
 	t, peer, err := p.authenticate(c)
 	leave()
 	if err != nil {
@@ -78,7 +78,7 @@ func (p *port) admit(c *net.TCPConn, leave func()) {
 	p.routes[t.ConnectionState().NegotiatedProtocol](t, peer)
 }
 
-func (p *port) authenticate(c *net.TCPConn) (*tls.Conn, core.NodeName, error) {
+func (p *port) authenticate(c net.Conn) (*tls.Conn, core.NodeName, error) {
 	if err := p.tune(c); err != nil {
 		return nil, "", err
 	}
@@ -108,8 +108,12 @@ func (p *port) authenticate(c *net.TCPConn) (*tls.Conn, core.NodeName, error) {
 	return t, peer, err
 }
 
-func (p *port) tune(c syscall.Conn) error {
-	raw, err := c.SyscallConn()
+func (p *port) tune(c net.Conn) error {
+	socket, ok := c.(syscall.Conn)
+	if !ok {
+		return nil // in virtual time there is no socket to tune
+	}
+	raw, err := socket.SyscallConn()
 	if err != nil {
 		return err
 	}
@@ -124,15 +128,11 @@ func (p *port) dial(ctx context.Context, to core.NodeName, alpn string, timeout 
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	d := net.Dialer{KeepAlive: -1}
-	if own := p.n.self.Addr(); !own.IsUnspecified() {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(own, 0))
-	}
-	c, err := d.DialContext(ctx, "tcp", at.String())
+	c, err := p.n.cfg.host.dial(ctx, p.n.self.Addr(), at)
 	if err != nil {
 		return nil, fmt.Errorf("dial node %q: %w", to, err)
 	}
-	if err := p.tune(c.(*net.TCPConn)); err != nil {
+	if err := p.tune(c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	t := tls.Client(c, p.n.identity.Load().client(to, alpn))

@@ -42,6 +42,8 @@ type Config struct {
 	Alarms alarm.Maker
 	// Logger may be nil.
 	Logger *slog.Logger
+
+	host host // nil means the machine that this process runs on
 }
 
 func (c *Config) check() error {
@@ -124,6 +126,9 @@ func Open(cfg Config) (*Node, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
+	if cfg.host == nil {
+		cfg.host = linux{}
+	}
 	n := &Node{cfg: cfg, lim: limitsOf(cfg.Timing), log: cfg.Logger, opened: time.Now(),
 		proposals: make(chan proposal, maxProposals), changed: make(chan struct{}, 1), helloed: make(chan struct{}, 1), membership: make(chan struct{}, 1),
 		refit: make(chan struct{}, 1), canvassed: make(chan struct{}, 1),
@@ -161,7 +166,7 @@ func (n *Node) open() (err error) {
 		return err
 	}
 	logger := newRaftLogger(n.log)
-	if n.store, err = openStore(filepath.Join(dir, logDir), n.lim.disk, n.log); err != nil {
+	if n.store, err = openStore(filepath.Join(dir, logDir), n.cfg.host.openLog, n.lim.disk, n.log); err != nil {
 		return err
 	}
 	turned := func() { poke(n.turned); poke(n.changed) }

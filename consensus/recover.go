@@ -37,7 +37,7 @@ func Recover(stateDir string, self core.NodeName, ledger Recoverable, reason str
 		return err
 	}
 	logger := newRaftLogger(log)
-	store, err := openStore(filepath.Join(stateDir, logDir), time.Minute, log)
+	store, err := openStore(filepath.Join(stateDir, logDir), openBolt, time.Minute, log)
 	if err != nil {
 		return err
 	}

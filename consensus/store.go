@@ -48,7 +48,7 @@ type store struct {
 	// seen is the highest term that this node has begun to move to. It is never less than the library's own.
 	seen atomic.Uint64
 
-	mu       sync.Mutex
+	mu       turn
 	term     uint64 // the term on disk
 	voteTerm uint64 // the first half of the vote that is being cast
 	vote     vote   // the vote on disk
@@ -56,14 +56,21 @@ type store struct {
 	appends window
 }
 
+// turn is a lock of one place, for what is held while a disk writes. Who waits for it waits for a channel: unlike a mutex
+// that lets virtual time pass.
+type turn chan struct{}
+
+func (t turn) Lock()   { t <- struct{}{} }
+func (t turn) Unlock() { <-t }
+
 type vote struct {
 	term      uint64
 	candidate []byte
 }
 
 // openStore opens the store in dir, which must exist. A write that takes longer than patient is reported.
-func openStore(dir string, patient time.Duration, log *slog.Logger) (*store, error) {
-	d, err := openDisk(dir, patient, log)
+func openStore(dir string, open func(dir string) (backend, error), patient time.Duration, log *slog.Logger) (*store, error) {
+	d, err := openDisk(dir, open, patient, log)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +82,7 @@ func openStore(dir string, patient time.Duration, log *slog.Logger) (*store, err
 }
 
 func newStore(log *disk) (*store, error) {
-	s := &store{log: log}
+	s := &store{log: log, mu: make(turn, 1)}
 	term, err := log.GetUint64([]byte(keyTerm))
 	if err != nil {
 		return nil, fmt.Errorf("term: %w", err)

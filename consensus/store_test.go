@@ -15,7 +15,7 @@ import (
 
 func testStore(t *testing.T, dir string) *store {
 	t.Helper()
-	s, err := openStore(dir, time.Minute, slog.New(slog.DiscardHandler))
+	s, err := openStore(dir, openBolt, time.Minute, slog.New(slog.DiscardHandler))
 	must(t, err)
 	return s
 }
