@@ -57,16 +57,16 @@ func (n *Node) keepBeat(r *raft.Raft, riding bool) time.Duration {
 		return left
 	}
 	n.beaten = time.Now()
-	// To be asked whether it still leads makes Raft send its heartbeats now. What it answers is of no interest. While it
-	// has not answered, its loop stands still or nobody hears it, and the heartbeats are left to the library's own timers.
-	if n.asking.CompareAndSwap(false, true) {
-		f := r.VerifyLeader()
-		n.spawn(func() {
-			_ = f.Error()
-			n.asking.Store(false)
-		})
-	}
+	n.beatNow(r)
 	return n.beatEvery()
+}
+
+// beatNow makes Raft send its heartbeats by asking it whether it still leads. What it answers is of no interest. While it
+// has not answered, its loop stands still or nobody hears it, and the heartbeats are left to the library's own timers.
+func (n *Node) beatNow(r *raft.Raft) {
+	if n.asking.CompareAndSwap(false, true) {
+		await(r.VerifyLeader(), func(error) { n.asking.Store(false) })
+	}
 }
 
 // hurry sets Raft's timers by how Raft is, and returns when to look after it again. early is set when another node has

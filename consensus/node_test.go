@@ -342,3 +342,17 @@ func TestShutdownIsBounded(t *testing.T) {
 		m.Node = nil
 	}
 }
+
+// TestShutdownWaitsForNoAnswer: a Raft that has ended takes questions that nobody will answer.
+func TestShutdownWaitsForNoAnswer(t *testing.T) {
+	c := newCluster(t, "db1")
+	c.startAll()
+	m := c.leader()
+	r := m.raft.Load()
+	must(t, r.Shutdown().Error())
+	for range 20 {
+		m.beatNow(r)
+		m.asking.Store(false)
+	}
+	m.shutdown()
+}
