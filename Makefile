@@ -26,6 +26,7 @@ test: deps build ## run all tests, those in network namespaces with real servers
 	go test $(TESTFLAGS) -p 2 $$(go list $(PKGS) | grep -v /bench/e2e)
 	# Again without the race detector, which leaves time for 100,000 seeds instead of 300.
 	go test -count=1 -timeout 20m -v -run 'TestSeeds|TestOracles|TestAllRules' ./core/sim -seeds $(or $(SEEDS),100000)
+	go test -count=1 -timeout 20m -v -run TestVirtualSeeds ./consensus
 	# Alone, because these time real servers and daemons on the same cores.
 	REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 20m -v ./bench/e2e
 

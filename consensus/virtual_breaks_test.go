@@ -1,0 +1,103 @@
+package consensus
+
+import (
+	"time"
+
+	"github.com/remora-ha/remora/core"
+)
+
+// broken says which rule of the protocol is broken on purpose, to show that an oracle sees it. Rules are broken by changing
+// what passes between the agent, the node and the kernel; each of these is the real one, or behaves as ever.
+type broken struct {
+	confirmTerm bool          // a Confirm asks for the sender's term at sending, not for that of its office
+	echoAny     bool          // a voter echoes whatever term it is asked for
+	fromAnswer  bool          // a lease is counted from the last report before the ack came, not from the acked one
+	noMargin    bool          // leases last as long as the arbiter waits
+	noWait      bool          // an arbiter new in office believes that no lease can be out
+	deaf        bool          // acks are not told
+	generous    bool          // the fence holds leases for twice their length
+	lazyUnbind  time.Duration // an unbind is said to be done, and is carried out that much later
+	rollback    bool          // a disk goes back to an earlier state, between two processes
+}
+
+// told changes what an agent is told.
+func (b broken) told(p *process, ev core.Event) []core.Event {
+	switch e := ev.(type) {
+	case core.Committed:
+		if !p.takesOffice(e) {
+			break
+		}
+		p.office.Store(uint64(e.Term))
+		if b.noWait {
+			blind := e
+			blind.View.Longest, blind.View.Config.TTL = 1, 1
+			return []core.Event{blind, core.Restored{View: e.View}}
+		}
+	case core.Received:
+		switch msg := e.Msg.(type) {
+		case core.Confirm:
+			if b.echoAny {
+				e.Term = msg.Term
+			}
+		case core.Echo:
+			if b.confirmTerm {
+				msg.Term = core.Term(p.office.Load())
+				e.Msg = msg
+			}
+		case core.Ack:
+			if b.deaf {
+				return nil
+			}
+			if b.fromAnswer && msg.Incarnation == p.inc {
+				msg.Seq = core.Seq(p.report.Load())
+				e.Msg = msg
+			}
+		}
+		return []core.Event{e}
+	}
+	return []core.Event{ev}
+}
+
+// takesOffice reports whether an entry opens this process' own office.
+func (p *process) takesOffice(c core.Committed) bool {
+	for _, op := range c.Command.Ops {
+		if op.TakeOffice != nil && op.TakeOffice.Incarnation == p.inc {
+			return true
+		}
+	}
+	return false
+}
+
+// sent changes what goes on the wire.
+func (b broken) sent(p *process, m core.Message) core.Message {
+	switch m := m.(type) {
+	case core.Confirm:
+		if b.confirmTerm {
+			m.Term = p.node.Load().Term()
+			return m
+		}
+	case core.Ack:
+		if b.noMargin {
+			m.TTL += core.Margin(m.TTL)
+			return m
+		}
+	}
+	return m
+}
+
+// proposed changes what is handed to Raft.
+func (b broken) proposed(c core.Command) core.Command {
+	if !b.noMargin {
+		return c
+	}
+	ops := append([]core.Op(nil), c.Ops...)
+	for i, op := range ops {
+		if op.Grant != nil {
+			g := *op.Grant
+			g.TTL += core.Millis(core.Margin(g.TTL.Duration()) / time.Millisecond)
+			ops[i].Grant = &g
+		}
+	}
+	c.Ops = ops
+	return c
+}

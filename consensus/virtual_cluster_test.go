@@ -1,0 +1,480 @@
+package consensus
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/agent"
+)
+
+// vCluster is a cluster in virtual time. Its nodes are the real thing from the TLS handshake to the agent: Node with its
+// sessions, datagrams and Raft, the ledger, the machine. What is modelled is what lies around them: network, disk, kernel,
+// clocks, MySQL's health. One goroutine, the test's, lets everything go wrong.
+type vCluster struct {
+	t        *testing.T
+	seed     uint64
+	dice     *rand.Rand
+	fabric   *fabric
+	timing   core.Timing
+	config   core.Config
+	machines []*machine
+	oracle   *oracle
+	broken   broken
+	due      []dueCall
+	began    time.Time
+
+	mu    sync.Mutex
+	lines []string
+}
+
+// dueCall is something that the test's goroutine does later.
+type dueCall struct {
+	at time.Time
+	do func()
+}
+
+// vPlan is what a virtual cluster is made from.
+type vPlan struct {
+	seed   uint64
+	nodes  int
+	groups int
+	broken broken
+	rules  rule    // those that count; 0 means all
+	clocks []int64 // how wrong the clocks are, in millionths; nil leaves it to the seed
+}
+
+// identities are certificates for as many nodes as a virtual cluster may have. They are made in real time, and each
+// bubble begins by waiting until they are valid.
+type identities struct {
+	files []TLSFiles
+	valid time.Time
+}
+
+const vMaxNodes = 5
+
+func newIdentities(t *testing.T) identities {
+	ca := newAuthority(t)
+	id := identities{valid: time.Now()}
+	for i := range vMaxNodes {
+		id.files = append(id.files, ca.issue(t, testCluster, vName(i)))
+	}
+	return id
+}
+
+func vName(i int) core.NodeName { return core.NodeName(fmt.Sprintf("n%d", i+1)) }
+
+func vAddr(i int) netip.AddrPort {
+	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 77, 0, byte(11 + i)}), 7400)
+}
+
+// inVirtualTime runs play on a new cluster, whose processes have just been started. It returns what was broken, if anything
+// was, and how long all that took by the clock inside.
+func inVirtualTime(t *testing.T, id identities, p vPlan, play func(c *vCluster)) (verdict *violation, stats vStats) {
+	t.Helper()
+	dir := t.TempDir()
+	defer func() {
+		// A Raft that ends leaves some of what it was asked unanswered, and who has asked waits for ever; see await.
+		if r := recover(); r != nil && !strings.Contains(fmt.Sprint(r), "main bubble goroutine has exited") {
+			panic(r)
+		}
+	}()
+	synctest.Test(t, func(t *testing.T) {
+		time.Sleep(time.Until(id.valid))
+		c := newVCluster(t, id, dir, p)
+		for _, m := range c.machines {
+			m.boot()
+		}
+		play(c)
+		virtual := time.Since(c.began)
+		c.end()
+		c.oracle.locked(func() {
+			verdict, stats = c.oracle.broken, c.oracle.stats
+			stats.virtual = virtual
+		})
+		if verdict != nil {
+			verdict.trace = c.lastLines(80)
+		}
+	})
+	return verdict, stats
+}
+
+func newVCluster(t *testing.T, id identities, dir string, p vPlan) *vCluster {
+	timing, err := core.ProfileTiming("lan")
+	must(t, err)
+	timing.CoolDown = time.Second
+	c := &vCluster{t: t, seed: p.seed, dice: rand.New(rand.NewPCG(p.seed, 0)), timing: timing, broken: p.broken, began: time.Now()}
+	c.fabric = newFabric(rand.New(rand.NewPCG(p.seed, 2)))
+	c.config = core.Config{Version: 1, Cluster: testCluster, TTL: core.Millis(timing.TTL / time.Millisecond)}
+	for i := range p.nodes {
+		c.config.Nodes = append(c.config.Nodes, core.NodeSpec{Name: vName(i), Address: vAddr(i)})
+		c.fabric.machine[vAddr(i).Addr()] = i
+	}
+	for i := range max(p.groups, 1) {
+		c.config.Groups = append(c.config.Groups, core.GroupSpec{Name: core.GroupName(fmt.Sprintf("g%d", i+1)), Role: core.Writer,
+			Policy: core.AnyHealthy, Interface: "eth0", Addresses: []netip.Prefix{vPrefix(i)}})
+	}
+	c.oracle = newOracle(c, p.rules)
+	for i := range p.nodes {
+		m := &machine{c: c, id: i, name: vName(i), dir: filepath.Join(dir, string(vName(i))), tls: id.files[i],
+			drive: newDrive(p.seed<<8 + uint64(i)), clock: vClock{from: c.began, ppm: c.dice.Int64N(20001) - 10000}, healthy: true}
+		if p.clocks != nil {
+			m.clock.ppm = p.clocks[i]
+		}
+		m.kernel = newKernel(m)
+		c.machines = append(c.machines, m)
+	}
+	return c
+}
+
+// trace keeps a line for the case that something breaks.
+func (c *vCluster) trace(m *machine, format string, args ...any) {
+	who := ""
+	if m != nil {
+		who = string(m.name) + " "
+	}
+	line := fmt.Sprintf("%10.3f ms  ", float64(time.Since(c.began))/1e6) + who + fmt.Sprintf(format, args...)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.lines = append(c.lines, line)
+}
+
+func (c *vCluster) lastLines(n int) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return strings.Join(c.lines[max(0, len(c.lines)-n):], "\n")
+}
+
+// tick is how often the oracles look although nothing has happened.
+const tick = 2 * time.Millisecond
+
+// run lets time pass, and does what is due meanwhile. It returns false once a rule is broken.
+func (c *vCluster) run(span time.Duration) bool {
+	for end := time.Now().Add(span); time.Now().Before(end); {
+		time.Sleep(min(tick, time.Until(end)))
+		if !c.pulse() {
+			return false
+		}
+	}
+	return true
+}
+
+// until lets time pass until something is so, for at most a limit. It reports whether it is.
+func (c *vCluster) until(limit time.Duration, ok func() bool) bool {
+	for end := time.Now().Add(limit); !ok(); {
+		if time.Now().After(end) || !c.run(tick) {
+			return false
+		}
+	}
+	return true
+}
+
+func (c *vCluster) pulse() bool {
+	for i := 0; i < len(c.due); i++ {
+		if d := c.due[i]; !time.Now().Before(d.at) {
+			c.due = append(c.due[:i], c.due[i+1:]...)
+			d.do()
+			i = -1
+		}
+	}
+	c.oracle.look()
+	return !c.oracle.isBroken()
+}
+
+// after has something done later, by this goroutine.
+func (c *vCluster) after(d time.Duration, do func()) {
+	c.due = append(c.due, dueCall{time.Now().Add(d), do})
+}
+
+// end ends all processes and waits until nothing runs any more.
+func (c *vCluster) end() {
+	c.fabric.heal()
+	for _, m := range c.machines {
+		m.die(true)
+	}
+	for _, m := range c.machines {
+		select {
+		case <-m.last.ended:
+		case <-time.After(time.Minute):
+			c.oracle.fail(sane, "the last process of %s does not end", m.name)
+		}
+	}
+	time.Sleep(time.Minute) // timers of what has ended
+}
+
+// machine is one machine of the cluster. Only the test's goroutine starts and ends its process.
+type machine struct {
+	c      *vCluster
+	id     int
+	name   core.NodeName
+	dir    string
+	tls    TLSFiles
+	drive  *drive
+	clock  vClock
+	kernel *vKernel
+
+	proc    *process // nil while none runs
+	last    *process // the last one
+	healthy bool
+	// failedOnce is set once the disk has failed this process. A lock is then held while the log is opened anew, so nothing
+	// on this disk may stand still any more.
+	failedOnce bool
+	// held is until when Raft's news do not get through to the machine's agent. Datagrams do.
+	held atomic.Int64
+}
+
+// process is one run of the daemon.
+type process struct {
+	m     *machine
+	inc   core.Incarnation
+	nic   *nic
+	disk  opened
+	agent *agent.Agent
+	node  atomic.Pointer[Node]
+	ctx   context.Context
+	stop  context.CancelFunc
+	dead  atomic.Bool
+	ended chan struct{}
+
+	mu   sync.Mutex
+	news []core.Event
+	wake chan struct{}
+
+	office atomic.Uint64 // the term of the process' own last office
+	report atomic.Uint64 // the number of its last report
+}
+
+func (p *process) alive() bool { return !p.dead.Load() }
+
+// openLog completes the host of a node.
+func (p *process) openLog(string) (backend, error) { return p.disk, nil }
+
+type vHost struct {
+	*nic
+	*process
+}
+
+// boot starts a process, unless one runs.
+func (m *machine) boot() {
+	if m.proc != nil {
+		return
+	}
+	p := &process{m: m, inc: core.Incarnation(m.c.dice.Uint64() | 1), nic: &nic{f: m.c.fabric, self: m.id},
+		disk: opened{d: m.drive, killed: make(chan struct{})}, ended: make(chan struct{}), wake: make(chan struct{}, 1)}
+	p.ctx, p.stop = context.WithCancel(context.Background())
+	before := m.last
+	m.proc, m.last = p, p
+	m.c.trace(m, "boots")
+	seed, healthy := m.c.dice.Uint64(), m.healthy
+	go func() {
+		defer close(p.ended)
+		if before != nil {
+			<-before.ended
+		}
+		p.work(seed, healthy)
+	}()
+}
+
+// die ends the process at once. Without power the machine's peers are told nothing, and its kernel forgets everything.
+func (m *machine) die(power bool) {
+	p := m.proc
+	if p == nil {
+		return
+	}
+	m.proc = nil
+	p.dead.Store(true)
+	close(p.disk.killed)
+	p.nic.vanish(power)
+	p.stop()
+	if power {
+		m.c.trace(m, "is killed")
+		return
+	}
+	m.c.trace(m, "loses power")
+	m.kernel.clear()
+}
+
+// work is what the daemon does.
+func (p *process) work(seed uint64, healthy bool) {
+	m, c := p.m, p.m.c
+	time.Sleep(time.Millisecond)
+	if !p.alive() {
+		return
+	}
+	m.kernel.clear()
+	longest, err := LongestLease(m.dir)
+	if err != nil {
+		c.oracle.fail(sane, "%s: %v", m.name, err)
+	}
+	longest = max(longest, c.timing.TTL)
+	start := m.clock.now()
+	ready := start.Add(longest + core.Margin(longest))
+	p.agent = agent.New(agent.Config{Self: m.name, Clock: m.clock.now, Binder: vBinder{m.kernel, p}, Announcer: vBinder{m.kernel, p},
+		Consensus: vConsensus{p}, Observe: p.observe,
+		Machine: core.New(core.Options{Self: m.name, Incarnation: p.inc, Timing: c.timing, Seed: seed, Fence: true, Start: start, Ready: ready})})
+	n, err := Open(Config{Self: m.name, Cluster: testCluster, Peers: c.config.Nodes, StateDir: m.dir, Timing: c.timing, TLS: m.tls,
+		Ledger: core.NewLedger(), Incarnation: p.inc, Deliver: p.deliver, DeliverDatagram: p.deliverDatagram,
+		Logger: vLogger(m), host: vHost{p.nic, p}})
+	if err != nil {
+		if p.alive() {
+			c.oracle.fail(sane, "%s does not open: %v", m.name, err)
+		}
+		return
+	}
+	p.node.Store(n)
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = p.agent.Run(p.ctx) })
+	wg.Go(p.tell)
+	p.agent.Deliver(core.ConfigOffered{Config: c.config})
+	p.agent.Deliver(core.LinkChanged{Interface: "eth0", Up: true})
+	p.agent.Deliver(health(healthy))
+	if sleep(p.ctx, time.Until(m.clock.when(ready))) {
+		if err := n.Start(p.ctx); err != nil && p.alive() {
+			c.oracle.fail(sane, "%s does not start: %v", m.name, err)
+		}
+	}
+	select {
+	case <-p.ctx.Done():
+	case err := <-n.Failed():
+		if p.alive() {
+			c.oracle.fail(sane, "%s can not go on: %v", m.name, err)
+		}
+		<-p.ctx.Done()
+	}
+	if err := n.Shutdown(context.Background()); err != nil {
+		c.trace(m, "ends with: %v", err)
+	}
+	wg.Wait()
+}
+
+func vLogger(m *machine) *slog.Logger {
+	if os.Getenv("REMORA_TEST_LOG") == "" {
+		return nil
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", m.name)
+}
+
+func health(ok bool) core.Event {
+	if ok {
+		return core.HealthChanged{Health: core.Health{State: core.Healthy}}
+	}
+	return core.HealthChanged{Health: core.Health{State: core.Failed, Reason: "connection refused"}}
+}
+
+// setHealth lets the machine's MySQL fail or come back.
+func (m *machine) setHealth(ok bool) {
+	m.healthy = ok
+	m.c.trace(m, "has a healthy server: %t", ok)
+	if m.proc != nil && m.proc.node.Load() != nil {
+		m.proc.agent.TryDeliver(health(ok))
+	}
+}
+
+// hold keeps Raft's news from the agent for a while.
+func (m *machine) hold(span time.Duration) { m.held.Store(time.Now().Add(span).UnixNano()) }
+
+// deliver takes the events that must not be lost, and has them told in order.
+func (p *process) deliver(ev core.Event) {
+	if c, ok := ev.(core.Committed); ok {
+		p.m.c.oracle.committed(p, c)
+	}
+	switch ev.(type) {
+	case core.Elected, core.Deposed:
+		p.m.c.trace(p.m, "%T %+v", ev, ev)
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.news = append(p.news, p.m.c.broken.told(p, ev)...)
+	poke(p.wake)
+}
+
+// tell hands the news on, late if they are held up.
+func (p *process) tell() {
+	for {
+		p.mu.Lock()
+		var ev core.Event
+		if len(p.news) > 0 {
+			ev, p.news = p.news[0], p.news[1:]
+		}
+		p.mu.Unlock()
+		if ev == nil {
+			select {
+			case <-p.wake:
+				continue
+			case <-p.ctx.Done():
+				return
+			}
+		}
+		if !sleep(p.ctx, time.Until(time.Unix(0, p.m.held.Load()))) {
+			return
+		}
+		p.agent.Deliver(ev)
+	}
+}
+
+func (p *process) deliverDatagram(ev core.Event) bool {
+	if !p.alive() {
+		return false
+	}
+	for _, ev := range p.m.c.broken.told(p, ev) {
+		if !p.agent.TryDeliver(ev) {
+			return false
+		}
+	}
+	return true
+}
+
+// observe sees each step of the machine.
+func (p *process) observe(_ core.Instant, ev core.Event, actions []core.Action) {
+	for _, a := range actions {
+		switch a := a.(type) {
+		case core.Arm:
+			p.report.Store(uint64(a.Seq))
+		case core.Send:
+			if ack, ok := a.Msg.(core.Ack); ok && a.To == p.m.name {
+				p.m.c.oracle.acked(p.m, ack)
+			}
+		case core.Note:
+			p.m.c.trace(p.m, "%s epoch %d: %s (%s)", a.Group, a.Epoch, a.Text, a.Reason)
+		}
+	}
+}
+
+// vConsensus is the node as the agent sees it.
+type vConsensus struct{ p *process }
+
+func (v vConsensus) Send(to core.NodeName, msg core.Message) {
+	c := v.p.m.c
+	msg = c.broken.sent(v.p, msg)
+	if ack, ok := msg.(core.Ack); ok {
+		c.oracle.acked(c.named(to), ack)
+	}
+	v.p.node.Load().Send(to, msg)
+}
+
+func (v vConsensus) Propose(cmd core.Command, notAfter func() bool) {
+	v.p.node.Load().Propose(v.p.m.c.broken.proposed(cmd), notAfter)
+}
+
+func (v vConsensus) TransferLeadership(to core.NodeName) { v.p.node.Load().TransferLeadership(to) }
+func (v vConsensus) Term() core.Term                     { return v.p.node.Load().Term() }
+
+func (c *vCluster) named(n core.NodeName) *machine {
+	for _, m := range c.machines {
+		if m.name == n {
+			return m
+		}
+	}
+	return nil
+}
