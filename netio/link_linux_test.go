@@ -194,6 +194,32 @@ func TestProbeFindsWhoProbesToo(t *testing.T) {
 	}
 }
 
+// Others may look at the same time: what they send is a question, and only a claim counts.
+func TestSightCountsClaimsAlone(t *testing.T) {
+	for name, frame := range map[string][]byte{"IPv4": ProbeARP(mac1, vip4.Addr()).AppendFrame(nil), "IPv6": ProbeNS(mac1, vip6.Addr()).AppendFrame(nil)} {
+		t.Run(name, func(t *testing.T) {
+			w := newWire(t)
+			arp, ipv6 := w.tap(unix.ETH_P_ARP), w.tap(unix.ETH_P_IPV6)
+			b := newBinder(t, Config{})
+			result := make(chan string, 1)
+			go func() {
+				mac, err := b.Sight(t.Context(), probeOf(spec(w.name, vip4, vip6), 10*time.Second))
+				if err != nil {
+					t.Error(err)
+				}
+				result <- mac.String()
+			}()
+			expect(t, arp, "ARP probe", func([]byte) bool { return true }) // so it listens
+			expect(t, ipv6, "solicitation", isNDP(ProbeNS(w.link().MAC, vip6.Addr())))
+			w.say(frame)
+			w.say(GratuitousARP(ARPRequest, MAC{2, 0, 0, 0, 0, 9}, vip4.Addr()).AppendFrame(nil))
+			if got := <-result; got != (MAC{2, 0, 0, 0, 0, 9}).String() {
+				t.Errorf("%v holds the address, want the claimant", got)
+			}
+		})
+	}
+}
+
 func TestProbeIgnoresOurOwn(t *testing.T) {
 	w, other := newWire(t), newWire(t)
 	frames := w.tap(unix.ETH_P_ARP)

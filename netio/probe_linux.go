@@ -21,14 +21,24 @@ const probeCount = 3
 // of the first who claims or probes for one, as soon as it is heard, or nil. Addresses of this node's own interfaces do
 // not count.
 func (b *Binder) Probe(ctx context.Context, a core.Probe) (conflict net.HardwareAddr, err error) {
-	conflict, err = b.probe(ctx, b.permit(a.Group, a.Epoch, a.NotAfter), a)
+	conflict, err = b.probe(ctx, b.permit(a.Group, a.Epoch, a.NotAfter), a, true)
 	if err != nil {
 		return nil, fmt.Errorf("netio: probe group %s epoch %d: %w", a.Group, a.Epoch, err)
 	}
 	return conflict, nil
 }
 
-func (b *Binder) probe(ctx context.Context, p permit, a core.Probe) (net.HardwareAddr, error) {
+// Sight asks the link as Probe does, but only who claims an address counts, and not who asks for it: several nodes may look
+// at once.
+func (b *Binder) Sight(ctx context.Context, a core.Probe) (holder net.HardwareAddr, err error) {
+	holder, err = b.probe(ctx, b.permit(a.Group, a.Epoch, a.NotAfter), a, false)
+	if err != nil {
+		return nil, fmt.Errorf("netio: look who holds group %s in epoch %d: %w", a.Group, a.Epoch, err)
+	}
+	return holder, nil
+}
+
+func (b *Binder) probe(ctx context.Context, p permit, a core.Probe, probes bool) (net.HardwareAddr, error) {
 	if err := p.check(); err != nil {
 		return nil, err
 	}
@@ -40,7 +50,7 @@ func (b *Binder) probe(ctx context.Context, p permit, a core.Probe) (net.Hardwar
 	if err != nil {
 		return nil, err
 	}
-	heard, stop, err := hear(l, a.Spec)
+	heard, stop, err := hear(l, a.Spec, probes)
 	if err != nil {
 		return nil, err
 	}
@@ -102,8 +112,9 @@ func (b *Binder) askFor(l link, ip netip.Addr, buf []byte) error {
 	return b.senders.send(l, ProbeARP(l.MAC, ip).AppendFrame(buf), broadcast)
 }
 
-// hear starts listening for claims to the group's addresses. After stop nothing of it is left running.
-func hear(l link, spec core.GroupSpec) (heard <-chan hearing, stop func(), err error) {
+// hear starts listening for claims to the group's addresses, and with probes for those of others. After stop nothing of it
+// is left running.
+func hear(l link, spec core.GroupSpec, probes bool) (heard <-chan hearing, stop func(), err error) {
 	var open []*listener
 	closeAll := func() (err error) {
 		for _, h := range open {
@@ -112,7 +123,7 @@ func hear(l link, spec core.GroupSpec) (heard <-chan hearing, stop func(), err e
 		return err
 	}
 	for _, ips := range byFamily(spec.Addresses) {
-		h, err := listen(l, ips, true)
+		h, err := listen(l, ips, probes)
 		if err != nil {
 			return nil, nil, errors.Join(err, closeAll())
 		}

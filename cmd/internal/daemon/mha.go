@@ -17,12 +17,9 @@ import (
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/core/agent"
 	"github.com/remora-ha/remora/detector"
-	"github.com/remora-ha/remora/netio"
 )
 
 const (
-	// confirmWithin is how long a peer may take to see the new owner on the link.
-	confirmWithin = 50 * time.Millisecond
 	// serverWithin bounds one question to a server, serversWithin the questions of all daemons together. MHA counts on an
 	// answer in less than a second.
 	serverWithin  = 600 * time.Millisecond
@@ -93,6 +90,11 @@ func (b backend) carryOut(ctx context.Context, req control.AdviceRequest, group 
 	m := b.d.opt.Config.MHA
 	ev := core.AdviceAsked{Group: group, Stop: req.Command == "stop", Node: core.NodeName(r.Node), Online: req.Online, By: req.By,
 		Wait: m.Wait, Waive: m.Waive}
+	var look lookouts
+	if !ev.Stop {
+		look = b.lookouts(ctx, ev.Node)
+		defer look.close()
+	}
 	if err := b.d.agent.Advise(ctx, ev); err != nil {
 		state := b.d.node.View().Groups[group]
 		n, _ := b.d.opt.Config.Node(ev.Node)
@@ -104,7 +106,7 @@ func (b backend) carryOut(ctx context.Context, req control.AdviceRequest, group 
 	r.Outcome = control.AdviceOK
 	if !ev.Stop {
 		r.Outcome = control.AdviceUnseen
-		if b.confirmed(ctx, group, ev.Node) {
+		if look.confirmed(ctx, group) {
 			r.Outcome = control.AdviceSeen
 		}
 	}
@@ -180,78 +182,6 @@ func (b backend) peer(name core.NodeName) control.Backend {
 		return b
 	}
 	return control.NewClient(func(ctx context.Context) (net.Conn, error) { return b.d.node.DialControl(ctx, name) })
-}
-
-// confirmed reports whether a node other than the owner sees the owner's hardware address on the link. The nodes are asked
-// one after the other, because two that ask at once would hear each other's question.
-func (b backend) confirmed(ctx context.Context, group core.GroupName, owner core.NodeName) bool {
-	ctx, cancel := context.WithTimeout(ctx, confirmWithin)
-	defer cancel()
-	req := control.SightRequest{Group: string(group)}
-	own := make(chan control.Sight, 1)
-	go func() {
-		s, err := b.peer(owner).Sight(ctx, req)
-		if err != nil {
-			s = control.Sight{}
-		}
-		own <- s
-	}()
-	nodes := []core.NodeName{b.d.opt.Self.Name}
-	for _, n := range b.d.opt.Config.Nodes {
-		if n.Name != b.d.opt.Self.Name {
-			nodes = append(nodes, n.Name)
-		}
-	}
-	var want control.Sight
-	for _, n := range nodes {
-		if n == owner || ctx.Err() != nil {
-			continue
-		}
-		s, err := b.peer(n).Sight(ctx, req)
-		if err != nil || s.MAC == "" {
-			continue
-		}
-		if want.MAC == "" {
-			want = <-own
-		}
-		if want.Own && s.MAC == want.MAC {
-			return true
-		}
-	}
-	return false
-}
-
-// Sight asks the link, by an ARP probe that claims nothing, who answers for the first address of a group.
-func (b backend) Sight(ctx context.Context, req control.SightRequest) (control.Sight, error) {
-	d := b.d
-	state, known := d.node.View().Groups[core.GroupName(req.Group)]
-	if !known || len(state.Spec.Addresses) == 0 {
-		return control.Sight{}, control.Refusedf("there is no group %q here", req.Group)
-	}
-	spec := state.Spec
-	spec.Interface, spec.Addresses = d.localInterface(spec), spec.Addresses[:1]
-	s, err := d.agent.Status(ctx)
-	if err != nil {
-		return control.Sight{}, err
-	}
-	for _, g := range s.Groups {
-		if g.Name == spec.Name && g.Phase == core.Serving.String() {
-			i, err := net.InterfaceByName(spec.Interface)
-			if err != nil {
-				return control.Sight{}, fmt.Errorf("look at the interface of group %s: %w", spec.Name, err)
-			}
-			return control.Sight{MAC: i.HardwareAddr.String(), Own: true}, nil
-		}
-	}
-	if d.opt.DryRun {
-		return control.Sight{}, nil
-	}
-	mac, err := d.binder.Probe(ctx, core.Probe{Group: spec.Name, Epoch: state.Epoch, Spec: spec, For: confirmWithin / 2,
-		NotAfter: netio.Boottime().Add(confirmWithin)})
-	if err != nil {
-		return control.Sight{}, err
-	}
-	return control.Sight{MAC: mac.String()}, nil
 }
 
 // AskServer has a node's server asked a query: by all nodes but its own or, for another node, by this one.
