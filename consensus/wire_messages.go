@@ -186,13 +186,24 @@ const (
 	flagMove
 	flagNext
 	flagAdvice
-	flagWaived // the grant closes an operation, or waives the policy
+	flagWaived // the grant closes an operation, waives the policy, or is about read_only
+)
+
+// The bits of a grant's flags on advice, and of an operation's.
+const (
+	flagClear = 1 << iota
+	flagUndo
+
+	flagOnline   = 1 << 0
+	flagGraceful = 1 << 1
+	flagWritable = 1 << 2
+	flagOver     = 1 << 3
 )
 
 func (e *encoder) state(s core.GroupState) {
 	e.uint(uint64(s.Index))
 	e.byte(flags(s.Paused, s.Retired, s.Proved, s.Grant != nil, s.Move != nil, s.Next != nil, s.Advice != nil,
-		s.Grant != nil && (s.Grant.Advice != 0 || s.Grant.Waive != 0)))
+		waived(s.Grant)))
 	e.uint(uint64(s.Epoch))
 	e.name(string(s.Owner))
 	e.int(s.Since)
@@ -200,9 +211,10 @@ func (e *encoder) state(s core.GroupState) {
 	e.spec(s.Spec)
 	if s.Grant != nil {
 		e.grant(*s.Grant)
-		if s.Grant.Advice != 0 || s.Grant.Waive != 0 {
+		if waived(s.Grant) {
 			e.fixed(s.Grant.Advice)
 			e.int(int64(s.Grant.Waive))
+			e.byte(flags(s.Grant.Clear, s.Grant.Undo))
 		}
 	}
 	if s.Move != nil {
@@ -222,21 +234,31 @@ func (e *encoder) state(s core.GroupState) {
 	}
 }
 
+// waived reports whether a grant has what a grant on advice has.
+func waived(g *core.Grant) bool {
+	return g != nil && (g.Advice != 0 || g.Waive != 0 || g.Clear || g.Undo)
+}
+
 func (e *encoder) advice(a core.Advice) {
 	e.fixed(a.ID)
 	e.name(string(a.Group))
 	e.uint(uint64(a.Epoch))
 	e.name(string(a.From))
-	e.byte(flags(a.Online))
+	e.byte(flags(a.Online, a.Graceful, a.Writable, a.Over))
 	e.int(int64(a.Wait))
+	e.int(int64(a.Drain))
 	e.text(a.By, e.reason)
 	e.name(string(a.Given))
 }
 
 func (d *decoder) advice() *core.Advice {
-	return &core.Advice{ID: d.fixed(), Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
-		From: core.NodeName(d.text(maxWireName)), Online: d.enum(1) != 0, Wait: core.Millis(d.int()),
-		By: d.text(core.MaxReason), Given: core.NodeName(d.text(maxWireName))}
+	a := &core.Advice{ID: d.fixed(), Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
+		From: core.NodeName(d.text(maxWireName))}
+	f := d.enum(flagOnline | flagGraceful | flagWritable | flagOver)
+	a.Online, a.Graceful, a.Writable, a.Over = f&flagOnline != 0, f&flagGraceful != 0, f&flagWritable != 0, f&flagOver != 0
+	a.Wait, a.Drain = core.Millis(d.int()), core.Millis(d.int())
+	a.By, a.Given = d.text(core.MaxReason), core.NodeName(d.text(maxWireName))
+	return a
 }
 
 func (d *decoder) state() core.GroupState {
@@ -253,6 +275,8 @@ func (d *decoder) state() core.GroupState {
 		s.Grant = &g
 		if f&flagWaived != 0 {
 			g.Advice, g.Waive = d.fixed(), core.Millis(d.int())
+			f := d.enum(flagClear | flagUndo)
+			g.Clear, g.Undo = f&flagClear != 0, f&flagUndo != 0
 		}
 	}
 	if f&flagMove != 0 {

@@ -22,8 +22,17 @@ type Advice struct {
 	Wait Millis `json:"wait_ms"`
 	// By says who gave the advice, for people.
 	By string `json:"by,omitempty"`
+	// Graceful says that From's server is made read-only before the group is given up; its transactions may go on for Drain.
+	Graceful bool   `json:"graceful,omitempty"`
+	Drain    Millis `json:"drain_ms,omitempty"`
+	// Writable says that From served with a writable server when the operation was opened, so that what has made it read-only
+	// since then belongs to the operation.
+	Writable bool `json:"writable,omitempty"`
 	// Given is the node that start named. It closes the operation.
 	Given NodeName `json:"given,omitempty"`
+	// Over says that the operation was withdrawn and that what it has done to From's server may have to be undone. It is kept
+	// until the next grant.
+	Over bool `json:"over,omitempty"`
 }
 
 // Withdraw closes an operation that came to nothing; the group's own policy takes over.
@@ -49,11 +58,17 @@ type AdviceAsked struct {
 	// Node is whom the stop is for, or who shall own the group after the start.
 	Node   NodeName
 	Online bool
-	By     string
+	// Graceful asks for a stop that makes Node's server read-only first, with Drain for its transactions; so it does only where
+	// Online is set too.
+	Graceful bool
+	Drain    time.Duration
+	By       string
 	// Wait is how long the group waits for start after a stop.
 	Wait time.Duration
 	// Waive is how long Node may serve after a start although its server is read-only: the manager lifts that afterwards.
 	Waive time.Duration
+	// Clear asks that Node clears read_only itself after a start.
+	Clear bool
 }
 
 // RemarkAsked is a line for the history.
@@ -77,7 +92,18 @@ const (
 const onAdvice Policy = "on advice"
 
 // awaitsStart reports whether an operation is open.
-func (g GroupState) awaitsStart() bool { return g.Advice != nil && g.Advice.Given == "" }
+func (g GroupState) awaitsStart() bool {
+	return g.Advice != nil && g.Advice.Given == "" && !g.Advice.Over
+}
+
+// undoable reports whether an operation has made a server read-only that was writable, so that this is to be undone when the
+// operation comes to nothing.
+func (a Advice) undoable() bool { return a.Online && a.Graceful && a.Writable }
+
+// unstarted says why an operation came to nothing.
+func (a Advice) unstarted() string {
+	return fmt.Sprintf("no start came within %v after the stop of %s", a.Wait.Duration(), a.From)
+}
 
 // What follows is the ledger's part.
 
@@ -98,7 +124,7 @@ func (l *Ledger) advise(g *GroupState, e *Entry, op Advice) string {
 		return why
 	}
 	e.Kind, e.Epoch, e.Node, e.Reason = KindAdvice, g.Epoch, op.From, "stop: "+op.By
-	op.Given = ""
+	op.Given, op.Over = "", false
 	g.Advice, g.Move = &op, nil
 	return ""
 }
@@ -108,7 +134,13 @@ func withdraw(g *GroupState, e *Entry, op Withdraw) string {
 		return "the operation is closed already"
 	}
 	e.Kind, e.Epoch, e.Node, e.Reason = KindWithdraw, g.Epoch, g.Advice.From, op.Reason
-	g.Advice = nil
+	if !g.Advice.undoable() {
+		g.Advice = nil
+		return ""
+	}
+	closed := *g.Advice
+	closed.Over = true
+	g.Advice = &closed
 	return ""
 }
 
@@ -127,7 +159,7 @@ func (g GroupState) adviceForbids(op Grant) string {
 
 // adviceGranted closes the operation that a grant ends, and forgets one that was closed before.
 func (g *GroupState) adviceGranted(op Grant) {
-	if !g.awaitsStart() {
+	if !g.awaitsStart() && !op.Undo || g.Advice == nil {
 		g.Advice = nil
 		return
 	}
@@ -149,6 +181,10 @@ type waiver struct {
 // that the manager was about to lift.
 func (m *Machine) asAdvised(g GroupState) GroupSpec {
 	spec := g.Spec
+	if h := m.held[spec.Name]; h != nil && h.stopping != 0 && h.draining && m.now.Before(h.stopBy) {
+		spec.Policy = onAdvice // it is read-only for the sake of giving the group up in good order
+		return spec
+	}
 	if g.Grant == nil || g.Grant.Waive == 0 || g.Owner != m.opt.Self {
 		return spec
 	}

@@ -157,10 +157,30 @@ func (m *Machine) beginStop(c *adviceCall, g GroupState) string {
 		return fmt.Sprintf("%s is alive and serves %s in epoch %d: a failover away from it is refused", ev.Node, ev.Group, g.Epoch)
 	}
 	c.id = m.rng.Uint64() | 1
-	c.cmd = m.propose(0, Op{Advise: &Advice{ID: c.id, Group: ev.Group, Epoch: g.Epoch, From: ev.Node, Online: ev.Online,
-		Wait: Millis(ev.Wait.Milliseconds()), By: ev.By}})
+	op := Advice{ID: c.id, Group: ev.Group, Epoch: g.Epoch, From: ev.Node, Online: ev.Online, Wait: Millis(ev.Wait.Milliseconds()), By: ev.By}
+	if ev.Online && ev.Graceful && m.promoted().Spec.Name == "" {
+		op.Graceful, op.Drain, op.Writable = true, Millis(ev.Drain.Milliseconds()), m.writableAsOwner(ev.Node, g)
+	}
+	c.cmd = m.propose(0, Op{Advise: &op})
 	m.arb.inflight[ev.Group] = c.cmd
 	return ""
+}
+
+// writableAsOwner reports whether what makes the server of a node read-only from now on belongs to an operation that opens now:
+// it owns the group with a writable server, or it did so when an operation before was opened that is to be undone still.
+func (m *Machine) writableAsOwner(n NodeName, g GroupState) bool {
+	if g.Owner == "" {
+		return g.Advice != nil && g.Advice.Over && g.Advice.Given == "" && g.Advice.From == n && g.Advice.Writable
+	}
+	p := m.peers[n]
+	return g.Owner == n && m.recent(p) && p.report.Health.State == Healthy && p.report.Health.Writable == Yes
+}
+
+// drains reports whether the owner of a group with an open operation may still be draining its server, for which its lease
+// is renewed.
+func (m *Machine) drains(g GroupState) bool {
+	o, seen := m.arb.advice.opened[g.Spec.Name]
+	return g.Advice.Graceful && (!seen || o.id != g.Advice.ID || m.now.Sub(o.at) < g.Advice.Drain.Duration()+stageGrace)
 }
 
 // servesWell reports whether the daemons see a primary serving: it is heard, its server answers and takes writes, the
@@ -193,6 +213,7 @@ func (m *Machine) beginStart(c *adviceCall, g GroupState) string {
 	}
 	op, notAfter := m.grantTo(ev.Group, g, ev.Node, "MHA: "+ev.By)
 	op.Grant.Waive = Millis(ev.Waive.Milliseconds())
+	op.Grant.Clear = ev.Clear && m.promoted().Spec.Name == ""
 	if g.awaitsStart() {
 		op.Grant.Advice = g.Advice.ID
 	}
@@ -240,24 +261,43 @@ func (m *Machine) expireAdvice(name GroupName, g GroupState) {
 	if d.opened[name].id != g.Advice.ID {
 		d.opened[name] = openAdvice{id: g.Advice.ID, at: m.now}
 	}
+	if g.Advice.undoable() {
+		m.watchOthers(name, g)
+	}
 	if m.now.Sub(d.opened[name].at) < g.Advice.Wait.Duration() || m.busy(name) {
 		return
 	}
-	why := fmt.Sprintf("no start came within %v after the stop of %s", g.Advice.Wait.Duration(), g.Advice.From)
+	why := g.Advice.unstarted()
 	ops := []Op{{Withdraw: &Withdraw{Group: name, ID: g.Advice.ID, Reason: why}}}
 	notAfter := Instant(0)
-	i := slices.IndexFunc(m.view.Config.Nodes, func(n NodeSpec) bool { return n.Name == g.Advice.From })
-	if g.Advice.Online && g.Owner == "" && i >= 0 && m.unqualified(m.view.Config.Nodes[i], name, g) == "" {
-		op, late := m.grantTo(name, g, g.Advice.From, "given back: "+why)
-		ops, notAfter = append(ops, op), late
+	if n, member := m.nodeSpec(g.Advice.From); g.Advice.Online && g.Owner == "" && member {
+		switch {
+		case g.Advice.undoable() && m.readOnly(n.Name) && m.giveBackForbidden(name, g) == "":
+			op, late := m.undoOp(name, g)
+			ops, notAfter = append(ops, op), late
+		case m.unqualified(n, name, g) == "":
+			op, late := m.grantTo(name, g, n.Name, "given back: "+why)
+			ops, notAfter = append(ops, op), late
+		}
 	}
 	m.do(Note{Alarm: true, Group: name, Epoch: g.Epoch, Text: "advice withdrawn, the group's own policy takes over", Reason: why})
 	m.arb.inflight[name] = m.propose(notAfter, ops...)
 }
 
-// adviceFindings says in a sentence that a group waits.
-func adviceFindings(g GroupState, add func(format string, args ...any)) {
-	if g.awaitsStart() {
+// readOnly reports whether the server of a node is known to be read-only.
+func (m *Machine) readOnly(n NodeName) bool {
+	p := m.peers[n]
+	return m.recent(p) && p.report.Health.Writable == No
+}
+
+// adviceFindings says in a sentence that a group waits, or why it is not given back.
+func (m *Machine) adviceFindings(name GroupName, g GroupState, add func(format string, args ...any)) {
+	switch {
+	case g.Owner == "" && g.Advice != nil && g.Advice.Over && g.Advice.Given == "":
+		if why := m.giveBackForbidden(name, g); why != "" {
+			add("It is not given back to %s, whose server became read-only for MHA's planned change: %s.", g.Advice.From, why)
+		}
+	case g.awaitsStart():
 		add("It waits for MHA's start, at most %v, after the stop of %s (%s).", g.Advice.Wait.Duration(), g.Advice.From, g.Advice.By)
 	}
 }

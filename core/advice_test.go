@@ -78,3 +78,48 @@ func TestLedgerHoldsAGroupForTheStart(t *testing.T) {
 		t.Errorf("in the end %+v", g)
 	}
 }
+
+// TestLedgerKeepsWhatIsToBeUndone: a planned change that has made a writable server read-only is remembered when it is withdrawn,
+// until the next grant. The group waits for nobody meanwhile.
+func TestLedgerKeepsWhatIsToBeUndone(t *testing.T) {
+	cfg := soloConfig()
+	stop := func(online, graceful, writable bool) Op {
+		return Op{Advise: &Advice{ID: 7, Group: "writer", Epoch: 1, From: "n1", Online: online, Graceful: graceful, Writable: writable, Over: true}}
+	}
+	for _, test := range []struct {
+		stop Op
+		kept bool
+	}{{stop(true, true, true), true}, {stop(true, true, false), false}, {stop(true, false, true), false}, {stop(false, true, true), false}} {
+		for _, undo := range []bool{false, true} {
+			l, at := NewLedger(), Index(0)
+			apply := func(ops ...Op) {
+				at++
+				for _, out := range l.Apply(at, 1, Command{ID: uint64(at), By: "n3", Ops: ops}) {
+					if out.Refused != "" {
+						t.Fatalf("step %d: %s", at, out.Refused)
+					}
+				}
+			}
+			grant := func(prev Epoch, undo bool) Op {
+				return Op{Grant: &Grant{Group: "writer", Prev: prev, To: "n1", Incarnation: 1, Seq: 1, TTL: cfg.TTL, Undo: undo}}
+			}
+			apply(Op{Configure: &cfg})
+			apply(grant(0, false))
+			apply(test.stop)
+			apply(Op{Release: &Release{Group: "writer", Epoch: 1, Node: "n1"}})
+			apply(Op{Withdraw: &Withdraw{Group: "writer", ID: 7, Reason: "no start came"}})
+			if a := l.View().Groups["writer"].Advice; (a != nil) != test.kept || a != nil && (!a.Over || a.Given != "") {
+				t.Errorf("%+v withdrawn: %+v", test.stop.Advise, a)
+			}
+			apply(grant(1, undo))
+			if a := l.View().Groups["writer"].Advice; (a != nil) != (test.kept && undo) || a != nil && a.Given != "n1" {
+				t.Errorf("%+v, then a grant with undo %v: %+v", test.stop.Advise, undo, a)
+			}
+			apply(Op{Release: &Release{Group: "writer", Epoch: 2, Node: "n1"}})
+			apply(grant(2, false))
+			if a := l.View().Groups["writer"].Advice; a != nil {
+				t.Errorf("after another grant: %+v", a)
+			}
+		}
+	}
+}

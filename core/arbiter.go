@@ -32,6 +32,7 @@ type arbiter struct {
 	forced   map[GroupName]forced
 	moves    map[GroupName]moveWatch
 	advice   adviceDesk
+	undos    map[GroupName]undo
 }
 
 // wish is an operator's request that waits for its end.
@@ -60,7 +61,7 @@ const (
 
 func newArbiter() arbiter {
 	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}, choices: map[GroupName]*succession{},
-		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}}
+		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}, undos: map[GroupName]undo{}}
 }
 
 func (m *Machine) elected(ev Elected) {
@@ -231,6 +232,7 @@ func (m *Machine) decide(name GroupName, g GroupState) {
 	if _, known := a.until[name]; g.Owner != "" && !known {
 		a.until[name] = m.now.Add(m.leaseWait(g.unfenced()))
 	}
+	m.undone(name, g)
 	switch {
 	case g.Owner != "" && m.now.Before(a.until[name]) && g.Move != nil && g.Spec.Policy == Promote:
 		m.driveMove(name, g)
@@ -242,7 +244,9 @@ func (m *Machine) decide(name GroupName, g GroupState) {
 	case !g.Retired && !m.gathering() && g.Spec.Policy == Promote:
 		m.succeed(name, g, cmp.Or(g.Reason, "nobody owned it"))
 	case !g.Retired && !m.gathering():
-		m.grant(name, g, cmp.Or(g.Reason, "nobody owned it"))
+		if !m.grant(name, g, cmp.Or(g.Reason, "nobody owned it")) {
+			m.giveBack(name, g)
+		}
 	}
 }
 

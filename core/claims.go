@@ -27,6 +27,10 @@ func (m *Machine) claim(h *holding, g GroupState) {
 }
 
 func (m *Machine) bind(h *holding) {
+	if why := m.mustYield(h, m.fresh[h.group]); why != "" {
+		m.giveUp(h, why) // a waiver may have ended just now
+		return
+	}
 	if m.opt.Unfenced && m.tooLate(h) {
 		m.giveUp(h, "too little of the lease is left for a lifetime of whole seconds")
 		return

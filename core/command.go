@@ -59,6 +59,11 @@ type Grant struct {
 	Advice uint64 `json:"advice,omitempty"`
 	// Waive is how long the node may serve against the group's policy, counted from its own first look at the grant.
 	Waive Millis `json:"waive_ms,omitempty"`
+	// Clear says that the node makes its server writable before it binds, as far as MHA has left that to be done.
+	Clear bool `json:"clear,omitempty"`
+	// Undo says that the node gets back what it has given up under an operation that was withdrawn: it makes its server, which
+	// is read-only because of that, writable again before it binds.
+	Undo bool `json:"undo,omitempty"`
 	// Basis lists, under policy promote, the nodes whose servers had stopped receiving and said what they have before this
 	// was decided.
 	Basis []NodeName `json:"basis,omitempty"`

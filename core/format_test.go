@@ -58,6 +58,9 @@ func (s *script) format(a Action) string {
 	case FreezeServer:
 		return fmt.Sprintf("freeze the server for %s/%d", a.Group, a.Epoch)
 	case PromoteServer:
+		if a.Keep {
+			return fmt.Sprintf("open the server for %s/%d%s, not after %s", a.Group, a.Epoch, flagged(a.Undo, ", undoing"), s.at(a.NotAfter))
+		}
 		return fmt.Sprintf("promote the server for %s/%d, apply within %v, not after %s", a.Group, a.Epoch, a.ApplyWithin, s.at(a.NotAfter))
 	case DemoteServer:
 		return fmt.Sprintf("demote the server for %s/%d, drain %v", a.Group, a.Epoch, a.Drain)
@@ -143,6 +146,8 @@ func formatState(g GroupState) string {
 	}
 	if g.awaitsStart() {
 		text += fmt.Sprintf(" stopped=%s", g.Advice.From)
+	} else if g.Advice != nil && g.Advice.Over {
+		text += fmt.Sprintf(" undo=%s", g.Advice.From)
 	}
 	if g.Next != nil {
 		text += " next=" + formatAddresses(*g.Next)
@@ -209,7 +214,7 @@ func formatOp(op Op) string {
 func formatAdvice(op Op) string {
 	switch {
 	case op.Advise != nil:
-		return fmt.Sprintf("advise %s/%d stop %s%s (%s)", op.Advise.Group, op.Advise.Epoch, op.Advise.From, flagged(op.Advise.Online, " online"), op.Advise.By)
+		return fmt.Sprintf("advise %s/%d stop %s%s (%s)", op.Advise.Group, op.Advise.Epoch, op.Advise.From, flagged(op.Advise.Online, " online")+flagged(op.Advise.Graceful, " graceful")+flagged(op.Advise.Writable, " writable"), op.Advise.By)
 	case op.Withdraw != nil:
 		return fmt.Sprintf("withdraw %s (%s)", op.Withdraw.Group, op.Withdraw.Reason)
 	case op.Remark != nil:

@@ -40,6 +40,8 @@ func (m *Machine) tendHolding(h *holding, g GroupState) {
 		}
 	}
 	m.tendPrimary(h, g)
+	m.drainAdvised(h, g)
+	m.open(h, g)
 	switch h.phase {
 	case bound:
 		m.serve(h)
@@ -59,7 +61,7 @@ func (m *Machine) mustYield(h *holding, g GroupState) string {
 		return fmt.Sprintf("the ledger is at epoch %d, owner %q", g.Epoch, g.Owner)
 	case g.Move != nil && g.Spec.Policy != Promote:
 		return fmt.Sprintf("switchover to %s: %s", g.Move.To, g.Move.Reason)
-	case g.awaitsStart():
+	case g.awaitsStart() && !m.lingers(h, g):
 		return "MHA advises it: " + g.Advice.By
 	case g.Next != nil:
 		return "the configuration of the group changed"

@@ -52,7 +52,7 @@ type holding struct {
 	nextRound Instant
 	defended  Instant
 
-	// The rest is for policy promote.
+	// The rest is for policy promote, and in part for MHA's advice.
 	stageFrom    Instant // since when the server is being made writable, or drained
 	promoteBy    Instant // until when the server must be writable
 	promotedAt   Instant
@@ -63,6 +63,9 @@ type holding struct {
 	drained      *ServerDemoted
 	reporting    Instant
 	heldBack     Instant // until when the release waits for the server
+	stopping     uint64  // the operation for which the server is drained
+	stopBy       Instant // until when that may take
+	closed       string  // why the server was not made writable at the last attempt
 }
 
 // Intervals of the holder, none of which safety rests on.
@@ -116,6 +119,9 @@ func (h *holding) wake(t Timing, every time.Duration) Instant {
 		at := min(h.last(t), h.nextRound, h.extended.Add(every))
 		if h.drained != nil {
 			at = min(at, h.reporting)
+		}
+		if h.stopping != 0 {
+			at = min(at, h.stopBy)
 		}
 		return at
 	case unbinding:

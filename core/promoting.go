@@ -16,6 +16,10 @@ func (m *Machine) take(h *holding, g GroupState) {
 		m.beginPromotion(h, g)
 		return
 	}
+	if m.opens(h, g) {
+		m.beginOpening(h, g)
+		return
+	}
 	m.bind(h)
 }
 
@@ -42,6 +46,10 @@ func (m *Machine) promote(h *holding) {
 func (m *Machine) serverPromoted(ev ServerPromoted) {
 	m.server.promoting = false
 	h := m.held[ev.Group]
+	if m.fresh[ev.Group].Spec.Policy != Promote {
+		m.serverOpened(h, ev)
+		return
+	}
 	switch {
 	case h == nil || h.epoch != ev.Epoch || !h.claiming():
 		m.wantDemoted(ev.Group, ev.Epoch) // given up meanwhile, and who knows which of the two came last
@@ -154,11 +162,15 @@ func (m *Machine) lostPrimary(h *holding) string {
 }
 
 // holdRelease reports whether the release has to wait for the server: until it is read-only, dead, or the lease is over
-// anyhow. By then its replicas have what it has acknowledged, as far as they ever will. What an earlier process of this
+// anyhow. On advice that is until it is known whether it has become writable. By then its replicas have what it has acknowledged, as far as they ever will. What an earlier process of this
 // node had sent to the server when it died can not be seen from here, so its lease is waited for in any case.
 func (m *Machine) holdRelease(h *holding, g GroupState) bool {
-	if g.Spec.Policy != Promote || !m.now.Before(h.lease) {
+	opened := g.Epoch == h.epoch && g.Grant != nil && (g.Grant.Clear || g.Grant.Undo)
+	switch {
+	case g.Spec.Policy != Promote && !opened || !m.now.Before(h.lease):
 		return false
+	case opened:
+		return h.earlier || m.server.promoting
 	}
 	return h.earlier || (m.server.demote || m.server.promoting) && m.health.State != Failed
 }

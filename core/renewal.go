@@ -59,7 +59,7 @@ func (m *Machine) renewable(n NodeName, r Report, ge GroupEpoch) bool {
 	if _, busy := m.arb.inflight[ge.Group]; busy {
 		return false
 	}
-	if g.awaitsStart() {
+	if g.awaitsStart() && !m.drains(g) {
 		return false
 	}
 	return g.Paused || r.Health.State == Healthy

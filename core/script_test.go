@@ -45,7 +45,7 @@ var sentence = regexp.MustCompile(`^([A-Z]|n[0-9]+ |mgr ).*[^.:]\.$`)
 //	hold, go                              the log takes no entries, takes entries again
 //	receive NODE FROM ack|notice|release GROUP EPOCH [seq=N] [inc=N]   a datagram out of time
 //	ask NODE move GROUP TO, ask NODE pause|resume GROUP
-//	ask NODE stop|online-stop|start GROUP WHOM, ask NODE remark GROUP   what MHA says
+//	ask NODE stop|online-stop|graceful-stop|start|clear-start GROUP WHOM, ask NODE remark GROUP   what MHA says
 //	configure [ttl=D]                     the file that all nodes now have: the groups that follow, then "offer"
 //	offer [NODE...]                       give the file to the daemons
 //	run D                                 let time pass
@@ -372,10 +372,12 @@ func (s *script) ask(name NodeName, args []string) {
 		s.c.step(name, MoveAsked{Ticket: s.ticket, Group: g, To: NodeName(args[2]), Reason: "asked by an operator"})
 	case "pause", "resume":
 		s.c.step(name, PauseAsked{Ticket: s.ticket, Group: g, On: args[0] == "pause", Reason: "asked by an operator"})
-	case "stop", "online-stop":
-		s.c.step(name, AdviceAsked{Ticket: s.ticket, Group: g, Stop: true, Node: NodeName(args[2]), Online: args[0] == "online-stop", By: "mha@mgr", Wait: 5 * time.Second})
-	case "start":
-		s.c.step(name, AdviceAsked{Ticket: s.ticket, Group: g, Node: NodeName(args[2]), By: "mha@mgr", Waive: 2 * time.Second})
+	case "stop", "online-stop", "graceful-stop":
+		s.c.step(name, AdviceAsked{Ticket: s.ticket, Group: g, Stop: true, Node: NodeName(args[2]), Online: args[0] != "stop",
+			Graceful: args[0] == "graceful-stop", Drain: time.Second, By: "mha@mgr", Wait: 5 * time.Second})
+	case "start", "clear-start":
+		s.c.step(name, AdviceAsked{Ticket: s.ticket, Group: g, Node: NodeName(args[2]), By: "mha@mgr", Waive: 2 * time.Second,
+			Clear: args[0] == "clear-start"})
 	case "remark":
 		s.c.step(name, RemarkAsked{Ticket: s.ticket, Group: g, Text: "somebody did something"})
 	default:

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The acts on the local MySQL server, which policy promote needs. Like all actions they are carried out in the order of
+// The acts on the local MySQL server, which policy promote needs, and some of them MHA's advice. Like all actions they are carried out in the order of
 // the list. Those that claim (PromoteServer) carry NotAfter, and so does the statement itself, because the server or this
 // process may stand still just before it runs. Those that give up (DemoteServer) never expire. The others (FreezeServer,
 // CatchUpServer, FollowServer) neither claim nor give up: none of them makes a server writable.
@@ -37,6 +37,12 @@ type PromoteServer struct {
 	Epoch       Epoch
 	ApplyWithin time.Duration
 	NotAfter    Instant
+	// Keep clears read_only and does nothing else: replication is MHA's work. The server stays read-only while it applies what
+	// it has received.
+	Keep bool
+	// Undo is a Keep that takes back a DemoteServer: the server stays read-only if it replicates, or if one of MHA's locks is held
+	// on it.
+	Undo bool
 }
 
 // ServerPromoted is the result of a PromoteServer. With Err set the server is read-only, or is to be made so.

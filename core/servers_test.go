@@ -180,10 +180,16 @@ func (c *cluster) onServer(n *node, a Action) {
 }
 
 func (c *cluster) promote(n *node, a PromoteServer, bad string) {
+	if bad == "" && a.Keep {
+		bad = n.mayOpen(a)
+	}
 	ev := ServerPromoted{Group: a.Group, Epoch: a.Epoch, Err: bad}
 	if bad == "" {
-		n.sql.executed = n.sql.executed.merge(n.sql.received)
-		n.sql.source, n.sql.receiving, ev.Executed = "", false, n.sql.executed.String()
+		if !a.Keep {
+			n.sql.executed = n.sql.executed.merge(n.sql.received)
+			n.sql.source, n.sql.receiving = "", false
+		}
+		ev.Executed = n.sql.executed.String()
 		if ev.Late = c.now > a.NotAfter; !ev.Late {
 			n.sql.writable = true
 			c.checkOneWriter()
@@ -191,6 +197,19 @@ func (c *cluster) promote(n *node, a PromoteServer, bad string) {
 	}
 	c.step(n.name, ev)
 	c.look(n)
+}
+
+// mayOpen returns why a server that nothing else is done to is not made writable, or nothing.
+func (n *node) mayOpen(a PromoteServer) string {
+	switch {
+	case n.sql.source != "" && a.Undo:
+		return "it replicates"
+	case n.sql.receiving:
+		return "its applier runs"
+	case a.Undo && (n.health.MHAActs == Yes || n.health.MHAWatches == Yes):
+		return "MHA holds a lock"
+	}
+	return ""
 }
 
 // checkOneWriter is I10 where no port is fenced: the old writer is read-only or dead before the new one is writable, unless

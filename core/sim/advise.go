@@ -38,13 +38,14 @@ func (w *world) stop(name core.GroupName, from core.NodeName, online bool) {
 	w.ticket++
 	w.or.stops[w.ticket] = stopAsked{name, from}
 	l.deliverSoon(core.AdviceAsked{Ticket: w.ticket, Group: name, Stop: true, Node: from, Online: online, By: "manager",
-		Wait: w.dice.between(0, w.plan.timing.TTL)})
+		Graceful: w.plan.mha && w.sqlDice.chance(0.8), Drain: w.plan.timing.TTL / 2, Wait: w.dice.between(0, w.plan.timing.TTL)})
 }
 
 func (w *world) start(name core.GroupName, to core.NodeName) {
 	if l := w.leader(); l != nil {
 		w.ticket++
-		l.deliverSoon(core.AdviceAsked{Ticket: w.ticket, Group: name, Node: to, By: "manager", Waive: w.dice.between(0, time.Second)})
+		l.deliverSoon(core.AdviceAsked{Ticket: w.ticket, Group: name, Node: to, By: "manager", Waive: w.dice.between(0, time.Second),
+			Clear: w.plan.mha && w.sqlDice.chance(0.5)})
 	}
 }
 

@@ -81,6 +81,8 @@ const (
 	ChooseOnMovingSets
 	// DrainedEarly says that a server is drained for a switchover while it still takes writes.
 	DrainedEarly
+	// BlindToWriters lets the machine take the servers of others for read-only.
+	BlindToWriters
 	breaks
 )
 
@@ -137,6 +139,14 @@ func (b Break) event(p *process, ev core.Event) core.Event {
 		case core.Restored:
 			e.View.Longest = e.View.Config.TTL
 			return e
+		}
+	case BlindToWriters:
+		if r, ok := ev.(core.Received); ok && r.From != p.n.name {
+			if rep, ok := r.Msg.(core.Report); ok && rep.Health.Writable == core.Yes {
+				rep.Health.Writable = core.No
+				r.Msg = rep
+				return r
+			}
 		}
 	case DeafToHealth:
 		if h, ok := ev.(core.HealthChanged); ok && h.Health.State == core.Failed {
@@ -297,5 +307,5 @@ func (b Break) String() string {
 		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
 		"proposals of an old office count", "kernel more generous than holder", "lifetimes rounded up",
 		"no longer margin without a fence", "grant without waiting", "vote before the start-up wait", "two votes in a term",
-		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early"}[b]
+		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early", "others taken for read-only"}[b]
 }

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"strings"
+	"time"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -52,22 +53,27 @@ func (w *watch) toldFrozen(from core.NodeName, f core.Frozen) {
 	}
 }
 
-// writable checks I10 when a server becomes writable on its daemon's order.
-func (o *oracle) writable(p *process, a core.PromoteServer) {
-	p.watch.groups[groupIndex(a.Group)].promoted = a.Epoch
-	g := groupIndex(a.Group)
-	rec, next := o.record(g, a.Epoch)
+// ownsServer checks that a server becomes writable on its daemon's order only in an epoch of its own and inside the lease.
+func (o *oracle) ownsServer(p *process, a core.PromoteServer) bool {
+	rec, next := o.record(groupIndex(a.Group), a.Epoch)
 	n := p.n
 	switch {
 	case rec == nil || rec.owner != n.id:
 		o.w.fail(I10, "%s makes its server writable in epoch %d, which it was never granted", n.name, a.Epoch)
-		return
+		return false
 	case o.w.now > rec.lease:
 		o.w.fail(I10, "%s makes its server writable in epoch %d, %v after its lease", n.name, a.Epoch, ms(o.w.now-rec.lease))
 	case next != nil && next.owner != n.id:
 		o.w.fail(I10, "%s makes its server writable in epoch %d after %s was granted epoch %d", n.name, a.Epoch, o.w.nodes[next.owner].name, next.epoch)
 	}
-	if next != nil || o.view.Groups[a.Group].Epoch != a.Epoch {
+	return next == nil && o.view.Groups[a.Group].Epoch == a.Epoch
+}
+
+// writable checks I10 when a server becomes writable on its daemon's order.
+func (o *oracle) writable(p *process, a core.PromoteServer) {
+	p.watch.groups[groupIndex(a.Group)].promoted = a.Epoch
+	n := p.n
+	if !o.ownsServer(p, a) {
 		return
 	}
 	pr := &o.promoted
@@ -82,6 +88,24 @@ func (o *oracle) writable(p *process, a core.PromoteServer) {
 	}
 	pr.writable = true
 	o.acked = n.sql.executed // what was lost in a failover is lost, and not to be asked for again
+}
+
+// drainGrace is how much longer than its transactions may go on a server may take to be drained.
+const drainGrace = 3 * time.Second
+
+// undoAsked checks that a server is not made writable again while a report that the process has says that another one may be
+// writable, or that MHA is at work.
+func (o *oracle) undoAsked(p *process, a core.PromoteServer) {
+	if !a.Undo {
+		return
+	}
+	for _, n := range p.ledger.View().Config.Nodes {
+		h := p.watch.reports[nodeIndex(n.Name)].Health
+		if !n.Witness && n.Name != p.n.name && (h.State != core.Healthy || h.Writable != core.No || h.MHAActs != core.No) {
+			o.w.fail(I10, "%s makes its server writable again in epoch %d although that of %s is %v, writable: %v", p.n.name, a.Epoch, n.Name,
+				h.State, h.Writable)
+		}
+	}
 }
 
 // boundWritable checks, when a node begins to bind, that its server was made writable before.

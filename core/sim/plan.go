@@ -35,6 +35,8 @@ type plan struct {
 	faultsFor     time.Duration
 	faults        []faultKind
 	promote       bool // the first group has policy promote
+	// mha says that all groups have policy follow and one server is writable, as under MHA, whose advice is about servers too.
+	mha bool
 }
 
 // timings are the profiles in use, some closer to the edge of what Timing.Check allows than those that are shipped.
@@ -107,6 +109,7 @@ func (w *world) makePlan() {
 	}
 	w.net.heal()
 	p.promote = w.opt.promote || w.sqlDice.chance(0.2)
+	p.mha = !p.promote && w.sqlDice.chance(0.3)
 }
 
 // makeClocks gives the nodes clocks whose rates are up to 1 % off, often by just that.
@@ -170,6 +173,9 @@ func (w *world) firstConfig() core.Config {
 	for i := range w.plan.groups {
 		g := core.GroupSpec{Name: groupName(i), Role: core.Writer, Policy: core.AnyHealthy, Interface: iface, Preempt: w.dice.chance(0.2)}
 		if w.dice.chance(0.3) {
+			g.Policy = core.Follow
+		}
+		if w.plan.mha {
 			g.Policy = core.Follow
 		}
 		if w.plan.promote && g.Policy == core.Follow {

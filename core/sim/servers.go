@@ -145,6 +145,10 @@ func (p *process) ask(d time.Duration, effect func(), back func(err string)) {
 // serverAct carries out what the machine wants done on the server.
 func (p *process) serverAct(a core.Action) {
 	w, s := p.n.w, p.n.sql
+	if s == nil {
+		p.modeAct(a)
+		return
+	}
 	d := w.sqlDice.about(4 * w.plan.kernelTime)
 	switch a := a.(type) {
 	case core.FreezeServer:

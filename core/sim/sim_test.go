@@ -118,7 +118,8 @@ func TestSeedsAreNotVacuous(t *testing.T) {
 			t.Errorf("%v was in use in only %d of %d seeds", k, seen[k], runs)
 		}
 	}
-	if sum.Failovers < runs/10 || sum.Grants < 2*runs || sum.Offices < 2*runs || sum.Releases < runs || sum.Stops < runs/5 {
+	if sum.Failovers < runs/10 || sum.Grants < 2*runs || sum.Offices < 2*runs || sum.Releases < runs || sum.Stops < runs/5 || sum.Drained < runs/10 || sum.Opened < runs/20 ||
+		sum.Undone < runs/50 {
 		t.Errorf("not much happened in %d seeds: %+v", runs, sum)
 	}
 }

@@ -19,6 +19,8 @@ type watch struct {
 	// told are the last answers to the last round of a choice.
 	told  [maxNodes]core.Frozen
 	round uint64
+	// reports are the last ones that came.
+	reports [maxNodes]core.Report
 }
 
 // sentReport is a report that the machine wanted sent at an instant and that went out at another, 0 if not yet.
@@ -45,6 +47,10 @@ type groupWatch struct {
 	waivedIn core.Epoch
 	waived   core.Instant
 	promoted core.Epoch // the last epoch in which the server became writable
+	// until the instant drained the group may be kept although it is to be given up, and its server be read-only: it is being
+	// drained.
+	drained   core.Instant
+	drainedIn core.Epoch
 }
 
 func (w *watch) init(p *process, ready core.Instant) {
@@ -104,6 +110,10 @@ func (o *oracle) told(p *process, now core.Instant, ev core.Event) {
 		if g := &w.groups[groupIndex(ev.Group)]; g.active && g.epoch == ev.Epoch {
 			g.bound = ev.Err == ""
 		}
+	case core.ServerDemoted:
+		if g := &w.groups[groupIndex(ev.Group)]; g.drainedIn == ev.Epoch {
+			g.drained = 0
+		}
 	}
 }
 
@@ -126,6 +136,10 @@ func (o *oracle) toldMessage(p *process, ev core.Received) {
 		}
 	case core.Frozen:
 		p.watch.toldFrozen(ev.From, m)
+	case core.Report:
+		if r := &p.watch.reports[nodeIndex(ev.From)]; r.Incarnation != m.Incarnation || m.Seq > r.Seq {
+			*r = m
+		}
 	case core.Ack:
 		sent, known := p.watch.sentAt(m.Seq)
 		if m.Incarnation != p.inc || !known {
@@ -178,6 +192,12 @@ func (o *oracle) acted(p *process, now core.Instant, acts []core.Action) {
 			o.inLease(p, now, "extends", a.Group, a.Epoch, a.NotAfter)
 		case core.Announce:
 			o.announceAsked(p, now, a)
+		case core.DemoteServer:
+			if g := &p.watch.groups[groupIndex(a.Group)]; g.told.Advice != nil && g.told.Advice.Graceful {
+				g.drained, g.drainedIn = now.Add(a.Drain+drainGrace), a.Epoch
+			}
+		case core.PromoteServer:
+			o.undoAsked(p, a)
 		}
 	}
 }
@@ -248,7 +268,7 @@ func (w *watch) unfit(g *groupWatch, now core.Instant) string {
 		return ""
 	case w.health.State != core.Healthy:
 		return "its MySQL is " + w.health.State.String()
-	case g.told.Spec.Policy == core.Follow && !w.excused(g, now) && w.health.Writable == core.No:
+	case g.told.Spec.Policy == core.Follow && now >= g.drained && !w.excused(g, now) && w.health.Writable == core.No:
 		return "its MySQL is read-only"
 	}
 	return ""
@@ -272,7 +292,9 @@ func (w *watch) mustYield(g *groupWatch, now core.Instant) string {
 	switch s := &g.told; {
 	case s.Epoch != g.epoch || s.Owner != w.p.n.name:
 		return "the group is not its own any more"
-	case s.Move != nil && s.Spec.Policy != core.Promote, s.Next != nil, s.Retired, s.Advice != nil && s.Advice.Given == "":
+	case s.Move != nil && s.Spec.Policy != core.Promote, s.Next != nil, s.Retired:
+		return "the group is to go elsewhere or to change"
+	case s.Advice != nil && s.Advice.Given == "" && !s.Advice.Over && now >= g.drained:
 		return "the group is to go elsewhere or to change"
 	case w.stopping:
 		return "it is stopping"

@@ -64,6 +64,9 @@ type Result struct {
 // Stats count what happened in runs, so that a run in which nothing happens is not taken for a good one.
 type Stats struct {
 	Grants, Releases, Offices, Faults, Boots, Failovers, Stops int
+	// Drained counts servers that were made read-only for a stop, Opened those that were made writable for a start, Undone those
+	// that were made writable again after a stop.
+	Drained, Opened, Undone int
 	// Closest is the shortest time between the end of a lease and the grant to another node that did not wait for a
 	// release; 0 if there was none.
 	Closest time.Duration
@@ -121,6 +124,9 @@ func (w *world) run(opt Options) Result {
 	w.makeNodes()
 	w.makeServers()
 	w.scheduleFaults()
+	if w.plan.mha {
+		w.after(3*w.plan.timing.TTL, w.managePlanned)
+	}
 	w.check()
 	for w.failed == nil && !w.over {
 		at, it := w.q.pop()
@@ -133,7 +139,10 @@ func (w *world) run(opt Options) Result {
 func (w *world) makeNodes() {
 	for i := range w.plan.nodes {
 		n := &node{w: w, id: i, name: nodeName(i), clock: w.makeClock(), file: w.newest}
-		n.health = core.Health{State: core.Healthy, Writable: core.Yes, Replicating: core.No}
+		n.health = core.Health{State: core.Healthy, Writable: core.Yes, Replicating: core.No, MHAWatches: core.No, MHAActs: core.No}
+		if w.plan.mha && i > 0 {
+			n.health.Writable = core.No
+		}
 		n.raft = raft{n: n, vote: -1, log: []entry{{}}}
 		n.kern.n = n
 		n.unfenced = w.plan.lifetimes && w.dice.chance(0.7)
