@@ -12,8 +12,8 @@ import (
 // errLate marks a promotion that did not happen, or was undone, because the time for it was over.
 var errLate = errors.New("the time for it was over")
 
-// Promote lets the server apply what it has received, detaches it and makes it writable unless NotAfter has passed. A
-// Demote that comes meanwhile ends it.
+// Promote lets the server apply what it has received, detaches it and makes it writable unless NotAfter has passed, or with
+// Keep makes it writable only. A Demote that comes meanwhile ends it.
 func (a *Actor) Promote(ctx context.Context, p core.PromoteServer) core.ServerPromoted {
 	out := core.ServerPromoted{Group: p.Group, Epoch: p.Epoch}
 	ctx, cancel := context.WithCancel(ctx)
@@ -54,20 +54,26 @@ func (a *Actor) leave(me *promotion) {
 }
 
 func (a *Actor) promote(ctx context.Context, l *line, p core.PromoteServer) (executed string, err error) {
-	channels, err := l.channels(ctx)
-	if err != nil {
+	if err := a.prepare(ctx, l, p); err != nil {
 		return "", err
-	}
-	if len(channels) > 0 {
-		if err := a.detach(ctx, l, channels, p); err != nil {
-			return "", err
-		}
 	}
 	st, err := l.state(ctx)
 	if err != nil {
 		return "", err
 	}
 	return st.executed.String(), a.claim(ctx, l, p.NotAfter)
+}
+
+// prepare does what comes before a server becomes writable.
+func (a *Actor) prepare(ctx context.Context, l *line, p core.PromoteServer) error {
+	if p.Keep {
+		return l.mayOpen(ctx, p.Undo)
+	}
+	channels, err := l.channels(ctx)
+	if err != nil || len(channels) == 0 {
+		return err
+	}
+	return a.detach(ctx, l, channels, p)
 }
 
 // detach applies what was received and ends replication.

@@ -101,7 +101,7 @@ func newDBServer(t *testing.T, k kind, id int, more ...string) *dbServer {
 	if k.flavour == gtid.MySQL {
 		family, reset = MySQL80, "RESET BINARY LOGS AND GTIDS"
 	}
-	remora := strings.Join(family.Privileges(core.Promote), ", ")
+	remora := strings.Join(family.Privileges(core.Promote, false), ", ")
 	s.exec(account(promoteUser, remora)...)
 	s.exec(account(replUser, "REPLICATION SLAVE")...)
 	s.exec(account(otherUser, "SELECT, INSERT, UPDATE, CREATE, LOCK TABLES, RELOAD")...)
@@ -123,6 +123,8 @@ func (s *dbServer) socket() string { return filepath.Join(s.dir, "s") }
 func (s *dbServer) address() netip.AddrPort {
 	return netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(s.port))
 }
+
+func (s *dbServer) portText() string { return strconv.Itoa(s.port) }
 
 func (s *dbServer) start() {
 	s.t.Helper()

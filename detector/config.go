@@ -31,6 +31,8 @@ type Config struct {
 	// Policy says which privileges the account must have; those that are missing are an alarm. Empty means that none is
 	// looked for.
 	Policy core.Policy
+	// Advised says that MHA's advice may change the server's mode, for which the account needs more.
+	Advised bool
 	// Timing gives Probe, ProbeTimeout, Fall and Rise.
 	Timing core.Timing
 	// Deliver takes the events, HealthChanged only. It is called from Run's goroutine and must not block.

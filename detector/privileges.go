@@ -39,14 +39,17 @@ func (d dialect) family() Family {
 	return MySQL57
 }
 
-// Privileges returns what Remora's account needs on *.* for a policy: to see the state of replication in any case, and to
-// act on the server for policy promote.
-func (f Family) Privileges(p core.Policy) []string {
+// Privileges returns what Remora's account needs on *.* for a policy: to see the state of replication in any case, to act on
+// the server for policy promote, and some of that where MHA's advice may change the server's mode.
+func (f Family) Privileges(p core.Policy, advised bool) []string {
 	monitor := []string{"REPLICATION CLIENT"}
 	if f == MariaDB {
 		monitor = []string{"SLAVE MONITOR"}
 	}
-	if p != core.Promote {
+	switch {
+	case p != core.Promote && advised:
+		return append(monitor, f.modePrivileges()...)
+	case p != core.Promote:
 		return monitor
 	}
 	switch f {
@@ -58,10 +61,21 @@ func (f Family) Privileges(p core.Policy) []string {
 	return append(monitor, "RELOAD", "PROCESS", "SUPER")
 }
 
+// modePrivileges are what it takes to make a server read-only, to end its transactions, and to make it writable.
+func (f Family) modePrivileges() []string {
+	switch f {
+	case MariaDB:
+		return []string{"PROCESS", "READ_ONLY ADMIN", "CONNECTION ADMIN"}
+	case MySQL80:
+		return []string{"PROCESS", "SYSTEM_VARIABLES_ADMIN", "CONNECTION_ADMIN"}
+	}
+	return []string{"PROCESS", "SUPER"}
+}
+
 // Grants returns the statements that give an account what it needs for a policy, and for promote also the one for the
 // account that the servers replicate with, if that is named. host is the host part of Remora's account.
-func (f Family) Grants(p core.Policy, user, host, replicationUser string) []string {
-	out := []string{fmt.Sprintf("GRANT %s ON *.* TO %s@%s;", strings.Join(f.Privileges(p), ", "), quote(user), quote(host))}
+func (f Family) Grants(p core.Policy, advised bool, user, host, replicationUser string) []string {
+	out := []string{fmt.Sprintf("GRANT %s ON *.* TO %s@%s;", strings.Join(f.Privileges(p, advised), ", "), quote(user), quote(host))}
 	if p == core.Promote && replicationUser != "" {
 		out = append(out, fmt.Sprintf("GRANT REPLICATION SLAVE ON *.* TO %s@'%%';", quote(replicationUser)))
 	}
@@ -113,9 +127,13 @@ func (s *mysqlServer) privileges() error {
 		return err
 	}
 	all, has := granted(rows)
-	missing := slices.DeleteFunc(s.sess.dialect.family().Privileges(s.d.cfg.Policy), func(p string) bool { return all || slices.Contains(has, p) })
+	missing := slices.DeleteFunc(s.sess.dialect.family().Privileges(s.d.cfg.Policy, s.d.cfg.Advised), func(p string) bool { return all || slices.Contains(has, p) })
 	if len(missing) > 0 {
-		s.lacks = fmt.Sprintf("the account lacks %s for policy %s: see 'remora mysql grants'", strings.Join(missing, ", "), s.d.cfg.Policy)
+		purpose := fmt.Sprintf("policy %s", s.d.cfg.Policy)
+		if s.d.cfg.Advised && s.d.cfg.Policy != core.Promote {
+			purpose += " with MHA's advice"
+		}
+		s.lacks = fmt.Sprintf("the account lacks %s for %s: see 'remora mysql grants'", strings.Join(missing, ", "), purpose)
 	}
 	return nil
 }

@@ -13,21 +13,29 @@ import (
 
 func TestGrantsArePrintedForEachFamily(t *testing.T) {
 	for _, c := range []struct {
-		f      Family
-		p      core.Policy
-		expect string
+		f       Family
+		p       core.Policy
+		advised bool
+		expect  string
 	}{
-		{MariaDB, core.AnyHealthy, "GRANT SLAVE MONITOR ON *.* TO 'remora'@'localhost';"},
-		{MySQL80, core.Follow, "GRANT REPLICATION CLIENT ON *.* TO 'remora'@'localhost';"},
-		{MySQL57, core.Promote, "GRANT REPLICATION CLIENT, RELOAD, PROCESS, SUPER ON *.* TO 'remora'@'localhost';\n" +
+		{MariaDB, core.AnyHealthy, false, "GRANT SLAVE MONITOR ON *.* TO 'remora'@'localhost';"},
+		{MySQL80, core.Follow, false, "GRANT REPLICATION CLIENT ON *.* TO 'remora'@'localhost';"},
+		{MariaDB, core.Follow, true, "GRANT SLAVE MONITOR, PROCESS, READ_ONLY ADMIN, CONNECTION ADMIN ON *.* TO 'remora'@'localhost';"},
+		{MySQL80, core.Follow, true, "GRANT REPLICATION CLIENT, PROCESS, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN ON *.* TO 'remora'@'localhost';"},
+		{MySQL57, core.Promote, true, "GRANT REPLICATION CLIENT, RELOAD, PROCESS, SUPER ON *.* TO 'remora'@'localhost';\n" +
 			"GRANT REPLICATION SLAVE ON *.* TO 'repl'@'%';"},
 	} {
-		if got := strings.Join(c.f.Grants(c.p, "remora", "localhost", "repl"), "\n"); got != c.expect {
+		if got := strings.Join(c.f.Grants(c.p, c.advised, "remora", "localhost", "repl"), "\n"); got != c.expect {
 			t.Errorf("%s, %s: %q, want %q", c.f, c.p, got, c.expect)
 		}
 	}
 	for _, f := range Families() {
-		if !slices.Contains(f.Privileges(core.Promote), f.Privileges(core.Follow)[0]) {
+		for _, p := range f.Privileges(core.Follow, true) {
+			if !slices.Contains(f.Privileges(core.Promote, false), p) {
+				t.Errorf("%s: promote lacks %s, which MHA's advice takes", f, p)
+			}
+		}
+		if !slices.Contains(f.Privileges(core.Promote, false), f.Privileges(core.Follow, false)[0]) {
 			t.Errorf("%s: promote lacks what follow has", f)
 		}
 	}
@@ -41,10 +49,10 @@ func TestMissingPrivilegesAreNamedAtStart(t *testing.T) {
 		if err != nil || family != map[gtid.Flavour]Family{gtid.MariaDB: MariaDB, gtid.MySQL: MySQL80}[k.flavour] {
 			t.Fatalf("family %s: %v", family, err)
 		}
-		for _, lost := range append(family.Privileges(core.Promote), "") {
+		for _, lost := range append(family.Privileges(core.Promote, false), "") {
 			user := "u" + strings.ToLower(strings.NewReplacer(" ", "", "_", "").Replace(lost))
 			s.exec("CREATE USER " + user + "@'%' IDENTIFIED BY '" + testPassword + "'")
-			for _, g := range family.Grants(core.Promote, user, "%", replUser) {
+			for _, g := range family.Grants(core.Promote, false, user, "%", replUser) {
 				s.exec(strings.TrimSuffix(g, ";"))
 			}
 			if lost != "" {
