@@ -1,31 +1,56 @@
 package config
 
 import (
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/remora-ha/remora/core"
 )
 
 // Defaults and bounds of the [mha] table.
 const (
 	DefaultMHAWait  = 60 * time.Second
 	DefaultMHAWaive = 30 * time.Second
+	DefaultMHADrain = time.Second
 	longestMHA      = time.Hour
+	longestMHADrain = 15 * time.Second // the hook waits 20 s for a stop
+	// afterMHADrain is what a graceful stop takes besides at the most, until the daemons have seen what has become of it.
+	afterMHADrain = 5 * time.Second
 )
 
 func (c *checker) mha() {
-	c.cfg.MHA = MHA{Wait: DefaultMHAWait, Waive: DefaultMHAWaive}
+	raw := &c.raw.MHA
+	c.cfg.MHA = MHA{Wait: DefaultMHAWait, Waive: DefaultMHAWaive, Drain: DefaultMHADrain, Graceful: raw.Graceful.val, ClearReadOnly: raw.ClearReadOnly.val}
+	m := &c.cfg.MHA
 	for _, s := range []struct {
-		key  string
-		from span
-		to   *time.Duration
-	}{{"wait", c.raw.MHA.Wait, &c.cfg.MHA.Wait}, {"waive", c.raw.MHA.Waive, &c.cfg.MHA.Waive}} {
+		key      string
+		from     span
+		to       *time.Duration
+		min, max time.Duration
+	}{{"wait", raw.Wait, &m.Wait, time.Second, longestMHA}, {"waive", raw.Waive, &m.Waive, time.Second, longestMHA},
+		{"drain", raw.Drain, &m.Drain, 0, longestMHADrain}} {
 		if !s.from.set() {
 			continue
 		}
 		*s.to = s.from.val
-		if (s.from.val < time.Second || s.from.val > longestMHA) && c.isWellFormed(s.from.at, "[mha] "+s.key) {
-			c.bad(s.from.at, "[mha] "+s.key, "is %v: use 1s to %v", s.from.val, longestMHA)
+		if (s.from.val < s.min || s.from.val > s.max) && c.isWellFormed(s.from.at, "[mha] "+s.key) {
+			c.bad(s.from.at, "[mha] "+s.key, "is %v: use %v to %v", s.from.val, s.min, s.max)
 		}
+	}
+	if raw.Drain.set() && !m.Graceful {
+		c.warn(raw.Drain.at, "[mha] drain", "has no effect without graceful = true: delete it")
+	}
+	if least := m.Drain + afterMHADrain; m.Graceful && raw.Wait.set() && m.Wait < least {
+		c.bad(raw.Wait.at, "[mha] wait", "is %v: with graceful = true it must be drain and %v at least, %v", m.Wait, afterMHADrain, least)
+	}
+	promotes := slices.ContainsFunc(c.raw.Groups, func(g rawGroup) bool { return g.Policy.val == string(core.Promote) })
+	if m.ActsOnServers() && promotes {
+		at := raw.Graceful.at
+		if !m.Graceful {
+			at = raw.ClearReadOnly.at
+		}
+		c.warn(at, "[mha]", "graceful and clear_read_only have no effect beside a group with policy = \"promote\", which is the master of the servers")
 	}
 }
 

@@ -59,7 +59,16 @@ type MHA struct {
 	Wait time.Duration
 	// Waive is how long a node may serve after a start while its server is still read-only.
 	Waive time.Duration
+	// Graceful makes the old primary's server read-only at the stop of a planned change, with Drain for its transactions, and
+	// writable again when the change comes to nothing.
+	Graceful bool
+	Drain    time.Duration
+	// ClearReadOnly makes the new primary's server writable at start, before its address answers.
+	ClearReadOnly bool
 }
+
+// ActsOnServers reports whether MHA's advice may change a server's mode.
+func (m MHA) ActsOnServers() bool { return m.Graceful || m.ClearReadOnly }
 
 // Replication says as whom a server logs in at the one that it replicates from.
 type Replication struct {

@@ -68,9 +68,12 @@ type rawTLS struct {
 }
 
 type rawMHA struct {
-	Header header
-	Wait   span `toml:"wait"`
-	Waive  span `toml:"waive"`
+	Header        header
+	Wait          span    `toml:"wait"`
+	Waive         span    `toml:"waive"`
+	Graceful      boolean `toml:"graceful"`
+	Drain         span    `toml:"drain"`
+	ClearReadOnly boolean `toml:"clear_read_only"`
 }
 
 type rawNode struct {

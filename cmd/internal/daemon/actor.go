@@ -13,7 +13,7 @@ import (
 	"github.com/remora-ha/remora/netio"
 )
 
-// newActor makes what acts on this node's server under policy promote, and nil on a witness, which has none. It connects
+// newActor makes what acts on this node's server under policy promote and on MHA's advice, and nil on a witness, which has none. It connects
 // to nothing before its Run, which keeps its connections warm until its context ends.
 func newActor(cfg *config.Config, self core.NodeName, log *slog.Logger) (*detector.Actor, error) {
 	n, ok := cfg.Node(self)
@@ -47,7 +47,7 @@ func (d *daemon) serverPort() agent.Server {
 // keepWarm holds the connections for acts on the server open, where a group may need them in a hurry.
 func (d *daemon) keepWarm(ctx context.Context) error {
 	promotes := slices.ContainsFunc(d.opt.Config.Groups, func(g config.Group) bool { return g.Policy == core.Promote })
-	if d.actor == nil || d.opt.DryRun || !promotes {
+	if d.actor == nil || d.opt.DryRun || !promotes && !d.opt.Config.MHA.ActsOnServers() {
 		return nil
 	}
 	return d.actor.Run(ctx)

@@ -85,7 +85,7 @@ func (h *health) watch(ctx context.Context, cfg *config.Config) error {
 	}
 	d, err := detector.New(detector.Config{
 		Address: address, User: server.User, Password: func() (string, error) { return password(server.PasswordFile) },
-		Policy: policyOf(cfg), Timing: cfg.Timing(), Deliver: h.deliver, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
+		Policy: policyOf(cfg), Advised: cfg.MHA.ActsOnServers(), Timing: cfg.Timing(), Deliver: h.deliver, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
 	})
 	if err != nil {
 		return err

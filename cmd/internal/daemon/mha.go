@@ -89,7 +89,7 @@ func (b backend) advise(ctx context.Context, req control.AdviceRequest) (control
 func (b backend) carryOut(ctx context.Context, req control.AdviceRequest, group core.GroupName, r *control.AdviceResult) error {
 	m := b.d.opt.Config.MHA
 	ev := core.AdviceAsked{Group: group, Stop: req.Command == "stop", Node: core.NodeName(r.Node), Online: req.Online, By: req.By,
-		Wait: m.Wait, Waive: m.Waive}
+		Wait: m.Wait, Waive: m.Waive, Graceful: m.Graceful, Drain: m.Drain, Clear: m.ClearReadOnly}
 	var look lookouts
 	if !ev.Stop {
 		look = b.lookouts(ctx, ev.Node)
