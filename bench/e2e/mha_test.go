@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -24,17 +25,26 @@ type mhaRig struct {
 var hookNames = map[string]string{"master_ip_failover_script": "failover", "master_ip_online_change_script": "online-change",
 	"secondary_check_script": "secondary-check", "shutdown_script": "shutdown", "report_script": "report"}
 
-func raiseMHA(t *testing.T) *mhaRig {
+// raiseMHA raises the laboratory with keys of the table [mha]. Remora's account has what 'remora mysql grants --mha' prints.
+func raiseMHA(t *testing.T, keys string) *mhaRig {
 	l := raise(t, func(o *lab.Options) {
 		o.Nodes = []lab.NodeOptions{{Name: "db1"}, {Name: "db2"}, {Name: "db3"}, {Name: "mgr", Witness: true}}
 		o.Policy = "follow"
-		o.ExtraConfig = "[mha]\nwait = \"5s\""
+		o.ExtraConfig = "[mha]\n" + keys
 	})
 	ctx := within(t)
 	must(t, l.LaunchServers(ctx))
 	must(t, l.FollowPrimary(ctx, "db1"))
+	grants, err := l.Node("mgr").Remora(ctx, "mysql", "grants", "--mha", "--family", "mariadb", "--host", "%")
+	must(t, err)
+	must(t, l.Node("db1").Exec(ctx, strings.TrimSuffix(strings.TrimSpace(string(grants)), ";")))
+	for _, n := range l.Servers() {
+		eventually(t, "the grants have come to "+n.Name, func() bool {
+			return strings.Contains(ask(t, n, "SHOW GRANTS FOR "+lab.MonitorUser+"@'%'"), "READ_ONLY ADMIN")
+		})
+	}
 	must(t, l.StartDaemons())
-	_, err := l.WaitOwner(ctx, "db1")
+	_, err = l.WaitOwner(ctx, "db1")
 	must(t, err)
 	hooks := map[string]string{}
 	for script, command := range hookNames {
@@ -96,7 +106,7 @@ func (r *mhaRig) address(node string) string { return r.Node(node).Addr.String()
 // TestMHASwitchesAlive: masterha_check_repl accepts the hooks, and planned changes with and without
 // --orig_master_is_new_slave move the address; then a primary that has died is replaced by hand.
 func TestMHASwitches(t *testing.T) {
-	r := raiseMHA(t)
+	r := raiseMHA(t, "wait = \"5s\"")
 	r.masterha("masterha_check_repl")
 
 	alive := []string{"--master_state=alive", "--interactive=0"}
@@ -133,7 +143,7 @@ func TestMHASwitches(t *testing.T) {
 // TestMHAManager: masterha_manager fails over by itself when mysqld dies, and when the primary's node is cut off. After the
 // cut node is back the address is on one node only.
 func TestMHAManager(t *testing.T) {
-	r := raiseMHA(t)
+	r := raiseMHA(t, "wait = \"5s\"")
 	p, err := r.mha.Start("masterha_manager", "--ignore_last_failover")
 	must(t, err)
 	must(t, r.mha.WaitWatching(within(t), p))
@@ -185,7 +195,7 @@ func (r *mhaRig) failsOver(p *lab.Process, from string) {
 // TestMHAManagerDiesBetweenStopAndStart: nobody calls start after a stop. When the time is over the operation is withdrawn,
 // and the address goes to a node that can write.
 func TestMHAManagerDiesBetweenStopAndStart(t *testing.T) {
-	r := raiseMHA(t)
+	r := raiseMHA(t, "wait = \"5s\"")
 	must(t, r.Node("db1").KillServer())
 	must(t, r.Node("mgr").WaitUnowned(within(t)))
 	out, err := r.Node("mgr").Remora(within(t), "mha", "failover", "--command=stopssh", "--ssh_user=root",
@@ -204,6 +214,71 @@ func TestMHAManagerDiesBetweenStopAndStart(t *testing.T) {
 	})
 }
 
+// TestMHASwitchDiesBetweenStopAndStart: a real masterha_master_switch is killed between stop and start of a planned change, which
+// leaves all servers read-only. As long as one of its locks is held nothing is undone; then the old primary gets the address
+// back, and its server takes writes. The next change goes through, and the new primary is writable before its address comes.
+func TestMHASwitchDiesBetweenStopAndStart(t *testing.T) {
+	r := raiseMHA(t, "wait = \"6s\"\ngraceful = true\ndrain = \"200ms\"\nclear_read_only = true")
+	table := lab.Schema + ".held"
+	must(t, r.Node("db1").Exec(within(t), "CREATE TABLE "+table+" (i INT PRIMARY KEY)"))
+	eventually(t, "the table is on db2", func() bool { return ask(t, r.Node("db2"), "SELECT COUNT(*) FROM "+table) == "0" })
+	// Before start MHA waits until the new primary has applied everything, which this one can not.
+	db, err := r.Node("db2").Admin()
+	must(t, err)
+	defer db.Close()
+	hold, err := db.Conn(t.Context())
+	must(t, err)
+	_, err = hold.ExecContext(t.Context(), "LOCK TABLES "+table+" READ")
+	must(t, err)
+	must(t, r.Node("db1").Exec(within(t), "INSERT INTO "+table+" VALUES (1)"))
+
+	alive := []string{"--master_state=alive", "--interactive=0", "--new_master_host=" + r.address("db2")}
+	p, err := r.mha.Start("masterha_master_switch", alive...)
+	must(t, err)
+	must(t, r.Node("mgr").WaitUnowned(within(t)))
+	if !r.readOnly("db1") {
+		t.Error("the address is given up and the old primary takes writes")
+	}
+	eventually(t, "the status says where MHA is at work, and why nothing is undone", func() bool {
+		return r.says("MHA acts") && r.says("It is not given back to db1") && r.says("MHA's failover lock is held on the server of db")
+	})
+	if !p.Running() {
+		t.Fatal("MHA has ended by itself")
+	}
+	must(t, p.Kill())
+	_, err = hold.ExecContext(t.Context(), "UNLOCK TABLES") // the server notices a dead client when it answers
+	must(t, err)
+	killed := time.Now()
+	r.serves("db1")
+	t.Logf("given back %v after MHA's end", time.Since(killed).Round(time.Millisecond))
+	for _, name := range []string{"db2", "db3"} {
+		if !r.readOnly(name) {
+			t.Errorf("%s is writable", name)
+		}
+	}
+	must(t, r.Node("db1").Exec(within(t), "INSERT INTO "+table+" VALUES (2)"))
+	eventually(t, "the history says what was done and why", func() bool {
+		h, err := r.Node("db2").Remora(within(t), "history")
+		must(t, err)
+		return strings.Contains(string(h), "given back, its server becomes writable again: no start came within 6s")
+	})
+
+	r.masterha("masterha_master_switch", append(alive, "--orig_master_is_new_slave")...)
+	r.serves("db2")
+	if !r.readOnly("db1") {
+		t.Error("the old primary is still writable")
+	}
+	if log := r.log("db2"); !strings.Contains(log, "the local server is writable") || strings.Contains(log, "read_only was not cleared") {
+		t.Error("the new primary's server was not made writable by its daemon")
+	}
+}
+
+func (r *mhaRig) log(node string) string {
+	b, err := os.ReadFile(r.Node(node).LogPath())
+	must(r.T, err)
+	return string(b)
+}
+
 func (r *mhaRig) says(text string) bool {
 	out, err := r.Node("mgr").Remora(within(r.T), "status")
 	must(r.T, err)
@@ -213,7 +288,7 @@ func (r *mhaRig) says(text string) bool {
 // TestSecondaryCheckOfAHungServer: a mysqld that is stopped by SIGSTOP still accepts connections, and is called dead in less
 // than a second.
 func TestSecondaryCheckOfAHungServer(t *testing.T) {
-	r := raiseMHA(t)
+	r := raiseMHA(t, "wait = \"5s\"")
 	check := func() (string, error) {
 		out, err := r.Node("mgr").Remora(within(t), "mha", "secondary-check", "--user=root", "--master_host="+r.address("db1"),
 			"--master_ip="+r.address("db1"), "--master_port=3306", "--master_user=mha", "--master_password=p;(x", "--ping_type=SELECT")
@@ -233,7 +308,7 @@ func TestSecondaryCheckOfAHungServer(t *testing.T) {
 
 // TestHookByLinkRefusesAServingPrimary: a failover away from a primary that serves is refused, whoever asks.
 func TestHookByLinkRefusesAServingPrimary(t *testing.T) {
-	r := raiseMHA(t)
+	r := raiseMHA(t, "wait = \"5s\"")
 	link := filepath.Join(r.Dir(), "master_ip_failover")
 	must(t, r.Node("mgr").LinkRemora(link))
 	out, err := r.Node("mgr").NS.Command(within(t), link, "stop", r.address("db1"), "--socket="+r.Node("mgr").SocketPath())

@@ -19,7 +19,7 @@ func (r *mhaRig) hook(command, from, to string) (string, time.Duration, error) {
 // TestAStartIsSeenThoughANodeIsCutOff: a node that does not answer takes nothing from the others' word, whoever leads. The
 // address goes to and fro, so that the new owner is the leader once.
 func TestAStartIsSeenThoughANodeIsCutOff(t *testing.T) {
-	r := raiseMHA(t)
+	r := raiseMHA(t, "wait = \"5s\"")
 	must(t, r.WaitStable(within(t)))
 	must(t, r.Drop("db2", lab.Both))
 	eventually(t, "the others have a leader without it", func() bool {
