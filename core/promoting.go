@@ -162,8 +162,9 @@ func (m *Machine) lostPrimary(h *holding) string {
 }
 
 // holdRelease reports whether the release has to wait for the server: until it is read-only, dead, or the lease is over
-// anyhow. On advice that is until it is known whether it has become writable. By then its replicas have what it has acknowledged, as far as they ever will. What an earlier process of this
-// node had sent to the server when it died can not be seen from here, so its lease is waited for in any case.
+// anyhow. By then its replicas have what it has acknowledged, as far as they ever will. What an earlier process of this
+// node had sent to the server when it died can not be seen from here, so its lease is waited for in any case. Where advice
+// has the server made writable, the release waits until it is known whether it is.
 func (m *Machine) holdRelease(h *holding, g GroupState) bool {
 	opened := g.Epoch == h.epoch && g.Grant != nil && (g.Grant.Clear || g.Grant.Undo)
 	switch {

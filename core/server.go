@@ -5,10 +5,10 @@ import (
 	"time"
 )
 
-// The acts on the local MySQL server, which policy promote needs, and some of them MHA's advice. Like all actions they are carried out in the order of
-// the list. Those that claim (PromoteServer) carry NotAfter, and so does the statement itself, because the server or this
-// process may stand still just before it runs. Those that give up (DemoteServer) never expire. The others (FreezeServer,
-// CatchUpServer, FollowServer) neither claim nor give up: none of them makes a server writable.
+// The acts on the local MySQL server, which policy promote needs, and some of them MHA's advice. Like all actions they are
+// carried out in the order of the list. Those that claim (PromoteServer) carry NotAfter, and so does the statement itself,
+// because the server or this process may stand still just before it runs. Those that give up (DemoteServer) never expire.
+// The others (FreezeServer, CatchUpServer, FollowServer) neither claim nor give up: none of them makes a server writable.
 
 // FreezeServer stops the receiver of the local replica, so that what it has received does not change any more while the
 // arbiter chooses. The answer is a ServerFrozen.
