@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -283,6 +284,41 @@ func (r *mhaRig) says(text string) bool {
 	out, err := r.Node("mgr").Remora(within(r.T), "status")
 	must(r.T, err)
 	return strings.Contains(string(out), text)
+}
+
+// TestPromoteWaitsForMHA: while MHA's failover lock is held on a replica, a dead primary of policy promote has no successor, and
+// the status says why. It has one when the lock is gone.
+func TestPromoteWaitsForMHA(t *testing.T) {
+	l := replicas(t, flavours()[0], "max_lost_transactions = 100000")
+	old := l.Holder(l.VIP())
+	db, err := others(l, old)[0].Admin()
+	must(t, err)
+	defer db.Close()
+	db.SetMaxOpenConns(1)
+	_, err = db.ExecContext(within(t), "DO GET_LOCK('MHA_Master_High_Availability_Failover', 0)")
+	must(t, err)
+	for _, n := range l.Nodes() {
+		eventually(t, n.Name+" knows of the lock", func() bool { return tells(t, n, "MHA's failover lock is held on its server") })
+	}
+	must(t, l.Node(old).KillServer())
+	eventually(t, "nobody is promoted, and the one that chooses says why", func() bool {
+		return slices.ContainsFunc(l.Nodes(), func(n *lab.Node) bool { return tells(t, n, "Nobody is promoted: MHA's failover lock is held") })
+	})
+	if now := l.Holder(l.VIP()); now != "" {
+		t.Errorf("%s serves although MHA acts", now)
+	}
+	must(t, db.Close())
+	next, err := l.WaitMoved(within(t), old)
+	must(t, err)
+	following(t, l, next, old)
+	neverTwo(t, l)
+}
+
+// tells reports whether a node's status has a problem with a text.
+func tells(t *testing.T, n *lab.Node, text string) bool {
+	t.Helper()
+	s, err := n.Status(within(t))
+	return err == nil && slices.ContainsFunc(s.Problems, func(p lab.Problem) bool { return strings.Contains(p.Text, text) })
 }
 
 // TestSecondaryCheckOfAHungServer: a mysqld that is stopped by SIGSTOP still accepts connections, and is called dead in less
