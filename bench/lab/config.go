@@ -15,12 +15,15 @@ type nodePaths struct {
 	ConfigFile, StateDir, Socket, Log, Password, ReplicaPassword, CA, Cert, Key string
 }
 
-// config returns the daemon's configuration. The nodes' files differ in nothing but the paths, which on machines of
+// config returns the daemon's configuration of a version. The nodes' files differ in nothing but the paths, which on machines of
 // their own would be the same.
-func (o Options) config(nodes []*Node, p nodePaths) string {
+func (o Options) config(nodes []*Node, p nodePaths, version int) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	line("cluster = %q\nprofile = %q\nstate_dir = %q\nsocket = %q", o.Name, o.Profile, p.StateDir, p.Socket)
+	if version > 1 {
+		line("version = %d", version)
+	}
 	if len(o.Timing) > 0 {
 		line("\n[timing]")
 		for _, k := range slices.Sorted(maps.Keys(o.Timing)) {

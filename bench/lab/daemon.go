@@ -51,7 +51,7 @@ func (l *Lab) PrepareDaemons() error {
 			os.MkdirAll(p.StateDir, 0o700),
 			os.WriteFile(p.Password, []byte(MonitorPassword+"\n"), 0o600),
 			os.WriteFile(p.ReplicaPassword, []byte(replicaPassword+"\n"), 0o600),
-			os.WriteFile(p.ConfigFile, []byte(l.opts.config(l.nodes, p)), 0o644))
+			os.WriteFile(p.ConfigFile, []byte(l.opts.config(l.nodes, p, 1)), 0o644))
 		if err != nil {
 			return fmt.Errorf("prepare the daemon of %s: %w", n.Name, err)
 		}
@@ -59,6 +59,29 @@ func (l *Lab) PrepareDaemons() error {
 			if err := n.mountState(ctx, l.opts.StateMiB); err != nil {
 				return err
 			}
+		}
+	}
+	return nil
+}
+
+// SetVersion writes a configuration file of another version, with nothing else changed, and has the daemon read it.
+func (n *Node) SetVersion(version int) error {
+	p := n.paths()
+	if err := os.WriteFile(p.ConfigFile, []byte(n.lab.opts.config(n.lab.nodes, p, version)), 0o644); err != nil {
+		return fmt.Errorf("write version %d of the configuration of %s: %w", version, n.Name, err)
+	}
+	return n.SignalDaemon(syscall.SIGHUP)
+}
+
+// wipe empties the state directory of a daemon that does not run, as setting the machine up anew does.
+func (n *Node) wipe() error {
+	entries, err := os.ReadDir(n.StateDir())
+	if err != nil {
+		return fmt.Errorf("read the state directory of %s: %w", n.Name, err)
+	}
+	for _, e := range entries {
+		if err := os.RemoveAll(filepath.Join(n.StateDir(), e.Name())); err != nil {
+			return fmt.Errorf("empty the state directory of %s: %w", n.Name, err)
 		}
 	}
 	return nil

@@ -19,6 +19,13 @@ func Faults() []Fault {
 		{Name: "daemon frozen", Fate: Moves, Begin: func(ctx context.Context, l *Lab, s Scene) (undo, error) {
 			return thawed(l.Node(s.Target).SignalDaemon), l.Node(s.Target).stopped(ctx, l.Node(s.Target).SignalDaemon, l.Node(s.Target).Daemon())
 		}},
+		{Name: "daemon frozen on a node with two interfaces", Fate: Moves, Prepare: twofold, Begin: func(ctx context.Context, l *Lab, s Scene) (undo, error) {
+			return thawed(l.Node(s.Target).SignalDaemon), l.Node(s.Target).stopped(ctx, l.Node(s.Target).SignalDaemon, l.Node(s.Target).Daemon())
+		}},
+		{Name: "set up anew under its old name", Fate: Moves, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+			n := l.Node(s.Target)
+			return again(n), errors.Join(n.KillDaemon(), n.wipe())
+		}},
 		{Name: "server killed", Fate: Moves, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
 			return l.Node(s.Target).StartServer, l.Node(s.Target).KillServer()
 		}},
@@ -63,6 +70,8 @@ func Faults() []Fault {
 			_, err := l.Node(s.Target).NS.Command(ctx, "nft", "flush", "ruleset")
 			return nil, err
 		}},
+		{Name: "a node with another version of the configuration", Fate: Stays, For: brief, Begin: ahead},
+		{Name: "wall clock stepped", Fate: Stays, For: brief / 2, Begin: stepped},
 		{Name: "1 % of all packets lost", Fate: Either, For: brief, Begin: lossy(1)},
 		{Name: "10 % of all packets lost", Fate: Either, For: brief, Begin: lossy(10)},
 		{Name: "30 % of all packets lost", Fate: Either, For: brief, Begin: lossy(30)},
@@ -159,6 +168,44 @@ func (l *Lab) elsewhere(ctx context.Context, s Scene, but string) error {
 		}
 	}
 	return fmt.Errorf("no node other than %s and %s", s.Owner, but)
+}
+
+// ahead gives one node a file of the next version, then the leader, which has the ledger take it over, and the others in the
+// end.
+func ahead(ctx context.Context, l *Lab, s Scene) (undo, error) {
+	st, err := l.Node(s.Target).Status(ctx)
+	if err != nil {
+		return nil, err
+	}
+	next := st.ConfigVersion + 1
+	end := func(ctx context.Context) error {
+		var errs []error
+		for _, n := range l.nodes {
+			errs = append(errs, n.SetVersion(next))
+		}
+		return errors.Join(append(errs, l.waitVersion(ctx, next))...)
+	}
+	return end, errors.Join(l.Node(s.Target).SetVersion(next), pause(ctx, 600*time.Millisecond), l.Node(s.Leader).SetVersion(next))
+}
+
+// waitVersion waits until the ledger has a version of the configuration.
+func (l *Lab) waitVersion(ctx context.Context, version int) error {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var st Status
+	err := poll(ctx, 50*time.Millisecond, func() (bool, error) {
+		for _, n := range l.nodes {
+			var why error
+			if st, why = n.Status(ctx); why != nil || st.ConfigVersion != version {
+				return false, nil
+			}
+		}
+		return true, nil
+	})
+	if err != nil {
+		return fmt.Errorf("wait until the ledger has version %d of the configuration (%s: version %d): %w", version, st.Node, st.ConfigVersion, err)
+	}
+	return nil
 }
 
 func full(ctx context.Context, l *Lab, s Scene) (undo, error) {

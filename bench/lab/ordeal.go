@@ -41,6 +41,8 @@ type Fault struct {
 	For time.Duration
 	// Needs is set if the state directories must be on file systems of their own, [Options.StateMiB].
 	Needs bool
+	// Prepare gives nodes further interfaces, nil if they need none. What it returns takes them away.
+	Prepare func(context.Context, *Lab, Scene) ([]ProbedInterface, func(context.Context) error, error)
 	// Begin lets it happen. What it returns undoes it, and is called also when the context is over.
 	Begin func(context.Context, *Lab, Scene) (undo func(context.Context) error, err error)
 }
@@ -53,6 +55,8 @@ type Ordeal struct {
 	// beginning of the fault until the cluster was well again.
 	New     string
 	Silence time.Duration
+	// Gap is the longest time in that for which the client's stream got no answer from a server; 0 without a stream.
+	Gap time.Duration
 	// Well is how long after the end of the fault the cluster was well again.
 	Well time.Duration
 	// Leader is who led when the cluster was well again.
@@ -80,6 +84,9 @@ func (o Ordeal) Judge(fate Fate, most time.Duration) error {
 	}
 	if (stays || fate == Moves) && o.Silence > most {
 		errs = append(errs, fmt.Errorf("nobody answered for %v, more than %v", o.Silence, most))
+	}
+	if (stays || fate == Moves) && o.Gap > most {
+		errs = append(errs, fmt.Errorf("the client got no answer for %v, more than %v", o.Gap, most))
 	}
 	return errors.Join(errs...)
 }
@@ -128,12 +135,20 @@ func (s Scene) aim(l *Lab, target string) Scene {
 // the time every node is asked whether it answers for the address.
 func (l *Lab) Suffer(ctx context.Context, f Fault, s Scene) (Ordeal, error) {
 	o := Ordeal{Fault: f.Name, Scene: s}
-	p, err := l.StartProber(ProberOptions{})
-	if err != nil {
-		return o, err
+	var extra []ProbedInterface
+	unprepare := func(context.Context) error { return nil }
+	if f.Prepare != nil {
+		var err error
+		if extra, unprepare, err = f.Prepare(ctx, l, s); err != nil {
+			return o, err
+		}
 	}
-	defer p.Stop()
-	if err := l.suffer(ctx, f, p, &o); err != nil {
+	p, err := l.StartProber(ProberOptions{Extra: extra})
+	if err == nil {
+		err = l.suffer(ctx, f, p, &o)
+		p.Stop()
+	}
+	if err = errors.Join(err, unprepare(context.WithoutCancel(ctx))); err != nil {
 		return o, fmt.Errorf("%s on %s (owner %s, leader %s): %w", f.Name, s.Target, s.Owner, s.Leader, err)
 	}
 	return o, nil
@@ -188,7 +203,11 @@ func (l *Lab) seen(p *Prober, zero time.Time, o *Ordeal) error {
 	if first, ok := as.FirstBut(o.Scene.Owner, zero); ok {
 		o.New = first.Node
 	}
-	o.Silence = as.Silence(zero, time.Now())
+	now := time.Now()
+	o.Silence = as.Silence(zero, now)
+	if s := l.Stream(); s != nil {
+		o.Gap = s.Stats(zero, now).Gap
+	}
 	frames, err := l.ARPFrames()
 	o.Claims = as.FalseAnnouncements(slices.DeleteFunc(frames, func(f ARPFrame) bool {
 		return f.SenderIP != l.VIP() || !f.Gratuitous() || f.Time.Before(zero)
@@ -298,6 +317,6 @@ func (o Ordeal) String() string {
 	if len(marks) > 0 {
 		on += " (" + strings.Join(marks, ", ") + ")"
 	}
-	return fmt.Sprintf("%-46s on %-20s %-14s nobody answered for %7s, well after %8s, double answers %d",
-		o.Fault, on, who, millis(o.Silence), millis(o.Well), len(o.Doubles)+len(o.Claims))
+	return fmt.Sprintf("%-46s on %-20s %-14s nobody answered for %7s, client's gap %7s, well after %8s, double answers %d",
+		o.Fault, on, who, millis(o.Silence), millis(o.Gap), millis(o.Well), len(o.Doubles)+len(o.Claims))
 }

@@ -43,7 +43,7 @@ func (l *Lab) ResetDaemons(profile string) error {
 			return fmt.Errorf("reset the daemon of %s: it runs", n.Name)
 		}
 		errs = append(errs, os.RemoveAll(p.StateDir), os.MkdirAll(p.StateDir, 0o700), os.Truncate(p.Log, 0),
-			os.WriteFile(p.ConfigFile, []byte(l.opts.config(l.nodes, p)), 0o644))
+			os.WriteFile(p.ConfigFile, []byte(l.opts.config(l.nodes, p, 1)), 0o644))
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("reset the daemons: %w", err)

@@ -10,13 +10,15 @@ import (
 
 // Status is what the laboratory reads of "remora status --json", schema 1. There is more in Raw.
 type Status struct {
-	Node     string          `json:"node"`
-	Quorum   bool            `json:"quorum"`
-	Leader   string          `json:"leader"`
-	Groups   []GroupStatus   `json:"groups"`
-	Nodes    []NodeStatus    `json:"nodes"`
-	Problems []Problem       `json:"problems"`
-	Raw      json.RawMessage `json:"-"`
+	Node     string        `json:"node"`
+	Quorum   bool          `json:"quorum"`
+	Leader   string        `json:"leader"`
+	Groups   []GroupStatus `json:"groups"`
+	Nodes    []NodeStatus  `json:"nodes"`
+	Problems []Problem     `json:"problems"`
+	// ConfigVersion is the version that is in the ledger.
+	ConfigVersion int             `json:"config_version"`
+	Raw           json.RawMessage `json:"-"`
 }
 
 // GroupStatus is the state of one group.

@@ -97,7 +97,7 @@ func TestConfig(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text := o.config(plan(o).nodes, nodePaths{StateDir: "/s", Socket: "/k", Password: "/p", CA: "/ca", Cert: "/cert", Key: "/key"})
+	text := o.config(plan(o).nodes, nodePaths{StateDir: "/s", Socket: "/k", Password: "/p", CA: "/ca", Cert: "/cert", Key: "/key"}, 3)
 	for _, want := range []string{"cluster = \"test\"", "[timing]\nfall = 3\nttl = \"400ms\"", "name = \"mgr\"\naddress = \"10.77.0.20:7400\"\nwitness = true",
 		"policy = \"any\"", "addresses = [\"10.77.0.100/32\"]", "interface = \"eth0\"", "[more]\nx = 1"} {
 		if !strings.Contains(text, want) {

@@ -132,6 +132,9 @@ func withFaultLab(ctx context.Context, c common, limit time.Duration, use func(c
 		if err := l.StartServers(ctx); err != nil {
 			return err
 		}
+		if _, err := l.StartStream(lab.StreamOptions{Interval: 5 * time.Millisecond}); err != nil {
+			return err
+		}
 		if err := l.StartDaemons(); err != nil {
 			return err
 		}
