@@ -186,11 +186,25 @@ func (l *Lab) suffer(ctx context.Context, f Fault, p *Prober, o *Ordeal) error {
 	if o.Leader, err = l.leaderWhenAgreed(ctx); err != nil {
 		return err
 	}
-	if err := p.WaitAnswers(ctx, l.Holder(l.VIP()), time.Now(), steady); err != nil {
+	if err := l.waitHolderAnswers(ctx, p, steady); err != nil {
 		return err
 	}
 	p.Stop()
 	return l.seen(p, zero, o)
+}
+
+// waitHolderAnswers waits for so many answers of the node that holds the address, which may become another one meanwhile.
+func (l *Lab) waitHolderAnswers(ctx context.Context, p *Prober, count int) error {
+	const patience = 2 * time.Second
+	for {
+		holder := l.Holder(l.VIP())
+		soon, cancel := context.WithTimeout(ctx, patience)
+		err := p.WaitAnswers(soon, holder, time.Now(), count)
+		cancel()
+		if err == nil || ctx.Err() != nil || holder == l.Holder(l.VIP()) {
+			return err
+		}
+	}
 }
 
 // seen fills in what the observers saw.

@@ -73,7 +73,9 @@ func sufferAll(ctx context.Context, l *lab.Lab, o faultsOptions, out io.Writer) 
 			count++
 			fmt.Fprintf(out, "%d/%d %v\n", run+1, o.repeat, ordeal)
 			if err := ordeal.Judge(f.Fate, lab.LongestSilence(timing)); err != nil {
-				errs = append(errs, fmt.Errorf("%s: %w", f.Name, err))
+				err = fmt.Errorf("%s: %w", f.Name, err)
+				fmt.Fprintln(out, err)
+				errs = append(errs, err)
 			}
 		}
 	}
