@@ -67,3 +67,29 @@ func TestI10_PausesAndStartsAreNoticed(t *testing.T) {
 		t.Errorf("a server that was started again: still %t from %v, now is %v", s.m.server.still, s.m.server.stillFrom, s.now)
 	}
 }
+
+// Who follows has a set that moves, whatever it said when it was stopped.
+func TestI10_FollowingForgetsTheAnswer(t *testing.T) {
+	s := newSolo(t)
+	cfg := soloConfig()
+	cfg.Version, cfg.Groups[0].Policy = 2, Promote
+	s.m.opt.Sets = countSets{}
+	s.commit(Op{Configure: &cfg})
+	s.step(HealthChanged{Health: Health{State: Healthy, Writable: No, Replicating: No, Executed: "n2:3"}})
+	s.grantTo("n2", 21, 1)
+	s.m.server.still, s.m.server.stillFrom = true, 1
+	s.m.server.frozen = Frozen{Group: "writer", Round: 7, Executed: "n2:3"}
+	as := s.step(Received{From: "n2", Msg: Report{Incarnation: 21, Seq: 2, Holds: []Holding{{"writer", s.group().Epoch, Serving}},
+		Health: Health{State: Healthy, Writable: Yes, Executed: "n2:3"}}})
+	for range 100 {
+		as = append(as, s.later(50*time.Millisecond)...)
+		as = append(as, s.step(Received{From: "n2", Msg: Report{Incarnation: 21, Seq: Seq(s.now), Holds: []Holding{{"writer", s.group().Epoch, Serving}},
+			Health: Health{State: Healthy, Writable: Yes, Executed: "n2:3"}}})...)
+	}
+	if len(only[FollowServer](as)) == 0 {
+		t.Fatalf("it does not follow: %v", as)
+	}
+	if f := s.m.server.frozen; f.Round != 0 {
+		t.Errorf("the answer to round %d is still there", f.Round)
+	}
+}

@@ -264,6 +264,7 @@ func TestI2_AReportIsItsSendersEcho(t *testing.T) {
 		name      string
 		said, own Term
 		starting  bool
+		waiting   bool // this node
 		voters    []NodeName
 		echoes    []NodeName // that come afterwards
 		acks      int
@@ -276,6 +277,7 @@ func TestI2_AReportIsItsSendersEcho(t *testing.T) {
 		{name: "this node is ahead", said: 5, own: 6},
 		{name: "this node is ahead, another voter is not", said: 5, own: 6, echoes: []NodeName{"n3"}, acks: 1},
 		{name: "the sender is starting", said: 5, own: 5, starting: true},
+		{name: "this node is starting", said: 5, own: 5, waiting: true},
 		{name: "the sender votes no more", said: 5, own: 5, voters: []NodeName{"n1", "n3", "n4"}},
 		{name: "the sender twice", said: 5, echoes: []NodeName{"n2"}},
 		{name: "two of five", said: 5, own: 5, voters: five},
@@ -287,6 +289,9 @@ func TestI2_AReportIsItsSendersEcho(t *testing.T) {
 			s.later(time.Millisecond)
 			if tt.voters != nil {
 				s.step(VotersChanged{Voters: tt.voters})
+			}
+			if tt.waiting {
+				s.m.opt.Ready = s.now.Add(time.Minute)
 			}
 			r := renewing(e)
 			r.Term, r.Starting = tt.said, tt.starting
