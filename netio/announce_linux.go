@@ -35,23 +35,27 @@ func (b *Binder) announce(ctx context.Context, p permit, spec core.GroupSpec) er
 	var failed []error
 	buf := make([]byte, 0, 2*frameMin)
 	for _, addr := range spec.Addresses {
-		if err := errors.Join(ctx.Err(), p.check()); err != nil {
-			return errors.Join(err, errors.Join(failed...))
+		err := ctx.Err()
+		if err == nil {
+			err = b.announceOne(p, l, addr.Addr(), buf)
 		}
-		if err := b.announceOne(l, addr.Addr(), buf); err != nil {
+		if err != nil {
 			failed = append(failed, err) // the other addresses are told all the same
+		}
+		if ctx.Err() != nil || errors.Is(err, ErrLate) {
+			break
 		}
 	}
 	return errors.Join(failed...)
 }
 
-func (b *Binder) announceOne(l link, ip netip.Addr, buf []byte) error {
+func (b *Binder) announceOne(p permit, l link, ip netip.Addr, buf []byte) error {
 	if ip.Is6() {
-		return b.senders.send(l, UnsolicitedNA(l.MAC, ip).AppendFrame(buf), multicastMAC(allNodes))
+		return b.senders.send(l, UnsolicitedNA(l.MAC, ip).AppendFrame(buf), multicastMAC(allNodes), p.check)
 	}
 	return errors.Join(
-		b.senders.send(l, GratuitousARP(ARPRequest, l.MAC, ip).AppendFrame(buf), broadcast),
-		b.senders.send(l, GratuitousARP(ARPReply, l.MAC, ip).AppendFrame(buf), broadcast),
+		b.senders.send(l, GratuitousARP(ARPRequest, l.MAC, ip).AppendFrame(buf), broadcast, p.check),
+		b.senders.send(l, GratuitousARP(ARPReply, l.MAC, ip).AppendFrame(buf), broadcast, p.check),
 	)
 }
 

@@ -154,7 +154,7 @@ func (w *wire) say(frame []byte) {
 			return err
 		}
 		var s senders
-		return errors.Join(s.send(l, frame, MAC(frame)), s.close())
+		return errors.Join(s.send(l, frame, MAC(frame), func() error { return nil }), s.close())
 	}))
 }
 

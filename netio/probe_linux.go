@@ -95,21 +95,18 @@ func (b *Binder) question(ctx context.Context, p permit, l link, a core.Probe, o
 func (b *Binder) ask(p permit, l link, spec core.GroupSpec) error {
 	buf := make([]byte, 0, 2*frameMin)
 	for _, addr := range spec.Addresses {
-		if err := p.check(); err != nil {
-			return err
-		}
-		if err := b.askFor(l, addr.Addr(), buf); err != nil {
+		if err := b.askFor(p, l, addr.Addr(), buf); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (b *Binder) askFor(l link, ip netip.Addr, buf []byte) error {
+func (b *Binder) askFor(p permit, l link, ip netip.Addr, buf []byte) error {
 	if ip.Is6() {
-		return b.senders.send(l, ProbeNS(l.MAC, ip).AppendFrame(buf), multicastMAC(solicitedNode(ip)))
+		return b.senders.send(l, ProbeNS(l.MAC, ip).AppendFrame(buf), multicastMAC(solicitedNode(ip)), p.check)
 	}
-	return b.senders.send(l, ProbeARP(l.MAC, ip).AppendFrame(buf), broadcast)
+	return b.senders.send(l, ProbeARP(l.MAC, ip).AppendFrame(buf), broadcast, p.check)
 }
 
 // hear starts listening for claims to the group's addresses, and with probes for those of others. After stop nothing of it

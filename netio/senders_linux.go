@@ -24,12 +24,12 @@ type sender struct {
 	conn  *packet.Conn
 }
 
-// send sends a frame to dst. A socket that does not work any more is replaced once: its interface may have been deleted
-// and made again.
-func (s *senders) send(l link, frame []byte, dst MAC) error {
-	err := s.try(l, frame, dst)
-	if err != nil && !errors.Is(err, ErrLinkDown) {
-		err = s.try(l, frame, dst)
+// send sends a frame to dst, unless may, which is asked last of all, returns an error. A socket that does not work any more
+// is replaced once: its interface may have been deleted and made again.
+func (s *senders) send(l link, frame []byte, dst MAC, may func() error) error {
+	err := s.try(l, frame, dst, may)
+	if err != nil && !errors.Is(err, ErrLinkDown) && !errors.Is(err, ErrLate) {
+		err = s.try(l, frame, dst, may)
 	}
 	if err != nil {
 		return fmt.Errorf("send a frame on %s: %w", l.Name, err)
@@ -37,13 +37,17 @@ func (s *senders) send(l link, frame []byte, dst MAC) error {
 	return nil
 }
 
-func (s *senders) try(l link, frame []byte, dst MAC) error {
+func (s *senders) try(l link, frame []byte, dst MAC, may func() error) error {
 	conn, err := s.get(l)
 	if err != nil {
 		return err
 	}
 	err = conn.SetWriteDeadline(time.Now().Add(sendTimeout))
 	if err == nil {
+		// A process that is stopped while the kernel delivers one frame would send the next one when it wakes up.
+		if late := may(); late != nil {
+			return late
+		}
 		_, err = conn.WriteTo(frame, &packet.Addr{HardwareAddr: dst[:]})
 	}
 	if err != nil {
