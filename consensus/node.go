@@ -96,6 +96,8 @@ type Node struct {
 	hooks    atomic.Int32 // control streams of hooks
 	refusals atomic.Uint64
 	commits  window
+	saying   sync.Mutex // guards said
+	said     uint64     // how many hellos were made
 	removal  removal
 
 	proposals  chan proposal

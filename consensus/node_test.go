@@ -356,3 +356,21 @@ func TestShutdownWaitsForNoAnswer(t *testing.T) {
 	}
 	m.shutdown()
 }
+
+// TestOlderHello: what a node has said last counts, on whichever session it comes.
+func TestOlderHello(t *testing.T) {
+	p := &peer{}
+	for _, h := range []struct {
+		hello
+		counts bool
+	}{
+		{hello{Incarnation: 1, Seq: 5, Leader: "db1"}, true},
+		{hello{Incarnation: 1, Seq: 4}, false},
+		{hello{Incarnation: 1, Seq: 6, Leader: "db2"}, true},
+		{hello{Incarnation: 2, Seq: 1, Leader: "db3"}, true},
+	} {
+		if p.note(&h.hello) != h.counts || h.counts && p.hello().Leader != h.Leader {
+			t.Errorf("of hello %d of process %d it is not %t that it counts; kept is %+v", h.Seq, h.Incarnation, h.counts, p.hello())
+		}
+	}
+}

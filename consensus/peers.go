@@ -40,6 +40,19 @@ func (p *peer) hello() hello {
 	return hello{}
 }
 
+// note keeps a hello of the peer. It reports false for one that is older than what is known.
+func (p *peer) note(h *hello) bool {
+	for {
+		last := p.said.Load()
+		if last != nil && last.Incarnation == h.Incarnation && h.Seq < last.Seq {
+			return false
+		}
+		if p.said.CompareAndSwap(last, h) {
+			return true
+		}
+	}
+}
+
 // poke writes to a signal channel unless a signal waits there already.
 func poke(c chan struct{}) {
 	select {

@@ -21,6 +21,9 @@ import (
 type hello struct {
 	Server      raft.ServerID    `json:"server"`
 	Incarnation core.Incarnation `json:"incarnation"`
+	// Seq numbers what this process has said of itself. Two nodes have a session each way, and a hello on one may overtake
+	// that on the other.
+	Seq uint64 `json:"seq,omitempty"`
 	// Running is set once the node takes part in Raft.
 	Running bool `json:"running"`
 	// State is set when the node has a Raft log or a snapshot: it is not empty.
@@ -247,10 +250,12 @@ func (n *Node) serveSession(c *tls.Conn, from core.NodeName) {
 	}
 }
 
-// noteHello keeps what a peer said and wakes those who wait for it.
+// noteHello keeps what a peer said, unless it has said something newer, and wakes those who wait for it.
 func (n *Node) noteHello(p *peer, h hello) {
 	n.markHeard(p)
-	p.said.Store(&h)
+	if !p.note(&h) {
+		return
+	}
 	poke(n.helloed)
 	if h.Joining {
 		poke(n.membership)
@@ -260,7 +265,10 @@ func (n *Node) noteHello(p *peer, h hello) {
 
 // hello describes this node.
 func (n *Node) hello() hello {
-	h := hello{Server: n.id, Incarnation: n.cfg.Incarnation, State: n.hasState.Load(), Joining: n.joining.Load(),
+	n.saying.Lock() // so that what has the higher number is not older
+	defer n.saying.Unlock()
+	n.said++
+	h := hello{Server: n.id, Incarnation: n.cfg.Incarnation, Seq: n.said, State: n.hasState.Load(), Joining: n.joining.Load(),
 		Nodes: n.fileNodes()}
 	r := n.raft.Load()
 	if r == nil {
