@@ -11,8 +11,10 @@ import (
 type broken struct {
 	confirmTerm bool          // a Confirm asks for the sender's term at sending, not for that of its office
 	echoAny     bool          // a voter echoes whatever term it is asked for
+	reportAny   bool          // a report is taken for its sender's echo whatever term the sender is in
 	fromAnswer  bool          // a lease is counted from the last report before the ack came, not from the acked one
 	noMargin    bool          // leases last as long as the arbiter waits
+	oldOffice   bool          // proposals count although the office in which they were decided has ended
 	noWait      bool          // an arbiter new in office believes that no lease can be out
 	deaf        bool          // acks are not told
 	generous    bool          // the fence holds leases for twice their length
@@ -35,6 +37,11 @@ func (b broken) told(p *process, ev core.Event) []core.Event {
 		}
 	case core.Received:
 		switch msg := e.Msg.(type) {
+		case core.Report:
+			if b.reportAny && msg.Term != 0 {
+				msg.Term = core.Term(p.office.Load())
+				e.Msg = msg
+			}
 		case core.Confirm:
 			if b.echoAny {
 				e.Term = msg.Term
@@ -87,6 +94,9 @@ func (b broken) sent(p *process, m core.Message) core.Message {
 
 // proposed changes what is handed to Raft.
 func (b broken) proposed(c core.Command) core.Command {
+	if b.oldOffice {
+		c.Office = 0
+	}
 	if !b.noMargin {
 		return c
 	}

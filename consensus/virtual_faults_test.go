@@ -251,6 +251,17 @@ func (c *vCluster) settle() {
 	c.oracle.locked(func() { c.oracle.stats.settled = max(c.oracle.stats.settled, well.Sub(began)) })
 }
 
+// isFollowed reports whether a leader has heard from all others that they follow it. It hands leadership to no others.
+func (m *machine) isFollowed() bool {
+	n := m.proc.node.Load()
+	for _, p := range n.peers.all() {
+		if p.hello().Leader != n.id {
+			return false
+		}
+	}
+	return true
+}
+
 // arrange brings the first group to one machine and Raft's leadership to another.
 func (c *vCluster) arrange(owner, leader *machine) bool {
 	g := c.config.Groups[0].Name
@@ -266,7 +277,7 @@ func (c *vCluster) arrange(owner, leader *machine) bool {
 			now.proc.node.Load().TransferLeadership(leader.name)
 			return !c.run(200 * time.Millisecond)
 		}
-		return true
+		return leader.isFollowed()
 	})
 	if !ok {
 		c.oracle.fail(sane, "%s could not be made the owner and %s the leader", owner.name, leader.name)

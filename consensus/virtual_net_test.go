@@ -22,7 +22,8 @@ type fabric struct {
 	slow    map[link]time.Duration // what they take more than others
 	base    time.Duration          // one way
 	jitter  time.Duration
-	loss    float64 // of datagrams
+	loss    float64       // of datagrams
+	mute    map[link]bool // datagrams do not pass, and everything else does
 	ports   map[netip.AddrPort]*vListener
 	sockets map[netip.AddrPort]*vSocket
 }
@@ -40,7 +41,7 @@ const (
 )
 
 func newFabric(dice *rand.Rand) *fabric {
-	return &fabric{dice: dice, machine: map[netip.Addr]int{}, cut: map[link]time.Time{}, slow: map[link]time.Duration{},
+	return &fabric{dice: dice, machine: map[netip.Addr]int{}, cut: map[link]time.Time{}, slow: map[link]time.Duration{}, mute: map[link]bool{},
 		base: 200 * time.Microsecond, jitter: 100 * time.Microsecond,
 		ports: map[netip.AddrPort]*vListener{}, sockets: map[netip.AddrPort]*vSocket{}}
 }
@@ -63,11 +64,21 @@ func (f *fabric) sever(links ...link) {
 	})
 }
 
+// silence lets no datagram pass.
+func (f *fabric) silence(links ...link) {
+	f.locked(func() {
+		for _, l := range links {
+			f.mute[l] = true
+		}
+	})
+}
+
 // heal makes the network as good as new.
 func (f *fabric) heal() {
 	f.locked(func() {
 		clear(f.cut)
 		clear(f.slow)
+		clear(f.mute)
 		f.loss = 0
 	})
 }
@@ -476,7 +487,7 @@ func (s *vSocket) SendNow(b []byte, to netip.AddrPort) error {
 		return net.ErrClosed
 	}
 	l := link{s.n.self, f.machine[to.Addr()]}
-	if f.down(l) > 0 || f.dice.Float64() < f.loss {
+	if f.down(l) > 0 || f.mute[l] || f.dice.Float64() < f.loss {
 		return nil
 	}
 	b = append([]byte(nil), b...)

@@ -207,6 +207,8 @@ func vScenarios() []vScenario {
 			return ""
 		}},
 		{"a deposed leader does not know, and hears an owner that its successor does not", func(c *vCluster) { c.splitLeadership(2 * time.Second) }, failedOver},
+		{"the voters are in two terms, and the owner reports to both leaders", func(c *vCluster) { c.splitVoters(2 * time.Second) }, nil},
+		{"leadership leaves and comes back, and the agent is not told", func(c *vCluster) { c.returnLeadership(2 * time.Second) }, nil},
 		{"the owner is killed", func(c *vCluster) {
 			for range 3 {
 				if m := c.owner("g1"); m != nil {
@@ -305,6 +307,45 @@ func (c *vCluster) splitLeadership(span time.Duration) {
 	c.run(span)
 }
 
+// splitVoters hands leadership on to a node that reaches the owner by TCP alone, and the old leader not at all. The old one
+// stays in its term, and its agent in office, for a moment.
+func (c *vCluster) splitVoters(span time.Duration) {
+	n1, n2, n3 := c.machines[0], c.machines[1], c.machines[2]
+	if !c.arrange(n1, n2) {
+		return
+	}
+	n2.hold(span)
+	n2.setHealth(false) // it would not hear of a grant
+	c.fabric.silence(link{n1.id, n3.id}, link{n3.id, n1.id})
+	c.fabric.sever(link{n3.id, n2.id})
+	n2.proc.node.Load().TransferLeadership(n3.name)
+	if !c.until(time.Second, func() bool { return c.leader() == n3 }) {
+		c.oracle.fail(sane, "leadership was not handed on")
+		return
+	}
+	c.run(span)
+}
+
+// returnLeadership hands leadership on and back again without the knowledge of the first leader's agent, which does not hear
+// the owner meanwhile.
+func (c *vCluster) returnLeadership(span time.Duration) {
+	n1, n2, n3 := c.machines[0], c.machines[1], c.machines[2]
+	if !c.arrange(n1, n2) {
+		return
+	}
+	n2.hold(span)
+	c.fabric.silence(link{n1.id, n2.id})
+	n2.proc.node.Load().TransferLeadership(n3.name)
+	there := c.until(time.Second, func() bool { return c.leader() == n3 && n3.isFollowed() })
+	c.run(100 * time.Millisecond)
+	n3.proc.node.Load().TransferLeadership(n2.name)
+	if !c.until(time.Second, func() bool { return c.leader() == n2 }) || !there {
+		c.oracle.fail(sane, "leadership was not handed on and back")
+		return
+	}
+	c.run(span)
+}
+
 // slowAcks lets what the leader sends the owner take longer than a heartbeat, and then keeps the owner's reports back.
 func (c *vCluster) slowAcks(owner, leader *machine) {
 	c.fabric.delay(100*time.Millisecond, link{leader.id, owner.id})
@@ -332,6 +373,8 @@ func TestVirtualOraclesSeeBrokenRules(t *testing.T) {
 	}{
 		{"confirm with the term at sending", broken{confirmTerm: true}, []rule{oneAnswers, oneLease}, split},
 		{"echo any term", broken{echoAny: true}, []rule{oneAnswers, oneLease}, split},
+		{"a report echoes any term", broken{reportAny: true}, []rule{oneAnswers, oneLease}, func(c *vCluster) { c.splitVoters(2 * time.Second) }},
+		{"proposals of an old office count", broken{oldOffice: true}, []rule{oneLease}, func(c *vCluster) { c.returnLeadership(2 * time.Second) }},
 		{"lease counted from the answer", broken{fromAnswer: true}, []rule{oneAnswers}, slow},
 		{"no margin", broken{noMargin: true}, []rule{oneLease}, func(c *vCluster) {
 			if c.arrange(c.machines[0], c.machines[2]) {
