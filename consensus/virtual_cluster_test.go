@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -79,11 +80,20 @@ func vAddr(i int) netip.AddrPort {
 	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 77, 0, byte(11 + i)}), 7400)
 }
 
+// vPatience is how long a cluster may take by the real clock, many times what is usual.
+const vPatience = 3 * time.Minute
+
 // inVirtualTime runs play on a new cluster, whose processes have just been started. It returns what was broken, if anything
 // was, and how long all that took by the clock inside.
 func inVirtualTime(t *testing.T, id identities, p vPlan, play func(c *vCluster)) (verdict *violation, stats vStats) {
 	t.Helper()
 	dir := t.TempDir()
+	stuck := time.AfterFunc(vPatience, func() {
+		stacks := make([]byte, 1<<20)
+		panic(fmt.Sprintf("seed %d: virtual time stands still, or nearly: does somebody wait for a mutex whose holder sleeps?\n%s",
+			p.seed, stacks[:runtime.Stack(stacks, true)]))
+	})
+	defer stuck.Stop()
 	defer func() {
 		// A Raft that ends leaves some of what it was asked unanswered, and who has asked waits for ever; see await.
 		if r := recover(); r != nil && !strings.Contains(fmt.Sprint(r), "main bubble goroutine has exited") {
@@ -241,6 +251,8 @@ type process struct {
 	nic   *nic
 	disk  opened
 	agent *agent.Agent
+	core  *core.Machine // used by the agent's loop
+	firm  bool          // it held something after the last step
 	node  atomic.Pointer[Node]
 	ctx   context.Context
 	stop  context.CancelFunc
@@ -320,9 +332,9 @@ func (p *process) work(seed uint64, healthy bool) {
 	longest = max(longest, c.timing.TTL)
 	start := m.clock.now()
 	ready := start.Add(longest + core.Margin(longest))
-	p.agent = agent.New(agent.Config{Self: m.name, Clock: m.clock.now, Binder: vBinder{m.kernel, p}, Announcer: vBinder{m.kernel, p},
-		Consensus: vConsensus{p}, Observe: p.observe,
-		Machine: core.New(core.Options{Self: m.name, Incarnation: p.inc, Timing: c.timing, Seed: seed, Fence: true, Start: start, Ready: ready})})
+	p.core = core.New(core.Options{Self: m.name, Incarnation: p.inc, Timing: c.timing, Seed: seed, Fence: true, Start: start, Ready: ready})
+	p.agent = agent.New(agent.Config{Self: m.name, Machine: p.core, Clock: m.clock.now, Binder: vBinder{m.kernel, p}, Announcer: vBinder{m.kernel, p},
+		Consensus: vConsensus{p}, Observe: p.observe})
 	n, err := Open(Config{Self: m.name, Cluster: testCluster, Peers: c.config.Nodes, StateDir: m.dir, Timing: c.timing, TLS: m.tls,
 		Ledger: core.NewLedger(), Incarnation: p.inc, Deliver: p.deliver, DeliverDatagram: p.deliverDatagram,
 		Logger: vLogger(m), host: vHost{p.nic, p}})
@@ -436,7 +448,8 @@ func (p *process) deliverDatagram(ev core.Event) bool {
 }
 
 // observe sees each step of the machine.
-func (p *process) observe(_ core.Instant, ev core.Event, actions []core.Action) {
+func (p *process) observe(now core.Instant, ev core.Event, actions []core.Action) {
+	p.belief(now, ev)
 	for _, a := range actions {
 		switch a := a.(type) {
 		case core.Arm:
@@ -448,6 +461,28 @@ func (p *process) observe(_ core.Instant, ev core.Event, actions []core.Action) 
 		case core.Note:
 			p.m.c.trace(p.m, "%s epoch %d: %s (%s)", a.Group, a.Epoch, a.Text, a.Reason)
 		}
+	}
+}
+
+// belief tells the oracle what the machine believes to hold, after steps that may have changed that.
+func (p *process) belief(now core.Instant, ev core.Event) {
+	if r, ok := ev.(core.Received); ok {
+		switch r.Msg.(type) {
+		case core.Report, core.Confirm, core.Echo:
+			return
+		}
+	}
+	before := p.firm
+	p.firm = p.core.Grip() == core.GripFirm
+	if !before && !p.firm {
+		return
+	}
+	for _, g := range p.core.Status(now).Groups {
+		until := time.Time{}
+		if g.Phase == core.Claiming.String() || g.Phase == core.Serving.String() {
+			until = p.m.clock.when(now.Add(g.LeaseLeft))
+		}
+		p.m.c.oracle.holds(p, g.Name, until)
 	}
 }
 

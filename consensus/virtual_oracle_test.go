@@ -14,6 +14,7 @@ type rule uint8
 
 const (
 	oneAnswers rule = 1 << iota // I1: no two machines answer for one address
+	oneHolder                   // I2: no two processes believe that they hold a lease of one group
 	oneLease                    // I2: no group is granted to another node inside a lease, and no lease goes on past that
 	oneLog                      // Raft: one entry at an index, one arbiter in a term
 	served                      // I6: some time after the last fault every group is served, by its owner
@@ -23,7 +24,7 @@ const (
 
 func (r rule) String() string {
 	var in []string
-	for i, name := range []string{"one answers", "one lease", "one log", "served", "sane"} {
+	for i, name := range []string{"one answers", "one holder", "one lease", "one log", "served", "sane"} {
 		if r&(1<<i) != 0 {
 			in = append(in, name)
 		}
@@ -85,6 +86,7 @@ type oracle struct {
 	offices map[core.Term]core.NodeName
 	epochs  map[core.GroupName][]*epochRecord
 	out     map[reportKey]time.Time // when a report went out
+	held    map[core.GroupName]map[*process]time.Time
 }
 
 type logged struct {
@@ -111,7 +113,7 @@ func newOracle(c *vCluster, rules rule) *oracle {
 		rules = allRules
 	}
 	return &oracle{c: c, rules: rules | sane, log: map[core.Index]logged{}, offices: map[core.Term]core.NodeName{},
-		epochs: map[core.GroupName][]*epochRecord{}, out: map[reportKey]time.Time{}}
+		epochs: map[core.GroupName][]*epochRecord{}, out: map[reportKey]time.Time{}, held: map[core.GroupName]map[*process]time.Time{}}
 }
 
 func (o *oracle) locked(f func()) {
@@ -140,9 +142,10 @@ func (o *oracle) note(r rule, format string, args ...any) {
 	o.c.trace(nil, "BROKEN: %v", o.broken.text)
 }
 
-// look checks that no two machines answer for one address.
+// look checks that no two machines answer for one address, and no two processes hold a lease of one group.
 func (o *oracle) look() {
 	for _, g := range o.c.config.Groups {
+		o.locked(func() { o.lookAtHolders(g.Name) })
 		var who []core.NodeName
 		for _, m := range o.c.machines {
 			if m.kernel.answers(g.Name) {
@@ -159,6 +162,33 @@ func (o *oracle) look() {
 			}
 		})
 	}
+}
+
+// lookAtHolders is for who holds the lock.
+func (o *oracle) lookAtHolders(g core.GroupName) {
+	var who []core.NodeName
+	for p, until := range o.held[g] {
+		switch {
+		case !p.alive():
+			delete(o.held[g], p)
+		case time.Now().Before(until):
+			who = append(who, p.m.name)
+		}
+	}
+	if len(who) > 1 {
+		o.note(oneHolder, "%v hold a lease of %s", who, g)
+	}
+}
+
+// holds notes until when a process believes that it holds a group.
+func (o *oracle) holds(p *process, g core.GroupName, until time.Time) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.held[g] == nil {
+		o.held[g] = map[*process]time.Time{}
+	}
+	o.held[g][p] = until
+	o.lookAtHolders(g)
 }
 
 // sent notes when a report goes out. Up to a lease's length after that the kernel may hold the lease.

@@ -371,18 +371,18 @@ func TestVirtualOraclesSeeBrokenRules(t *testing.T) {
 		see    []rule
 		play   func(c *vCluster)
 	}{
-		{"confirm with the term at sending", broken{confirmTerm: true}, []rule{oneAnswers, oneLease}, split},
-		{"echo any term", broken{echoAny: true}, []rule{oneAnswers, oneLease}, split},
-		{"a report echoes any term", broken{reportAny: true}, []rule{oneAnswers, oneLease}, func(c *vCluster) { c.splitVoters(2 * time.Second) }},
+		{"confirm with the term at sending", broken{confirmTerm: true}, []rule{oneAnswers, oneHolder, oneLease}, split},
+		{"echo any term", broken{echoAny: true}, []rule{oneAnswers, oneHolder, oneLease}, split},
+		{"a report echoes any term", broken{reportAny: true}, []rule{oneAnswers, oneHolder, oneLease}, func(c *vCluster) { c.splitVoters(2 * time.Second) }},
 		{"proposals of an old office count", broken{oldOffice: true}, []rule{oneLease}, func(c *vCluster) { c.returnLeadership(2 * time.Second) }},
-		{"lease counted from the answer", broken{fromAnswer: true}, []rule{oneAnswers}, slow},
+		{"lease counted from the answer", broken{fromAnswer: true}, []rule{oneAnswers, oneHolder}, slow},
 		{"no margin", broken{noMargin: true}, []rule{oneLease}, func(c *vCluster) {
 			if c.arrange(c.machines[0], c.machines[2]) {
 				c.isolate(c.machines[0])
 				c.run(time.Second)
 			}
 		}},
-		{"no wait in office", broken{noWait: true}, []rule{oneAnswers, oneLease}, func(c *vCluster) {
+		{"no wait in office", broken{noWait: true}, []rule{oneAnswers, oneHolder, oneLease}, func(c *vCluster) {
 			if !c.arrange(c.machines[0], c.machines[1]) {
 				return
 			}
