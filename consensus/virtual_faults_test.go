@@ -3,6 +3,7 @@ package consensus
 import (
 	"context"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -191,6 +192,20 @@ func (c *vCluster) stop(m *machine, f vFault, span time.Duration) {
 	m.die(f == killed)
 	m.failedOnce = false
 	c.after(span, m.boot)
+}
+
+// renew ends a process and has the machine set up anew: its state directory is gone.
+func (c *vCluster) renew(m *machine, span time.Duration) {
+	if m.proc == nil {
+		return
+	}
+	m.die(false)
+	c.after(span, func() {
+		<-m.last.ended
+		must(c.t, os.RemoveAll(m.dir))
+		m.drive.restore(newPlatter())
+		m.boot()
+	})
 }
 
 // move asks whoever leads to bring a group to a machine. What comes of it the oracles see.

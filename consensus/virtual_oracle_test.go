@@ -342,6 +342,9 @@ func (o *oracle) unserved() string {
 		if m.proc == nil || m.proc.node.Load() == nil {
 			return fmt.Sprintf("%s does not run", m.name)
 		}
+		if m.proc.node.Load().Term() == 0 {
+			return fmt.Sprintf("%s does not vote", m.name)
+		}
 		if at := m.proc.node.Load().View().Index; at < last {
 			return fmt.Sprintf("%s has applied entry %d of %d", m.name, at, last)
 		}

@@ -253,6 +253,13 @@ func vScenarios() []vScenario {
 				c.run(2 * time.Second)
 			}
 		}, nil},
+		{"machines are set up anew, one after the other", func(c *vCluster) {
+			for _, m := range c.machines {
+				c.renew(m, 500*time.Millisecond)
+				c.run(long)
+				c.settle()
+			}
+		}, failedOver},
 		{"moves, one after the other", func(c *vCluster) {
 			for range 10 {
 				c.move("g1", c.machines[c.dice.IntN(len(c.machines))])
