@@ -15,6 +15,7 @@ type broken struct {
 	fromAnswer  bool          // a lease is counted from the last report before the ack came, not from the acked one
 	noMargin    bool          // leases last as long as the arbiter waits
 	oldOffice   bool          // proposals count although the office in which they were decided has ended
+	forgetLong  bool          // the ledger forgets at once that longer leases than the present ones may be out
 	noWait      bool          // an arbiter new in office believes that no lease can be out
 	deaf        bool          // acks are not told
 	generous    bool          // the fence holds leases for twice their length
@@ -25,7 +26,16 @@ type broken struct {
 // told changes what an agent is told.
 func (b broken) told(p *process, ev core.Event) []core.Event {
 	switch e := ev.(type) {
+	case core.Restored:
+		if b.forgetLong {
+			e.View.Longest = e.View.Config.TTL
+		}
+		return []core.Event{e}
 	case core.Committed:
+		if b.forgetLong {
+			e.View.Longest = e.View.Config.TTL
+			ev = e
+		}
 		if !p.takesOffice(e) {
 			break
 		}

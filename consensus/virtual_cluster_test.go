@@ -288,13 +288,13 @@ func (m *machine) boot() {
 	before := m.last
 	m.proc, m.last = p, p
 	m.c.trace(m, "boots")
-	seed, healthy := m.c.dice.Uint64(), m.healthy
+	seed, healthy, config := m.c.dice.Uint64(), m.healthy, m.c.config
 	go func() {
 		defer close(p.ended)
 		if before != nil {
 			<-before.ended
 		}
-		p.work(seed, healthy)
+		p.work(seed, healthy, config)
 	}()
 }
 
@@ -318,7 +318,7 @@ func (m *machine) die(power bool) {
 }
 
 // work is what the daemon does.
-func (p *process) work(seed uint64, healthy bool) {
+func (p *process) work(seed uint64, healthy bool, config core.Config) {
 	m, c := p.m, p.m.c
 	time.Sleep(time.Millisecond)
 	if !p.alive() {
@@ -335,7 +335,7 @@ func (p *process) work(seed uint64, healthy bool) {
 	p.core = core.New(core.Options{Self: m.name, Incarnation: p.inc, Timing: c.timing, Seed: seed, Fence: true, Start: start, Ready: ready})
 	p.agent = agent.New(agent.Config{Self: m.name, Machine: p.core, Clock: m.clock.now, Binder: vBinder{m.kernel, p}, Announcer: vBinder{m.kernel, p},
 		Consensus: vConsensus{p}, Observe: p.observe})
-	n, err := Open(Config{Self: m.name, Cluster: testCluster, Peers: c.config.Nodes, StateDir: m.dir, Timing: c.timing, TLS: m.tls,
+	n, err := Open(Config{Self: m.name, Cluster: testCluster, Peers: config.Nodes, StateDir: m.dir, Timing: c.timing, TLS: m.tls,
 		Ledger: core.NewLedger(), Incarnation: p.inc, Deliver: p.deliver, DeliverDatagram: p.deliverDatagram,
 		Logger: vLogger(m), host: vHost{p.nic, p}})
 	if err != nil {
@@ -348,7 +348,7 @@ func (p *process) work(seed uint64, healthy bool) {
 	var wg sync.WaitGroup
 	wg.Go(func() { _ = p.agent.Run(p.ctx) })
 	wg.Go(p.tell)
-	p.agent.Deliver(core.ConfigOffered{Config: c.config})
+	p.agent.Deliver(core.ConfigOffered{Config: config})
 	p.agent.Deliver(core.LinkChanged{Interface: "eth0", Up: true})
 	p.agent.Deliver(health(healthy))
 	if sleep(p.ctx, time.Until(m.clock.when(ready))) {

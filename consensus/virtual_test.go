@@ -209,6 +209,7 @@ func vScenarios() []vScenario {
 		{"a deposed leader does not know, and hears an owner that its successor does not", func(c *vCluster) { c.splitLeadership(2 * time.Second) }, failedOver},
 		{"the voters are in two terms, and the owner reports to both leaders", func(c *vCluster) { c.splitVoters(2 * time.Second) }, nil},
 		{"leadership leaves and comes back, and the agent is not told", func(c *vCluster) { c.returnLeadership(2 * time.Second) }, nil},
+		{"leases are made long and short again", func(c *vCluster) { c.shortenLeases(2 * time.Second) }, failedOver},
 		{"the owner is killed", func(c *vCluster) {
 			for range 3 {
 				if m := c.owner("g1"); m != nil {
@@ -353,6 +354,37 @@ func (c *vCluster) returnLeadership(span time.Duration) {
 	c.run(span)
 }
 
+// shortenLeases makes leases long and short again, and then hands leadership on to a node that is cut off from the owner.
+func (c *vCluster) shortenLeases(span time.Duration) {
+	n1, n2, n3 := c.machines[0], c.machines[1], c.machines[2]
+	if !c.arrange(n1, n2) || !c.configure(1200*time.Millisecond) || !c.run(time.Second) {
+		return
+	}
+	c.fabric.sever(link{n1.id, n3.id}, link{n3.id, n1.id})
+	if !c.configure(300 * time.Millisecond) {
+		return
+	}
+	n2.proc.node.Load().TransferLeadership(n3.name)
+	c.run(span)
+}
+
+// configure changes the length of leases.
+func (c *vCluster) configure(ttl time.Duration) bool {
+	c.config.Version++
+	c.config.TTL = core.Millis(ttl / time.Millisecond)
+	for _, m := range c.machines {
+		m.proc.agent.TryDeliver(core.ConfigOffered{Config: c.config})
+	}
+	ok := c.until(time.Second, func() (ok bool) {
+		c.oracle.locked(func() { ok = c.oracle.view.Config.Version == c.config.Version })
+		return ok
+	})
+	if !ok {
+		c.oracle.fail(sane, "the new configuration was not committed")
+	}
+	return ok
+}
+
 // slowAcks lets what the leader sends the owner take longer than a heartbeat, and then keeps the owner's reports back.
 func (c *vCluster) slowAcks(owner, leader *machine) {
 	c.fabric.delay(100*time.Millisecond, link{leader.id, owner.id})
@@ -382,6 +414,7 @@ func TestVirtualOraclesSeeBrokenRules(t *testing.T) {
 		{"echo any term", broken{echoAny: true}, []rule{oneAnswers, oneHolder, oneLease}, split},
 		{"a report echoes any term", broken{reportAny: true}, []rule{oneAnswers, oneHolder, oneLease}, func(c *vCluster) { c.splitVoters(2 * time.Second) }},
 		{"proposals of an old office count", broken{oldOffice: true}, []rule{oneLease}, func(c *vCluster) { c.returnLeadership(2 * time.Second) }},
+		{"two lengths of lease", broken{forgetLong: true}, []rule{oneHolder, oneLease}, func(c *vCluster) { c.shortenLeases(2 * time.Second) }},
 		{"lease counted from the answer", broken{fromAnswer: true}, []rule{oneAnswers, oneHolder}, slow},
 		{"no margin", broken{noMargin: true}, []rule{oneLease}, func(c *vCluster) {
 			if c.arrange(c.machines[0], c.machines[2]) {
