@@ -495,15 +495,22 @@ func TestVirtualOraclesSeeBrokenRules(t *testing.T) {
 	}
 }
 
-// vSeeds returns which seeds to run: REMORA_SEED names one, to repeat it.
-func vSeeds(t *testing.T, n uint64) []uint64 {
-	if s := os.Getenv("REMORA_SEED"); s != "" {
-		seed, err := strconv.ParseUint(s, 10, 64)
+// vSeeds returns which seeds to play: REMORA_SEED names one, to repeat it, and REMORA_SEEDS says how many.
+func vSeeds(t *testing.T) []uint64 {
+	number := func(name string, otherwise uint64) uint64 {
+		s := os.Getenv(name)
+		if s == "" {
+			return otherwise
+		}
+		n, err := strconv.ParseUint(s, 10, 64)
 		must(t, err)
+		return n
+	}
+	if seed := number("REMORA_SEED", 0); seed != 0 {
 		return []uint64{seed}
 	}
 	var all []uint64
-	for i := range n {
+	for i := range number("REMORA_SEEDS", vDefaultSeeds) {
 		all = append(all, i+1)
 	}
 	return all
@@ -513,7 +520,7 @@ func vSeeds(t *testing.T, n uint64) []uint64 {
 // seed; Raft's own chance and the order in which goroutines run do not, so a failure may need a few attempts to come again.
 func TestVirtualSeeds(t *testing.T) {
 	id := newIdentities(t)
-	seeds := vSeeds(t, vDefaultSeeds)
+	seeds := vSeeds(t)
 	began := time.Now()
 	var mu sync.Mutex
 	var sum vStats
@@ -548,6 +555,6 @@ func atRandom(c *vCluster) {
 			kinds = append(kinds, f)
 		}
 	}
-	c.chaos(5*time.Second, 250*time.Millisecond, kinds)
+	c.chaos(5*time.Second, time.Duration(100+c.dice.IntN(200))*time.Millisecond, kinds)
 	c.settle()
 }
