@@ -9,8 +9,14 @@ import (
 const (
 	// maxAdviceCalls bounds the calls that wait for their end.
 	maxAdviceCalls = 32
-	// adviceLimit is how long a call may wait. Leases end long before, so something is wrong then.
-	adviceLimit = 30 * time.Second
+	// AdviceLimit is how long a call may wait. Leases end long before, so something is wrong then.
+	AdviceLimit = 30 * time.Second
+)
+
+// Refusals of advice that say nothing about the advice: the arbiter is elsewhere, and may be asked the same.
+const (
+	NotArbiter     = "this node is not the arbiter"
+	ArbiterChanged = "the leader changed meanwhile: ask again"
 )
 
 // adviceDesk is what the arbiter has to do with advice. Like all of the arbiter it is forgotten with the office.
@@ -38,7 +44,7 @@ type adviceCall struct {
 func (m *Machine) adviceAsked(ev AdviceAsked) {
 	switch d := &m.arb.advice; {
 	case m.arb.term == 0:
-		m.do(Answer{Ticket: ev.Ticket, Refused: "this node is not the arbiter"})
+		m.do(Answer{Ticket: ev.Ticket, Refused: NotArbiter})
 	case len(d.calls) >= maxAdviceCalls:
 		m.do(Answer{Ticket: ev.Ticket, Refused: fmt.Sprintf("%d calls wait already", len(d.calls))})
 	default:
@@ -93,8 +99,8 @@ func (m *Machine) carryAdvice(c *adviceCall) (over bool, refused string) {
 	case m.serves(c.ev.Node, c.ev.Group, g.Epoch):
 		return true, ""
 	}
-	if m.now.Sub(c.at) > adviceLimit {
-		return true, fmt.Sprintf("it did not come to an end within %v", adviceLimit)
+	if m.now.Sub(c.at) > AdviceLimit {
+		return true, fmt.Sprintf("it did not come to an end within %v", AdviceLimit)
 	}
 	return false, ""
 }
@@ -243,7 +249,7 @@ func (m *Machine) adviceFailed(id uint64) {
 // leaveAdvice ends all calls; the operations stay in the ledger.
 func (m *Machine) leaveAdvice() {
 	for _, c := range m.arb.advice.calls {
-		m.do(Answer{Ticket: c.ev.Ticket, Refused: "the leader changed meanwhile: ask again"})
+		m.do(Answer{Ticket: c.ev.Ticket, Refused: ArbiterChanged})
 	}
 }
 

@@ -104,7 +104,7 @@ func (r *mhaRig) readOnly(node string) bool {
 // address returns how app1.cnf names a node.
 func (r *mhaRig) address(node string) string { return r.Node(node).Addr.String() }
 
-// TestMHASwitchesAlive: masterha_check_repl accepts the hooks, and planned changes with and without
+// TestMHASwitches: masterha_check_repl accepts the hooks, and planned changes with and without
 // --orig_master_is_new_slave move the address; then a primary that has died is replaced by hand.
 func TestMHASwitches(t *testing.T) {
 	r := raiseMHA(t, "wait = \"5s\"")

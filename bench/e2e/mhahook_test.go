@@ -1,12 +1,65 @@
 package e2e
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/remora-ha/remora/bench/lab"
+	"github.com/remora-ha/remora/core"
 )
+
+// TestWrongAdvice: each way in which advice can be wrong ends with the code that docs/mha.md gives for it and with the reason,
+// and the address stays where it is.
+func TestWrongAdvice(t *testing.T) {
+	r := raiseMHA(t, "wait = \"5s\"")
+	must(t, r.WaitStable(within(t)))
+	wrong := func(what string, code int, text string, args ...string) {
+		t.Helper()
+		before, err := r.Node("db1").Status(within(t))
+		must(t, err)
+		out, err := r.Node("mgr").Remora(within(t), append([]string{"mha"}, args...)...)
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("exit status %d", code)) || !strings.Contains(string(out), text) {
+			t.Errorf("%s: %v, want exit status %d and %q: %s", what, err, code, text, out)
+		}
+		after, err := r.Node("db1").Status(within(t))
+		must(t, err)
+		if before.Owner() != after.Owner() || before.Groups[0].Epoch != after.Groups[0].Epoch {
+			t.Errorf("%s: %s owned it in epoch %d, now %s in %d", what, before.Owner(), before.Groups[0].Epoch, after.Owner(), after.Groups[0].Epoch)
+		}
+	}
+	wrong("an unknown host", 1, "no node is called", "failover", "stop", "elsewhere.example")
+	wrong("an unknown host as the target", 1, "no node is called", "failover", "start", "elsewhere.example")
+	wrong("a host and the address of another", 1, "correct app1.cnf", "failover", "--command=stop", "--orig_master_host=db1", "--orig_master_ip="+r.address("db2"))
+	wrong("a witness", 1, "is a witness", "failover", "stop", "mgr")
+	wrong("a failover away from a primary that serves", 1, "is alive and serves", "failover", "stop", "db1")
+	wrong("a stop of one that does not own it", 1, "the advice is too late", "online-change", "stop", "db2")
+	wrong("a start without a stop", 1, "no stop has come before", "failover", "start", "db2")
+
+	// A planned change is opened. Whom MHA can not mean gets nothing; one that merely can not take it now is no reason to abort.
+	must(t, r.Node("db2").KillServer())
+	if out, _, err := r.hook("stop", "db1", "db2"); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	wrong("a witness as the target", 1, "is a witness", "online-change", "start", "mgr")
+	wrong("a target whose server is dead", 10, "WARNING: db2 can not take writer", "online-change", "start", "db2")
+	wrong("a stop of another one meanwhile", 1, "is not followed by its start yet", "online-change", "stop", "db3")
+	// No start comes: the old primary, which is writable, gets it back, and what comes then is too late.
+	r.serves("db1")
+	wrong("a start of an operation that is closed", 1, "the operation is closed", "online-change", "start", "db3")
+
+	must(t, r.Drop("db2", lab.Both))
+	must(t, r.Drop("db3", lab.Both))
+	eventually(t, "the manager's node has no majority", func() bool {
+		s, err := r.Node("mgr").Status(within(t))
+		must(t, err)
+		return !s.Quorum
+	})
+	wrong("a stop without a majority", 1, core.NotArbiter, "failover", "stop", "db1")
+	wrong("a status without a majority", 1, "not in touch with a majority", "failover", "status")
+	neverTwo(t, r.Lab)
+}
 
 // hook calls a hook on the manager's node as MHA does, and returns what it says and how long it takes.
 func (r *mhaRig) hook(command, from, to string) (string, time.Duration, error) {

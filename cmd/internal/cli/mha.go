@@ -19,11 +19,13 @@ import (
 	"github.com/remora-ha/remora/cmd/internal/daemon"
 	"github.com/remora-ha/remora/cmd/internal/mha"
 	"github.com/remora-ha/remora/consensus"
+	"github.com/remora-ha/remora/core"
 )
 
-// Hard limits of the hooks. MHA has none of its own: a hook that hangs holds the failover.
+// Hard limits of the hooks. MHA has none of its own: a hook that hangs holds the failover. One that moves the address gives
+// up later than the arbiter, whose word on what became of it is worth more than none.
 const (
-	moveLimit  = 20 * time.Second
+	moveLimit  = core.AdviceLimit + 5*time.Second
 	askLimit   = 5 * time.Second
 	checkLimit = 950 * time.Millisecond
 )

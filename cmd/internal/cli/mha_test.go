@@ -7,9 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/core"
 )
 
 // advised is a daemon that gives one answer to advice.
@@ -84,6 +86,29 @@ func TestNoDaemonLetsMHAAbort(t *testing.T) {
 	r := run(t, Env{}, "mha", "failover", "--socket=/nonexistent/sock", "--command=stopssh", "--orig_master_host=db1")
 	if r.code != 1 || !strings.Contains(r.out, "the daemon can not be reached") {
 		t.Errorf("exit %d, %q", r.code, r.out)
+	}
+}
+
+// patient is a daemon that notes how long it is given.
+type patient struct {
+	fake
+	given time.Duration
+}
+
+func (p *patient) Advise(ctx context.Context, _ control.AdviceRequest) (control.AdviceResult, error) {
+	deadline, _ := ctx.Deadline()
+	p.given = time.Until(deadline)
+	return control.AdviceResult{Outcome: control.AdviceSeen}, nil
+}
+
+// TestAHookWaitsForTheArbitersWord: whoever carries a stop out has given up and said so before the hook does, on its way
+// through another daemon too, which keeps half a second for itself.
+func TestAHookWaitsForTheArbitersWord(t *testing.T) {
+	for _, args := range [][]string{{"failover", "stop", "db1"}, {"online-change", "start", "db1"}} {
+		p := new(patient)
+		if r := run(t, serveBackend(t, p), append([]string{"mha"}, args...)...); r.out == "" || p.given < core.AdviceLimit+time.Second {
+			t.Errorf("%v gives the daemon %v, and the arbiter may take %v (%s)", args, p.given, core.AdviceLimit, r.out)
+		}
 	}
 }
 

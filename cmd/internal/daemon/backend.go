@@ -119,7 +119,13 @@ func (b backend) leader(forwarded bool) (control.Backend, bool) {
 	if forwarded || name == "" || name == b.d.opt.Self.Name {
 		return nil, false
 	}
-	return control.NewClient(func(ctx context.Context) (net.Conn, error) { return b.d.node.DialControl(ctx, name) }), true
+	return control.NewClient(func(ctx context.Context) (net.Conn, error) {
+		c, err := b.d.node.DialControl(ctx, name)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", control.ErrUnreachable, err)
+		}
+		return c, nil
+	}), true
 }
 
 // refusal tells the control protocol which errors are an answer and which a failure.

@@ -24,6 +24,10 @@ const (
 	// answer in less than a second.
 	serverWithin  = 600 * time.Millisecond
 	serversWithin = 800 * time.Millisecond
+	// arbiterWithin is how long advice waits for an arbiter, askAgain how often it looks for one. A refusal would make MHA
+	// abort, and the next leader is elected in less.
+	arbiterWithin = 5 * time.Second
+	askAgain      = 20 * time.Millisecond
 )
 
 // errAdvice is advice that does not fit to the configuration.
@@ -34,13 +38,40 @@ func (e errAdvice) Error() string { return string(e) }
 // Advise does what MHA's hook was called for, here or through the leader. A status needs nobody else.
 func (b backend) Advise(ctx context.Context, req control.AdviceRequest) (control.AdviceResult, error) {
 	start := time.Now()
-	if req.Command != "status" && !req.DryRun {
-		if leader, elsewhere := b.leader(req.Forwarded); elsewhere {
+	if req.Command == "status" || req.DryRun || req.Forwarded {
+		r, err := b.adviseHere(ctx, req)
+		r.TookMS = time.Since(start).Milliseconds()
+		return r, err
+	}
+	r, err := askArbiter(ctx, func() (control.AdviceResult, error) {
+		if leader, elsewhere := b.leader(false); elsewhere {
 			return leader.Advise(ctx, req)
 		}
-	}
-	r, err := b.advise(ctx, req)
+		return b.adviseHere(ctx, req)
+	})
 	r.TookMS = time.Since(start).Milliseconds()
+	return r, err
+}
+
+// askArbiter asks until somebody answers who is the arbiter. Advice may be given twice: what it has led to is found again.
+func askArbiter(ctx context.Context, ask func() (control.AdviceResult, error)) (control.AdviceResult, error) {
+	for end := time.Now().Add(arbiterWithin); ; {
+		r, err := ask()
+		elsewhere := errors.Is(err, control.ErrUnreachable) || err == nil && (r.Text == core.NotArbiter || r.Text == core.ArbiterChanged)
+		if !elsewhere || !time.Now().Before(end) {
+			return r, err
+		}
+		select {
+		case <-time.After(askAgain):
+		case <-ctx.Done():
+			return r, err
+		}
+	}
+}
+
+// adviseHere turns a refusal into a result.
+func (b backend) adviseHere(ctx context.Context, req control.AdviceRequest) (control.AdviceResult, error) {
+	r, err := b.advise(ctx, req)
 	var wrong errAdvice
 	var no agent.Refusal
 	switch {
