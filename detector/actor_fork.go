@@ -29,9 +29,9 @@ func (a *Actor) forked(ctx context.Context, l *line, f core.FollowServer) (strin
 	if err != nil || len(ours) == 0 {
 		return "", err
 	}
-	text, err := a.binlogStateOf(ctx, f.Source.String())
+	text, err := a.askSource(ctx, f.Source.String(), askBinlogState)
 	if err != nil {
-		return "", fmt.Errorf("ask the source at %s what it has in its binary log, as %s: %w", f.Source, a.cfg.ReplicationUser, err)
+		return "", err
 	}
 	theirs, err := gtid.ParseState(text)
 	if err != nil {
@@ -40,8 +40,8 @@ func (a *Actor) forked(ctx context.Context, l *line, f core.FollowServer) (strin
 	return strings.Join(ours.Lacking(theirs), ","), nil
 }
 
-// binlogStateOf asks another server with the account that servers replicate with: what any account may read.
-func (a *Actor) binlogStateOf(ctx context.Context, address string) (state string, err error) {
+// askSource asks another server for what any account may read, with the account that servers replicate with.
+func (a *Actor) askSource(ctx context.Context, address, question string) (answer string, err error) {
 	password := ""
 	if a.cfg.ReplicationPassword != nil {
 		if password, err = a.cfg.ReplicationPassword(); err != nil {
@@ -61,6 +61,8 @@ func (a *Actor) binlogStateOf(ctx context.Context, address string) (state string
 	}
 	db := sql.OpenDB(connector)
 	defer db.Close()
-	err = db.QueryRowContext(ctx, askBinlogState).Scan(&state)
-	return state, hide(err, password)
+	if err := db.QueryRowContext(ctx, question).Scan(&answer); err != nil {
+		return "", fmt.Errorf("ask the source at %s what it has in its binary log, as %s: %w", address, a.cfg.ReplicationUser, hide(err, password))
+	}
+	return answer, nil
 }

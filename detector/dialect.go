@@ -152,6 +152,20 @@ func replication(rows []row) (source string, running core.Tri, lag time.Duration
 	return source, running, coarse(lag)
 }
 
+// usesGTID says of MariaDB's status rows whether a channel reads by file and position, and whether one reads by GTID. MySQL's
+// rows say neither: it goes by GTID whenever it has them.
+func usesGTID(rows []row) (position, by bool) {
+	for _, r := range rows {
+		switch {
+		case r["using_gtid"] == "No" && r["source_host"] != "":
+			position = true
+		case r["using_gtid"] != "":
+			by = true
+		}
+	}
+	return position, by
+}
+
 // coarse rounds a lag down, so that a slowly changing one does not make an event each second.
 func coarse(lag time.Duration) time.Duration {
 	switch {

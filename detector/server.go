@@ -50,6 +50,7 @@ type mysqlServer struct {
 	facts facts
 	alarm string         // of the replica status, empty if there is none
 	lacks string         // privileges that are missing, as an alarm
+	gtid  bool           // it has been seen as a MariaDB replica by GTID
 	hold  time.Time      // until when the replica status is left alone
 	wg    sync.WaitGroup // the watches of the links
 
@@ -298,6 +299,11 @@ func (s *mysqlServer) replica(now time.Time) error {
 	case err == nil:
 		s.alarm = ""
 		s.facts.source, s.facts.replicating, s.facts.lag = replication(rows)
+		if position, by := usesGTID(rows); by {
+			s.gtid = true
+		} else if position && s.gtid {
+			s.alarm = byPosition
+		}
 		return nil
 	case errors.As(err, &answer) && answer.Number == errPrivilege:
 		s.alarm = fmt.Sprintf("the replica status cannot be seen: GRANT %s ON *.* to the account", d.replicaPrivilege())

@@ -96,3 +96,46 @@ func TestAStartIsSeenThoughANodeIsCutOff(t *testing.T) {
 	}
 	neverTwo(t, r.Lab)
 }
+
+// TestReplicasGoBackToGTID: after MHA has repointed replicas by file and position the status says so, and remora mysql use-gtid
+// has each go on by GTID, the former primary too.
+func TestReplicasGoBackToGTID(t *testing.T) {
+	r := raiseMHA(t, "wait = \"5s\"")
+	must(t, r.WaitStable(within(t)))
+	const sentence = "remora mysql use-gtid"
+	if r.says(sentence) {
+		t.Error("the status says that a replica by GTID is none")
+	}
+	r.masterha("masterha_master_switch", "--master_state=alive", "--interactive=0", "--new_master_host="+r.address("db2"), "--orig_master_is_new_slave")
+	r.serves("db2")
+	eventually(t, "the status says that db3 is by position", func() bool { return r.says("Using_Gtid: No") && r.says(sentence) })
+	user, file, err := r.mha.Account()
+	must(t, err)
+	for _, n := range []string{"db1", "db3"} {
+		if by := r.usingGTID(n); by != "No" {
+			t.Fatalf("MHA has left %s with Using_Gtid: %s", n, by)
+		}
+		use := func() (string, error) {
+			out, err := r.Node(n).Remora(within(t), "mysql", "use-gtid", "--config", r.Node(n).ConfigPath(), "--node", n, "--user", user, "--password-file", file)
+			return string(out), err
+		}
+		out, err := use()
+		t.Logf("%s", strings.TrimSpace(out))
+		if err != nil || !strings.Contains(out, "by GTID, from") || r.usingGTID(n) != "Slave_Pos" {
+			t.Errorf("%s, Using_Gtid: %s: %v", out, r.usingGTID(n), err)
+		}
+		must(t, r.Node(n).WaitReplicating(within(t)))
+		if out, err := use(); err != nil || !strings.Contains(out, "by GTID already") {
+			t.Errorf("again: %v: %s", err, out)
+		}
+	}
+	eventually(t, "the status has nothing to say about it", func() bool { return !r.says(sentence) })
+	r.serves("db2")
+}
+
+func (r *mhaRig) usingGTID(node string) string {
+	r.Helper()
+	status, err := r.Node(node).ReplicaStatus(within(r.T))
+	must(r.T, err)
+	return status["Using_Gtid"]
+}

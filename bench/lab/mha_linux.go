@@ -64,6 +64,16 @@ func (n *Node) Replicate(ctx context.Context, source string) error {
 	return n.WaitReplicating(ctx)
 }
 
+// ReplicaStatus returns MariaDB's replica status of the node's server, by column name.
+func (n *Node) ReplicaStatus(ctx context.Context) (map[string]string, error) {
+	db, err := n.Admin()
+	if err != nil {
+		return nil, err
+	}
+	defer db.Close()
+	return queryRow(ctx, db, "SHOW SLAVE STATUS")
+}
+
 // LaunchServers prepares and starts all servers, which do not replicate.
 func (l *Lab) LaunchServers(ctx context.Context) error {
 	for _, n := range l.Servers() {
@@ -205,6 +215,15 @@ func (m *MHA) WriteConfig(hooks map[string]string) error {
 
 // ConfigPath returns the path of app1.cnf.
 func (m *MHA) ConfigPath() string { return m.at("app1.cnf") }
+
+// Account returns MHA's account at the servers, and the file with its password.
+func (m *MHA) Account() (user, passwordFile string, err error) {
+	file := m.at("password")
+	if err := os.WriteFile(file, []byte(mhaPassword+"\n"), 0o600); err != nil {
+		return "", "", fmt.Errorf("write MHA's password: %w", err)
+	}
+	return mhaUser, file, nil
+}
 
 // LogPath returns the path of the manager's log.
 func (m *MHA) LogPath() string { return m.at("manager.log") }

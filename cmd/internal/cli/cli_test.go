@@ -366,3 +366,9 @@ func TestMySQLGrants(t *testing.T) {
 	run(t, Env{}, "mysql", "grants", "--family", "oracle").expect(t, "another family", ExitUsage, "", "mysql57, mysql80, mariadb104, mariadb")
 	run(t, Env{}, "mysql", "grants", "--policy", "all").expect(t, "another policy", ExitUsage, "", "any, follow or promote")
 }
+
+func TestMySQLUseGTIDSaysWhyNot(t *testing.T) {
+	file := site(t, func(s string) string { return strings.ReplaceAll(s, "unix:", "unix:/nonexistent") })
+	run(t, Env{}, "mysql", "use-gtid", "--config", file, "--node", "db1").expect(t, "no server", ExitFailed, "", "db1 does not replicate by GTID: connect to the server")
+	run(t, Env{}, "mysql", "use-gtid", "--config", "/nonexistent").expect(t, "no file", ExitUsage, "", "/nonexistent: can not be read")
+}

@@ -15,12 +15,70 @@ import (
 	"github.com/remora-ha/remora/netio"
 )
 
-// familyTimeout bounds the question to the server which kind it is.
-const familyTimeout = 5 * time.Second
+// familyTimeout bounds the question to the server which kind it is, gtidTimeout a replica's change to GTID.
+const (
+	familyTimeout = 5 * time.Second
+	gtidTimeout   = time.Minute
+)
 
 func (a *app) mysqlCommand() *cobra.Command {
-	c := &cobra.Command{Use: "mysql COMMAND", Short: "Print what MySQL's accounts need"}
-	return family(c, a.grantsCommand())
+	c := &cobra.Command{Use: "mysql COMMAND", Short: "Print what MySQL's accounts need, repair a replica"}
+	return family(c, a.grantsCommand(), a.useGTIDCommand())
+}
+
+func (a *app) useGTIDCommand() *cobra.Command {
+	var path, node, user, secret string
+	c := &cobra.Command{
+		Use:   "use-gtid [--user USER --password-file FILE]",
+		Short: "Have this node's MariaDB replica, which MHA has left by file and position, go on by GTID",
+		Long: `Have this node's MariaDB replica go on by GTID from the same source. MHA points replicas by file and position, after
+which they show Using_Gtid: No. The receiver is stopped, what it has received is applied, and the source is asked
+which GTIDs its binary log has up to there. If they are what the replica has executed it goes on from them, else as
+before, and the reason is printed. Refused for a server that is writable, that has transactions which its source
+lacks, that has several sources, or whose replication does not run. A replica by GTID is left alone.
+
+The account is that of [mysql], which needs what 'remora mysql grants --policy promote' prints; or name another one.
+The source is asked with the account of [replication] or, without one, that of [mysql].`,
+		Args: none,
+		RunE: ran(func(c *cobra.Command, _ []string) error {
+			cfg, self, _, err := a.check(path, node)
+			if err != nil {
+				return err
+			}
+			n, _ := cfg.Node(self.Name)
+			if n.Witness {
+				return fmt.Errorf("%s is a witness and has no MySQL", n.Name)
+			}
+			source := cfg.Replication
+			if source.User == "" {
+				source.User, source.PasswordFile = n.MySQL.User, n.MySQL.PasswordFile
+			}
+			if user != "" {
+				n.MySQL.User, n.MySQL.PasswordFile = user, secret
+			}
+			act, err := actorOf(n.MySQL, source)
+			if err != nil {
+				return err
+			}
+			ctx, cancel := context.WithTimeout(c.Context(), gtidTimeout)
+			defer cancel()
+			done, err := act.UseGTID(ctx)
+			switch {
+			case err != nil:
+				return fmt.Errorf("%s does not replicate by GTID: %w", n.Name, err)
+			case done.Position == "":
+				_, err = fmt.Fprintf(a.env.Stdout, "%s replicates from %s by GTID already\n", n.Name, done.Source)
+			default:
+				_, err = fmt.Fprintf(a.env.Stdout, "%s replicates from %s by GTID, from %s on\n", n.Name, done.Source, done.Position)
+			}
+			return err
+		}),
+	}
+	c.Flags().StringVar(&path, "config", "/etc/remora/remora.toml", "the configuration, the same file on every node")
+	c.Flags().StringVar(&node, "node", "", "the node that this machine is; found by its addresses if not given")
+	c.Flags().StringVar(&user, "user", "", "another account than that of [mysql]")
+	c.Flags().StringVar(&secret, "password-file", "", "the file with the password of --user")
+	return c
 }
 
 func (a *app) grantsCommand() *cobra.Command {
@@ -75,11 +133,7 @@ func familyNames() string {
 
 // familyOf asks the node's server.
 func familyOf(ctx context.Context, m config.MySQL) (detector.Family, error) {
-	address := m.Address
-	if m.Network == "unix" {
-		address = "unix:" + address
-	}
-	act, err := detector.NewActor(detector.ActorConfig{Address: address, User: m.User, Password: m.Password, Clock: netio.Boottime})
+	act, err := actorOf(m, config.Replication{})
 	if err != nil {
 		return "", err
 	}
@@ -90,4 +144,14 @@ func familyOf(ctx context.Context, m config.MySQL) (detector.Family, error) {
 		return "", fmt.Errorf("ask the server which kind it is (--family names it without asking): %w", err)
 	}
 	return f, nil
+}
+
+// actorOf returns what speaks with the node's server.
+func actorOf(m config.MySQL, r config.Replication) (*detector.Actor, error) {
+	address := m.Address
+	if m.Network == "unix" {
+		address = "unix:" + address
+	}
+	return detector.NewActor(detector.ActorConfig{Address: address, User: m.User, Password: m.Password, ReplicationUser: r.User,
+		ReplicationPassword: r.Password, ReplicationTLS: detector.ReplicationTLS{Enabled: r.TLS}, Clock: netio.Boottime})
 }
