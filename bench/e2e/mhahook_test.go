@@ -2,6 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -138,4 +142,67 @@ func (r *mhaRig) usingGTID(node string) string {
 	status, err := r.Node(node).ReplicaStatus(within(r.T))
 	must(r.T, err)
 	return status["Using_Gtid"]
+}
+
+// TestHooksRunNothing: no hook, and no daemon for it, runs another program, starts a process that could outlive it, or takes
+// anything from standard input, from which MHA reads its own answers.
+func TestHooksRunNothing(t *testing.T) {
+	r := raiseMHA(t, "wait = \"5s\"")
+	must(t, r.WaitStable(within(t)))
+	ran := traceDaemons(t, r.Lab)
+	old, next := r.address("db1"), r.address("db2")
+	for i, args := range [][]string{
+		{"failover", "--command=status", "--ssh_user=root", "--orig_master_host=" + old, "--orig_master_ip=" + old, "--orig_master_port=3306"},
+		{"secondary-check", "--user=root", "--master_host=" + old, "--master_ip=" + old, "--master_port=3306", "--master_user=mha", "--ping_type=SELECT"},
+		{"online-change", "--command=stop", "--orig_master_host=" + old, "--new_master_host=" + next},
+		{"online-change", "--command=start", "--orig_master_host=" + old, "--new_master_host=" + next},
+		{"shutdown", "--command=stopssh", "--ssh_user=root", "--host=" + old, "--ip=" + old, "--port=3306"},
+		{"report", "--orig_master_host=" + old, "--new_master_host=" + next, "--new_slave_hosts=", "--conf=app1.cnf", "--subject=done", "--body=done"},
+		{"failover", "stop", "elsewhere.example"},
+	} {
+		r.runsNothing(filepath.Join(r.Dir(), fmt.Sprintf("hook-%d", i)), args)
+	}
+	if b := ran(); len(b) > 0 {
+		t.Errorf("a daemon ran another program for a hook:\n%s", b)
+	}
+	neverTwo(t, r.Lab)
+}
+
+// runsNothing runs a hook, whatever becomes of it, under strace and with something to read.
+func (r *mhaRig) runsNothing(trace string, args []string) {
+	r.Helper()
+	stdin, err := os.Create(trace + ".stdin")
+	must(r.T, err)
+	defer stdin.Close()
+	_, err = stdin.WriteString("YES\n")
+	must(r.T, err)
+	_, err = stdin.Seek(0, io.SeekStart)
+	must(r.T, err)
+	cmd := exec.CommandContext(within(r.T), "strace", append([]string{"-f", "-e", "trace=execve,execveat,fork,vfork,clone,clone3", "-o", trace, binary, "mha"}, args...)...)
+	cmd.Env, cmd.Stdin = append(os.Environ(), "REMORA_SOCKET="+r.Node("mgr").SocketPath()), stdin
+	var out []byte
+	must(r.T, r.Node("mgr").NS.Do(func() error {
+		out, err = cmd.CombinedOutput()
+		return nil
+	}))
+	if !strings.Contains(string(out), "remora: ") {
+		r.Errorf("%v: %v: %s", args, err, out)
+	}
+	if at, err := stdin.Seek(0, io.SeekCurrent); err != nil || at != 0 {
+		r.Errorf("%v read %d bytes of standard input: %v", args, at, err)
+	}
+	b, err := os.ReadFile(trace)
+	must(r.T, err)
+	programs := 0
+	for line := range strings.Lines(string(b)) {
+		switch {
+		case strings.Contains(line, "execve"):
+			programs++ // the first is the hook itself
+		case strings.Contains(line, "fork(") || strings.Contains(line, "clone") && !strings.Contains(line, "CLONE_THREAD") && !strings.Contains(line, "resumed"):
+			r.Errorf("%v starts a process: %s", args, line)
+		}
+	}
+	if programs != 1 {
+		r.Errorf("%v ran another program:\n%s", args, b)
+	}
 }
