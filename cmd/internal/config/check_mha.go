@@ -14,7 +14,7 @@ const (
 	DefaultMHAWaive = 30 * time.Second
 	DefaultMHADrain = time.Second
 	longestMHA      = time.Hour
-	longestMHADrain = 15 * time.Second // the hook waits 20 s for a stop
+	longestMHADrain = 15 * time.Second // a stop has to end within core.AdviceLimit
 	// afterMHADrain is what a graceful stop takes besides at the most, until the daemons have seen what has become of it.
 	afterMHADrain = 5 * time.Second
 )
