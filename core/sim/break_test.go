@@ -63,7 +63,7 @@ func brokenRules() []brokenRule {
 		{rule: BindBeforeWritable, see: I10, promote: true, within: 100},
 		{rule: ChooseOnMovingSets, see: I10, promote: true, within: 2000},
 		{rule: DrainedEarly, see: I10, promote: true, faults: []faultKind{move, transfer}, within: 1000},
-		{rule: BlindToWriters, see: I10, within: 1000},
+		{rule: BlindToWriters, see: I10, faults: []faultKind{mysqlFlip, move}, within: 5000},
 		{rule: VoteTwice, see: Raft, within: 200},
 	}
 }

@@ -26,6 +26,8 @@
 //   - MySQL's servers, in two of ten seeds (servers.go): one group has policy promote. Servers count their transactions,
 //     receive and apply with delays, die and come back read-only or not, refuse, and are asked by the daemon to stop
 //     receiving, to become writable or read-only, and to follow another. Clients write and remember what was acknowledged.
+//   - A failover manager, in a quarter of all seeds (modes.go): all groups have policy follow and one server is writable. It begins
+//     planned changes and is killed in the middle of some. Of servers nothing but the mode is simulated there.
 //
 // In three of ten seeds the kernel has no fence. Then the faults that only a fence masters are left out: killed and frozen
 // processes, and system calls that take longer than the time kept in hand for them.
