@@ -131,7 +131,7 @@ func replication(rows []row) (source string, running core.Tri, lag time.Duration
 	running, lag = core.No, unknownLag
 	first, known := true, true
 	for _, r := range rows {
-		if strings.HasPrefix(r["channel_name"], "group_replication_") || r["source_host"] == "" {
+		if strings.HasPrefix(r["channel_name"], "group_replication_") || !hasSource(r) {
 			continue
 		}
 		runs := r["replica_io_running"] == "Yes" && r["replica_sql_running"] == "Yes"
@@ -152,12 +152,18 @@ func replication(rows []row) (source string, running core.Tri, lag time.Duration
 	return source, running, coarse(lag)
 }
 
+// mhaPlaceholder is what MHA names as the source of a living primary for a moment, before it forgets all sources.
+const mhaPlaceholder = "dummy_host"
+
+// hasSource reports whether a status row is that of a replica.
+func hasSource(r row) bool { return r["source_host"] != "" && r["source_host"] != mhaPlaceholder }
+
 // usesGTID says of MariaDB's status rows whether a channel reads by file and position, and whether one reads by GTID. MySQL's
 // rows say neither: it goes by GTID whenever it has them.
 func usesGTID(rows []row) (position, by bool) {
 	for _, r := range rows {
 		switch {
-		case r["using_gtid"] == "No" && r["source_host"] != "":
+		case r["using_gtid"] == "No" && hasSource(r):
 			position = true
 		case r["using_gtid"] != "":
 			by = true

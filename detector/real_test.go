@@ -264,3 +264,25 @@ func TestAServerThatStartsLater(t *testing.T) {
 	m.start()
 	w.waitState(core.Healthy)
 }
+
+// MHA makes a living primary a replica of nobody for a moment.
+func TestMHAsPlaceholderIsNoSource(t *testing.T) {
+	m := newMariaDB(t)
+	w := watch(t, Config{Address: m.address(), Timing: lan(t)})
+	primary := func(h core.Health) bool {
+		return h.State == core.Healthy && h.Writable == core.Yes && h.Source == "" && h.Replicating == core.No
+	}
+	w.wait(10*time.Second, "a primary", primary)
+	m.exec("CHANGE MASTER TO MASTER_HOST='dummy_host'")
+	from := w.count()
+	for _, mode := range []core.Tri{core.No, core.Yes} { // with another mode the replica status is read anew
+		m.exec(fmt.Sprintf("SET GLOBAL read_only = %t", mode == core.No))
+		h := w.wait(10*time.Second, "the mode after it", func(h core.Health) bool { return h.Writable == mode })
+		if h.Source != "" || h.Replicating != core.No {
+			t.Errorf("with MHA's placeholder the server is taken for %+v", h.Health)
+		}
+	}
+	w.never(from, core.Failed)
+	m.exec("CHANGE MASTER TO MASTER_HOST='127.0.0.1'")
+	w.wait(10*time.Second, "a replica", func(h core.Health) bool { return h.Source != "" })
+}

@@ -35,7 +35,10 @@ func faultsCommand() *cobra.Command {
 address, every millisecond, whether it answers ARP, ICMP or TCP for the virtual address. Exits with status 1 if two
 nodes ever answered at once, if one announced the address while another answered, if the address moved where it should
 have stayed or stayed where it should have moved, if nobody answered for longer than a lease, an election and a second,
-or if the cluster was not well again afterwards.`,
+or if the cluster was not well again afterwards.
+
+One fault steps the wall clock of this machine ten seconds forward, twenty back and ten forward again, within half a second:
+network namespaces have no clock of their own.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return withFaultLab(cmd.Context(), o.common, o.limit, func(ctx context.Context, l *lab.Lab) error {
