@@ -1,12 +1,14 @@
 package netio
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"sync"
 	"time"
 
 	"github.com/mdlayher/packet"
+	"golang.org/x/sys/unix"
 )
 
 // sendTimeout bounds the wait for room in an interface's queue.
@@ -42,18 +44,37 @@ func (s *senders) try(l link, frame []byte, dst MAC, may func() error) error {
 	if err != nil {
 		return err
 	}
-	err = conn.SetWriteDeadline(time.Now().Add(sendTimeout))
-	if err == nil {
-		// A process that is stopped while the kernel delivers one frame would send the next one when it wakes up.
-		if late := may(); late != nil {
-			return late
-		}
-		_, err = conn.WriteTo(frame, &packet.Addr{HardwareAddr: dst[:]})
-	}
+	late, err := sendNow(conn, &unix.SockaddrLinklayer{Ifindex: int(l.Index), Halen: uint8(len(dst)), Addr: padded(dst)}, frame, may)
 	if err != nil {
 		s.drop(l.Name, conn)
 	}
-	return classify(err)
+	return errors.Join(late, classify(err))
+}
+
+// sendNow asks may with nothing between its answer and the system call: a process that is stopped in between sends the frame when
+// it wakes up, and the kernel's fence does not see it.
+func sendNow(conn *packet.Conn, to unix.Sockaddr, frame []byte, may func() error) (late, err error) {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
+		return nil, err
+	}
+	var failed error
+	err = raw.Write(func(fd uintptr) bool {
+		if late = may(); late != nil {
+			return true
+		}
+		failed = unix.Sendto(int(fd), frame, unix.MSG_DONTWAIT, to)
+		return !errors.Is(failed, unix.EAGAIN)
+	})
+	return late, cmp.Or(err, failed)
+}
+
+func padded(m MAC) (a [8]byte) {
+	copy(a[:], m[:])
+	return a
 }
 
 // get returns the socket of an interface. An interface that was made again has another index and needs a new one.

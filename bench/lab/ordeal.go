@@ -271,7 +271,7 @@ func (l *Lab) Soak(ctx context.Context, opts SoakOptions) error {
 		if rng.IntN(3) == 0 {
 			target = l.nodes[rng.IntN(len(l.nodes))].Name
 		}
-		if g := faults[rng.IntN(len(faults))]; rng.IntN(4) == 0 && !(f.Needs && g.Needs) { // two at one disk would be in each other's way
+		if g := faults[rng.IntN(len(faults))]; rng.IntN(4) == 0 && !f.Needs && !g.Needs { // a move needs a majority whose disks work, and a kill waits for the disk
 			f = both(f, g)
 		}
 		f.For = time.Duration(rng.Int64N(int64(1500 * time.Millisecond)))
