@@ -70,7 +70,7 @@ func Faults() []Fault {
 			_, err := l.Node(s.Target).NS.Command(ctx, "nft", "flush", "ruleset")
 			return nil, err
 		}},
-		{Name: "a node with another version of the configuration", Fate: Stays, For: brief, Begin: ahead},
+		{Name: "a node with another version of the configuration", Fate: Stays, For: brief, Alone: true, Begin: ahead},
 		{Name: "wall clock stepped", Fate: Stays, For: brief / 2, Begin: stepped},
 		{Name: "1 % of all packets lost", Fate: Either, For: brief, Begin: lossy(1)},
 		{Name: "10 % of all packets lost", Fate: Either, For: brief, Begin: lossy(10)},
@@ -79,8 +79,8 @@ func Faults() []Fault {
 			end, err := l.Node(s.Target).burden()
 			return func(context.Context) error { return end() }, err
 		}},
-		{Name: "state_dir full on all nodes, then a switchover", Fate: Moves, Needs: true, Begin: full},
-		{Name: "disks of all nodes stand still", Fate: Stays, For: brief, Needs: true, Begin: func(_ context.Context, l *Lab, _ Scene) (undo, error) {
+		{Name: "state_dir full on all nodes, then a switchover", Fate: Moves, Needs: true, Alone: true, Begin: full},
+		{Name: "disks of all nodes stand still", Fate: Stays, For: brief, Needs: true, Alone: true, Begin: func(_ context.Context, l *Lab, _ Scene) (undo, error) {
 			end := func(context.Context) error {
 				var errs []error
 				for _, n := range l.nodes {
@@ -95,7 +95,7 @@ func Faults() []Fault {
 			}
 			return end, nil
 		}},
-		{Name: "disk of the leader stands still, then a switchover", Fate: Moves, Needs: true, Begin: still},
+		{Name: "disk of the leader stands still, then a switchover", Fate: Moves, Needs: true, Alone: true, Begin: still},
 	}
 }
 

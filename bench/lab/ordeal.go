@@ -41,6 +41,9 @@ type Fault struct {
 	For time.Duration
 	// Needs is set if the state directories must be on file systems of their own, [Options.StateMiB].
 	Needs bool
+	// Alone is set if nothing else may go wrong meanwhile: what it does, or its end, needs daemons that are alive and disks
+	// that work.
+	Alone bool
 	// Prepare gives nodes further interfaces, nil if they need none. What it returns takes them away.
 	Prepare func(context.Context, *Lab, Scene) ([]ProbedInterface, func(context.Context) error, error)
 	// Begin lets it happen. What it returns undoes it, and is called also when the context is over.
@@ -271,7 +274,7 @@ func (l *Lab) Soak(ctx context.Context, opts SoakOptions) error {
 		if rng.IntN(3) == 0 {
 			target = l.nodes[rng.IntN(len(l.nodes))].Name
 		}
-		if g := faults[rng.IntN(len(faults))]; rng.IntN(4) == 0 && !f.Needs && !g.Needs { // a move needs a majority whose disks work, and a kill waits for the disk
+		if g := faults[rng.IntN(len(faults))]; rng.IntN(4) == 0 && !f.Alone && !g.Alone {
 			f = both(f, g)
 		}
 		f.For = time.Duration(rng.Int64N(int64(1500 * time.Millisecond)))
