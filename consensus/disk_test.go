@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -311,6 +312,9 @@ func TestLeaderWithoutADiskYields(t *testing.T) {
 			if s := old.Status(); s.Disk == "" {
 				t.Errorf("the status of the old leader says nothing of its disk: %+v", s)
 			}
+			if stalls {
+				sendsNoSign(t, old, rest[0])
+			}
 			heal()
 			id := c.commit(rest...)
 			c.have(id, c.nodes...)
@@ -321,6 +325,23 @@ func TestLeaderWithoutADiskYields(t *testing.T) {
 			rest[0].start()
 			c.have(c.commit(old, rest[0]), old, rest[0])
 		})
+	}
+}
+
+// sendsNoSign checks that nothing of a leader's goes out that would be taken for its heartbeat.
+func sendsNoSign(t *testing.T, from, to *member) {
+	t.Helper()
+	to.forget()
+	from.Send(to.name, core.Ack{Term: 1})
+	from.Send(to.name, core.Confirm{Term: 1})
+	eventually(t, "what was sent later arrives", func() bool {
+		from.Send(to.name, core.Report{Incarnation: 1})
+		return slices.ContainsFunc(to.received(), func(r core.Received) bool { _, ok := r.Msg.(core.Report); return ok && r.From == from.name })
+	})
+	for _, r := range to.received() {
+		if _, leads := officeOf(r.Msg); leads && r.From == from.name {
+			t.Errorf("a leader whose disk stands still has sent %+v", r.Msg)
+		}
 	}
 }
 

@@ -252,8 +252,8 @@ func (n *Node) takeSign(from *opener, term core.Term) {
 	}
 }
 
-// beatFresh is how long an Echo or a report stands for the answers to the heartbeats that follow. A leader that hears nothing any more
-// stands down that much later than Raft's own limit.
+// beatFresh is how long an Echo or a report stands for the answers to the heartbeats that follow. A leader that hears nothing
+// any more stands down that much later than Raft's own limit.
 func (n *Node) beatFresh() time.Duration { return 4 * n.cfg.Timing.RaftHeartbeat / 7 }
 
 // beat sends a heartbeat as a datagram, unless a renewal was one, and waits for the answer. It reports whether one came.
@@ -294,7 +294,7 @@ func appendBeat(seq, term uint64) []byte {
 	return binary.BigEndian.AppendUint64(msg, term)
 }
 
-// ask sends a heartbeat until an answer comes. If the server was just sent a Confirm, its Echo may be that.
+// ask sends a heartbeat until an answer comes. If the server was just told of this leader, its Echo or report may be that.
 func (t *transport) ask(p *peer, id raft.ServerID, msg []byte, told bool, reply <-chan beatReply) (beatReply, bool) {
 	n := t.n
 	timer, err := n.beats.alarm(id, n.cfg.Alarms)

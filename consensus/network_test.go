@@ -267,7 +267,8 @@ func TestAnotherServerIsNotServed(t *testing.T) {
 	}
 }
 
-// TestEchoesOfNonVotersDoNotCount: a node under a voter's name that does not vote itself has promised nothing.
+// TestEchoesOfNonVotersDoNotCount: a node under a voter's name that does not vote itself has promised nothing, neither by an
+// Echo nor by the term in a report.
 func TestEchoesOfNonVotersDoNotCount(t *testing.T) {
 	c := newCluster(t, "db1", "db2", "mgr")
 	c.startAll()
@@ -284,13 +285,29 @@ func TestEchoesOfNonVotersDoNotCount(t *testing.T) {
 		m.Send(l.name, core.Echo{Term: l.Term(), Nonce: 1})
 	}
 	eventually(t, "a report arrives", func() bool {
-		m.Send(l.name, core.Report{Incarnation: 1})
+		m.Send(l.name, core.Report{Incarnation: 1, Term: l.Term()})
 		return len(l.received()) > 0
 	})
+	if r, ok := l.received()[0].Msg.(core.Report); ok && r.Term != 0 {
+		t.Errorf("the report of a server that does not vote was delivered with term %d", r.Term)
+	}
 	if slices.ContainsFunc(l.received(), func(r core.Received) bool { _, ok := r.Msg.(core.Echo); return ok }) {
 		t.Error("an echo of a server that does not vote was delivered")
 	}
 	c.commit(rest...)
+	l = c.leader(rest...)
+	voter, term := c.others(l)[0], l.Term()
+	if voter == m {
+		voter = c.others(l)[1]
+	}
+	l.forget()
+	eventually(t, "the report of a voter keeps its term", func() bool {
+		voter.Send(l.name, core.Report{Incarnation: 1, Term: term})
+		return slices.ContainsFunc(l.received(), func(r core.Received) bool {
+			said, ok := r.Msg.(core.Report)
+			return ok && r.From == voter.name && said.Term == term
+		})
+	})
 }
 
 // TestHeartbeatsWithoutDatagrams: where UDP does not get through, heartbeats go over TCP and Raft works.
