@@ -52,7 +52,7 @@ gap: deps build ## measure the client's gap, RUNS times each
 frozen: deps build ## kill and freeze the owner's daemon RUNS times each, and ask every node whether it still answers
 	bin/remora-lab frozen --remora bin/remora --runs $(or $(RUNS),50) --profile $(or $(PROFILE),lan)
 
-faults: deps build ## let everything go wrong, REPEAT times (20), and ask every node whether it answers
+faults: deps build ## let everything go wrong (this machine's wall clock, too), REPEAT times (20), and ask every node whether it answers
 	bin/remora-lab faults --remora bin/remora --repeat $(or $(REPEAT),20) --profile $(or $(PROFILE),lan)
 
 soak: deps build ## the long runs: random faults for ten minutes with each of the seeds SEEDS, a million simulated clusters

@@ -14,9 +14,10 @@
 //
 // A grant in the ledger names a node, a process of it (its incarnation) and a report of that process. The lease lasts TTL
 // from the moment at which that report was sent. Each later report asks for a renewal; the arbiter acks it once a
-// majority of voters have said since then that its term is still theirs, in a confirm round or by the report itself. Giving up has one order: stop renewing,
-// close the fence, unbind, read back that the address is gone, ask for the release. The release and the successor's grant are one entry of
-// the log. Without a release the arbiter waits until the last lease that it may have given is over, and the margin.
+// majority of voters have said since then that its term is still theirs, in a confirm round or by the report itself. Giving
+// up has one order: stop renewing, close the fence, unbind, read back that the address is gone, ask for the release. The
+// release and the successor's grant are one entry of the log. Without a release the arbiter waits until the last lease that
+// it may have given is over, and the margin.
 //
 // # Invariants
 //

@@ -23,6 +23,15 @@ func newArbiterOf(t testing.TB) (*solo, Epoch) {
 	return s, e
 }
 
+// other gives n3 a group of its own.
+func (s *solo) other() {
+	cfg := soloConfig()
+	cfg.Version = 2
+	cfg.Groups = append(cfg.Groups, GroupSpec{Name: "other", Role: Writer, Policy: AnyHealthy, Interface: "eth0"})
+	s.commit(Op{Configure: &cfg})
+	s.commit(Op{Grant: &Grant{Group: "other", To: "n3", Incarnation: 31, Seq: 1, TTL: Millis(soloTTL.Milliseconds())}})
+}
+
 func (s *solo) echo(from NodeName, nonce uint64) []Action {
 	return s.step(Received{From: from, Term: s.term, Msg: Echo{Term: s.term, Nonce: nonce}})
 }
@@ -313,11 +322,7 @@ func TestI2_AReportIsItsSendersEcho(t *testing.T) {
 // What a report says of its sender's term is older than a report of another node may be, so it is no echo to that.
 func TestI2_AReportIsNoEchoForAnother(t *testing.T) {
 	s, e := newArbiterOf(t)
-	cfg := soloConfig()
-	cfg.Version = 2
-	cfg.Groups = append(cfg.Groups, GroupSpec{Name: "other", Role: Writer, Policy: AnyHealthy, Interface: "eth0"})
-	s.commit(Op{Configure: &cfg})
-	s.commit(Op{Grant: &Grant{Group: "other", To: "n3", Incarnation: 31, Seq: 1, TTL: Millis(soloTTL.Milliseconds())}})
+	s.other()
 	s.step(Received{From: "n2", Term: 6, Msg: renewing(e)}) // only n2's own report could speak for it
 	r := Report{Incarnation: 31, Seq: 2, Health: healthy.Health, Holds: []Holding{{"other", 1, Serving}}, Term: 5}
 	as := s.step(Received{From: "n3", Term: 5, Msg: r})
@@ -417,11 +422,7 @@ func TestI2_EchoOnlyInOnesOwnTerm(t *testing.T) {
 // One round serves every report that came before it, so a lost echo of an earlier round costs nobody a renewal.
 func TestI6_ARoundServesTheReportsBeforeIt(t *testing.T) {
 	s, e := newArbiterOf(t)
-	cfg := soloConfig()
-	cfg.Version = 2
-	cfg.Groups = append(cfg.Groups, GroupSpec{Name: "other", Role: Writer, Policy: AnyHealthy, Interface: "eth0"})
-	s.commit(Op{Configure: &cfg})
-	s.commit(Op{Grant: &Grant{Group: "other", To: "n3", Incarnation: 31, Seq: 1, TTL: Millis(soloTTL.Milliseconds())}})
+	s.other()
 	s.reports("n2", 21, 3, Holding{"writer", e, Serving}) // all echoes to this one are lost
 	second := sent[Confirm](s.reports("n3", 31, 2, Holding{"other", 1, Serving}))
 	as := append(s.echo("n2", second[0].Nonce), s.echo("n3", second[0].Nonce)...)

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -177,52 +178,41 @@ func TestProbeFindsWhoHasTheAddress(t *testing.T) {
 	}
 }
 
-// Who probes for the address at the same time is about to take it.
-func TestProbeFindsWhoProbesToo(t *testing.T) {
-	for name, frame := range map[string][]byte{"IPv4": ProbeARP(mac1, vip4.Addr()).AppendFrame(nil), "IPv6": ProbeNS(mac1, vip6.Addr()).AppendFrame(nil)} {
-		t.Run(name, func(t *testing.T) {
-			w := newWire(t)
-			arp, ipv6 := w.tap(unix.ETH_P_ARP), w.tap(unix.ETH_P_IPV6)
-			b := newBinder(t, Config{})
-			result := make(chan string, 1)
-			go func() {
-				mac, err := b.Probe(t.Context(), probeOf(spec(w.name, vip4, vip6), 10*time.Second))
-				if err != nil {
-					t.Error(err)
-				}
-				result <- mac.String()
-			}()
-			expect(t, arp, "ARP probe", func([]byte) bool { return true }) // so it listens
-			expect(t, ipv6, "solicitation", isNDP(ProbeNS(w.link().MAC, vip6.Addr())))
-			w.say(frame)
-			if got := <-result; got != mac1.String() {
-				t.Errorf("conflict with %v, want %v", got, mac1)
-			}
-		})
+// asked lets look ask the link and, once it has asked, others say frames. It returns whom look has found.
+func asked(t *testing.T, look func(*Binder, core.Probe) (net.HardwareAddr, error), frames ...[]byte) string {
+	w := newWire(t)
+	arp, ipv6 := w.tap(unix.ETH_P_ARP), w.tap(unix.ETH_P_IPV6)
+	b := newBinder(t, Config{})
+	result := make(chan string, 1)
+	go func() {
+		mac, err := look(b, probeOf(spec(w.name, vip4, vip6), 10*time.Second))
+		if err != nil {
+			t.Error(err)
+		}
+		result <- mac.String()
+	}()
+	expect(t, arp, "ARP probe", func([]byte) bool { return true }) // so it listens
+	expect(t, ipv6, "solicitation", isNDP(ProbeNS(w.link().MAC, vip6.Addr())))
+	for _, f := range frames {
+		w.say(f)
 	}
+	return <-result
 }
 
-// Others may look at the same time: what they send is a question, and only a claim counts.
-func TestSightCountsClaimsAlone(t *testing.T) {
-	for name, frame := range map[string][]byte{"IPv4": ProbeARP(mac1, vip4.Addr()).AppendFrame(nil), "IPv6": ProbeNS(mac1, vip6.Addr()).AppendFrame(nil)} {
+// A probe of somebody else counts for a Probe, because he is about to take the address. For a Sight it is a question like its
+// own, and only a claim counts.
+func TestWhatCountsForAProbeAndForASight(t *testing.T) {
+	claimant := MAC{2, 0, 0, 0, 0, 9}
+	claim := GratuitousARP(ARPRequest, claimant, vip4.Addr()).AppendFrame(nil)
+	for name, probe := range map[string][]byte{"IPv4": ProbeARP(mac1, vip4.Addr()).AppendFrame(nil), "IPv6": ProbeNS(mac1, vip6.Addr()).AppendFrame(nil)} {
 		t.Run(name, func(t *testing.T) {
-			w := newWire(t)
-			arp, ipv6 := w.tap(unix.ETH_P_ARP), w.tap(unix.ETH_P_IPV6)
-			b := newBinder(t, Config{})
-			result := make(chan string, 1)
-			go func() {
-				mac, err := b.Sight(t.Context(), probeOf(spec(w.name, vip4, vip6), 10*time.Second))
-				if err != nil {
-					t.Error(err)
-				}
-				result <- mac.String()
-			}()
-			expect(t, arp, "ARP probe", func([]byte) bool { return true }) // so it listens
-			expect(t, ipv6, "solicitation", isNDP(ProbeNS(w.link().MAC, vip6.Addr())))
-			w.say(frame)
-			w.say(GratuitousARP(ARPRequest, MAC{2, 0, 0, 0, 0, 9}, vip4.Addr()).AppendFrame(nil))
-			if got := <-result; got != (MAC{2, 0, 0, 0, 0, 9}).String() {
-				t.Errorf("%v holds the address, want the claimant", got)
+			got := asked(t, func(b *Binder, a core.Probe) (net.HardwareAddr, error) { return b.Probe(t.Context(), a) }, probe)
+			if got != mac1.String() {
+				t.Errorf("Probe found %v, want %v, who probes", got, mac1)
+			}
+			got = asked(t, func(b *Binder, a core.Probe) (net.HardwareAddr, error) { return b.Sight(t.Context(), a) }, probe, claim)
+			if got != claimant.String() {
+				t.Errorf("Sight found %v, want %v, who claims", got, claimant)
 			}
 		})
 	}

@@ -27,8 +27,11 @@ func stepped(ctx context.Context, _ *Lab, _ Scene) (undo, error) {
 	const by = 10 * time.Second
 	off := time.Duration(0)
 	end := func(context.Context) error {
-		defer func() { off = 0 }()
-		return step(-off)
+		err := step(-off)
+		if err == nil {
+			off = 0
+		}
+		return err
 	}
 	for _, d := range []time.Duration{by, -2 * by} {
 		if err := step(d); err != nil {

@@ -15,8 +15,8 @@ type nodePaths struct {
 	ConfigFile, StateDir, Socket, Log, Password, ReplicaPassword, CA, Cert, Key string
 }
 
-// config returns the daemon's configuration of a version. The nodes' files differ in nothing but the paths, which on machines of
-// their own would be the same.
+// config returns the daemon's configuration of a version. The nodes' files differ in nothing but the paths, which on machines
+// of their own would be the same.
 func (o Options) config(nodes []*Node, p nodePaths, version int) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }

@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/remora-ha/remora/cmd/internal/config"
+	"github.com/remora-ha/remora/cmd/internal/daemon"
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/detector"
-	"github.com/remora-ha/remora/netio"
 )
 
 // familyTimeout bounds the question to the server which kind it is, gtidTimeout a replica's change to GTID.
@@ -56,7 +56,7 @@ The source is asked with the account of [replication] or, without one, that of [
 			if user != "" {
 				n.MySQL.User, n.MySQL.PasswordFile = user, secret
 			}
-			act, err := actorOf(n.MySQL, source)
+			act, err := daemon.ActorOf(n.MySQL, source, nil)
 			if err != nil {
 				return err
 			}
@@ -133,7 +133,7 @@ func familyNames() string {
 
 // familyOf asks the node's server.
 func familyOf(ctx context.Context, m config.MySQL) (detector.Family, error) {
-	act, err := actorOf(m, config.Replication{})
+	act, err := daemon.ActorOf(m, config.Replication{}, nil)
 	if err != nil {
 		return "", err
 	}
@@ -144,14 +144,4 @@ func familyOf(ctx context.Context, m config.MySQL) (detector.Family, error) {
 		return "", fmt.Errorf("ask the server which kind it is (--family names it without asking): %w", err)
 	}
 	return f, nil
-}
-
-// actorOf returns what speaks with the node's server.
-func actorOf(m config.MySQL, r config.Replication) (*detector.Actor, error) {
-	address := m.Address
-	if m.Network == "unix" {
-		address = "unix:" + address
-	}
-	return detector.NewActor(detector.ActorConfig{Address: address, User: m.User, Password: m.Password, ReplicationUser: r.User,
-		ReplicationPassword: r.Password, ReplicationTLS: detector.ReplicationTLS{Enabled: r.TLS}, Clock: netio.Boottime})
 }
