@@ -325,6 +325,7 @@ func (e *encoder) spec(s core.GroupSpec) {
 	e.name(string(s.Policy))
 	e.name(s.Interface)
 	e.bool(s.Preempt)
+	e.int(int64(s.KeepUnwritable))
 	e.int(s.Promotion.MaxLost)
 	for _, limit := range []core.Millis{s.Promotion.MaxLag, s.Promotion.ApplyWithin, s.Promotion.Drain, s.Promotion.CatchUp} {
 		e.int(int64(limit))
@@ -338,7 +339,8 @@ func (e *encoder) spec(s core.GroupSpec) {
 
 func (d *decoder) spec() core.GroupSpec {
 	s := core.GroupSpec{Name: core.GroupName(d.text(maxWireName)), Role: core.Role(d.text(maxWireName)),
-		Policy: core.Policy(d.text(maxWireName)), Interface: d.text(maxWireName), Preempt: d.bool()}
+		Policy: core.Policy(d.text(maxWireName)), Interface: d.text(maxWireName), Preempt: d.bool(),
+		KeepUnwritable: core.Millis(d.int())}
 	s.Promotion.MaxLost = d.int()
 	for _, limit := range []*core.Millis{&s.Promotion.MaxLag, &s.Promotion.ApplyWithin, &s.Promotion.Drain, &s.Promotion.CatchUp} {
 		*limit = core.Millis(d.int())

@@ -19,7 +19,7 @@ import (
 
 // samples has one of each kind, with every field set.
 func samples() []core.Message {
-	spec := core.GroupSpec{Name: "writer", Role: core.Writer, Policy: core.Follow, Interface: "eth0", Preempt: true,
+	spec := core.GroupSpec{Name: "writer", Role: core.Writer, Policy: core.Follow, Interface: "eth0", Preempt: true, KeepUnwritable: 5,
 		Promotion: core.Promotion{MaxLost: -1, MaxLag: 1, ApplyWithin: 2, Drain: 3, CatchUp: 4},
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.100/32"), netip.MustParsePrefix("fd00::1/128")}}
 	next := spec

@@ -44,6 +44,7 @@ func (m *Machine) tendHolding(h *holding, g GroupState) {
 	m.open(h, g)
 	switch h.phase {
 	case bound:
+		m.sayKept(h, g)
 		m.serve(h)
 	case unbinding:
 		if !h.unbindOut && !m.now.Before(h.retryAt) {
@@ -93,7 +94,11 @@ func (m *Machine) unfit(g GroupState, incumbent bool) string {
 	if g.Paused && incumbent {
 		return ""
 	}
-	_, why := Eligible(m.asAdvised(g), m.health, incumbent)
+	spec := m.asAdvised(g)
+	if incumbent && m.kept(g) {
+		spec.Policy = onAdvice
+	}
+	_, why := Eligible(spec, m.health, incumbent)
 	return why
 }
 

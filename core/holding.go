@@ -51,6 +51,7 @@ type holding struct {
 	announces int     // rounds sent of the plan
 	nextRound Instant
 	defended  Instant
+	keptSince Instant // since when the server is read-only for which it was said that the group is kept
 
 	// The rest is for policy promote, and in part for MHA's advice.
 	stageFrom    Instant // since when the server is being made writable, or drained

@@ -44,16 +44,17 @@ type Machine struct {
 	fresh map[GroupName]GroupState // the newest known state of each group, from the ledger or from a notice
 	names []GroupName              // the sorted keys of fresh
 
-	health    Health
-	hostUnfit string // why this machine may own nothing, if it may not
-	links     map[string]link
-	seen      map[netip.Addr]AddressSeen
-	leader    NodeName
-	voters    []NodeName
-	peers     map[NodeName]*peer
-	offered   *Config
-	stopping  Instant // when shutdown was asked, 0 otherwise
-	stopped   bool
+	health     Health
+	unwritable Instant // since when the local server is known to be read-only, 0 if it is not
+	hostUnfit  string  // why this machine may own nothing, if it may not
+	links      map[string]link
+	seen       map[netip.Addr]AddressSeen
+	leader     NodeName
+	voters     []NodeName
+	peers      map[NodeName]*peer
+	offered    *Config
+	stopping   Instant // when shutdown was asked, 0 otherwise
+	stopped    bool
 
 	seq        Seq
 	sent       [sentRing]sentReport
@@ -86,6 +87,7 @@ type peer struct {
 	steady       Instant // since when its reports come without a long pause
 	heard        bool
 	healthySince Instant
+	unwritable   Instant // since when its server is said to be read-only, 0 if it is not
 	failedAt     Instant
 	failed       bool // it has failed at failedAt
 }
@@ -163,6 +165,7 @@ func (m *Machine) handle(ev Event) {
 			ev.Health.MHAActs != m.health.MHAActs
 		m.server.looked(m.now, m.health, ev.Health)
 		m.health = ev.Health
+		m.unwritable = unwritableFrom(m.unwritable, m.now, ev.Health.Writable)
 		m.health.Executed = m.sincePromotion(ev.Health.Executed)
 	case LinkChanged:
 		m.linkChanged(ev)
@@ -244,6 +247,7 @@ func (m *Machine) reportReceived(from NodeName, r Report, own Term) {
 		p.steady = m.now
 	}
 	p.report, p.at, p.heard = r, m.now, true
+	p.unwritable = unwritableFrom(p.unwritable, m.now, r.Health.Writable)
 	m.executedBy(from, r.Health.Executed)
 	m.renewalAsked(from, r, own)
 	m.watchMoves(from, r)
@@ -326,6 +330,9 @@ func (m *Machine) wake() Instant {
 	}
 	for _, h := range m.held {
 		earlier(h.wake(m.opt.Timing, m.extendEvery()))
+		if until := m.keptUntil(m.fresh[h.group]); until.After(m.now) {
+			earlier(until)
+		}
 	}
 	m.serverWake(earlier)
 	m.arbiterWake(earlier)

@@ -27,7 +27,7 @@ var sentence = regexp.MustCompile(`^([A-Z]|n[0-9]+ |mgr ).*[^.:]\.$`)
 // must lead to, up to an empty line. Lines that begin with # are for the reader.
 //
 //	cluster [profile=P] NODE[:witness][:PRIORITY]...   the nodes
-//	group NAME POLICY ADDRESS... [interface=I] [preempt]   a group of the configuration
+//	group NAME POLICY ADDRESS... [interface=I] [preempt] [keep=D]   a group of the configuration
 //	settled OWNER LEADER                  boot all, let OWNER own the first group and LEADER lead; says nothing
 //	boot|kill|freeze|thaw|stop NODE...    a process: start, kill -9, SIGSTOP, SIGCONT, SIGTERM
 //	elect NODE                            Raft makes NODE the leader; who can not be reached does not hear of it
@@ -221,6 +221,9 @@ func (s *script) group(args []string, opts map[string]string) {
 	g := GroupSpec{Name: GroupName(args[0]), Role: Writer, Policy: Policy(args[1]), Interface: cmp.Or(opts["interface"], "eth0")}
 	if v := opts["max_lost"]; v != "" {
 		g.Promotion.MaxLost = int64(s.number(v))
+	}
+	if v := opts["keep"]; v != "" {
+		g.KeepUnwritable = Millis(s.duration(v).Milliseconds())
 	}
 	for _, a := range args[2:] {
 		if a == "preempt" {

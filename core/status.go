@@ -159,6 +159,7 @@ func (m *Machine) groupFindings(s Status, g GroupStatus, add func(string, string
 		}
 	} else if i := slices.IndexFunc(s.Nodes, func(n NodeStatus) bool { return n.Spec.Name == st.Owner }); i >= 0 {
 		ownerFindings(s.Nodes[i], g, add)
+		m.unwritableFinding(s.Nodes[i], g, add)
 	}
 	m.adviceFindings(g.Name, st, func(format string, args ...any) { add(subject, format, args...) })
 	if st.Paused {

@@ -75,6 +75,9 @@ type GroupSpec struct {
 	// Preempt lets a node of higher priority take the group from a healthy owner. Under policy promote it has no effect:
 	// a switchover stops writes, so somebody has to want it.
 	Preempt bool `json:"preempt,omitempty"`
+	// KeepUnwritable is for policy follow: how long an owner whose server has become read-only keeps the addresses while no
+	// other node could take them. With 0 they are released at once.
+	KeepUnwritable Millis `json:"keep_unwritable_ms,omitempty"`
 	// Promotion is what policy promote needs to know.
 	Promotion Promotion `json:"promotion,omitzero"`
 }

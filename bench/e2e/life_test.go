@@ -226,9 +226,13 @@ func TestReload(t *testing.T) {
 	neverTwo(t, l)
 }
 
-// Policy follow: the address is where the server is writable, and goes when it is not.
+// Policy follow: the address is where the server is writable. While none is it stays, and status counts down; when that is over
+// it goes.
 func TestFollow(t *testing.T) {
-	l := raise(t, func(o *lab.Options) { o.Policy = "follow" })
+	l := raise(t, func(o *lab.Options) {
+		o.Policy, o.ExtraConfig = "follow", "keep_unwritable = \"3s\""
+		o.Timing = map[string]string{"ttl": "1500ms", "raft_heartbeat": "250ms", "raft_election": "250ms", "probe_timeout": "1s"}
+	})
 	must(t, l.StartServers(within(t)))
 	readOnly := func(n *lab.Node, on string) {
 		db, err := n.Admin()
@@ -245,9 +249,27 @@ func TestFollow(t *testing.T) {
 	must(t, l.StartDaemons())
 	_, err := l.WaitOwner(within(t), "db2")
 	must(t, err)
+	began := time.Now()
 	readOnly(l.Node("db2"), "ON")
+	said := func() bool {
+		return tells(t, l.Node("db1"), "(keep_unwritable), unless a server becomes writable before")
+	}
+	eventually(t, "the status counts down", said)
 	readOnly(l.Node("db3"), "OFF")
 	_, err = l.WaitOwner(within(t), "db3")
+	must(t, err)
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("the address came to db3 after %v, not before the limit", took)
+	}
+	began = time.Now()
+	readOnly(l.Node("db3"), "ON")
+	eventually(t, "the status counts down", said)
+	eventually(t, "nobody has the address", func() bool { return len(holders(t, l, l.VIP())) == 0 })
+	if took := time.Since(began); took < 2*time.Second {
+		t.Errorf("the address was released after %v, and the limit is 3s", took)
+	}
+	readOnly(l.Node("db1"), "OFF")
+	_, err = l.WaitOwner(within(t), "db1")
 	must(t, err)
 	neverTwo(t, l)
 }

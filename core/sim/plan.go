@@ -181,6 +181,9 @@ func (w *world) firstConfig() core.Config {
 		if w.plan.promote && g.Policy == core.Follow {
 			g.Policy = core.AnyHealthy // where one server is the primary, the others are not writable
 		}
+		if g.Policy == core.Follow && (i+w.plan.nodes)%2 == 0 {
+			g.KeepUnwritable = 4 * w.baseTTL()
+		}
 		if i == 0 && w.plan.promote {
 			g.Policy, g.Promotion = core.Promote, core.Promotion{MaxLost: -1, Drain: w.baseTTL(), CatchUp: 2 * w.baseTTL()}
 		}

@@ -13,6 +13,7 @@ type watch struct {
 	lastSeq  core.Seq
 	groups   [maxGroups]groupWatch
 	health   core.Health
+	readOnly core.Instant // since when the server is read-only as far as it was told, 0 if it is not
 	linkDown bool
 	stopping bool
 	jumped   bool // in this step
@@ -38,6 +39,7 @@ type groupWatch struct {
 	unbindNow  bool // an Unbind was asked for in this step
 	epoch      core.Epoch
 	bindEpoch  core.Epoch // of the last Bind
+	served     core.Epoch // of the last Bind that has succeeded
 	spec       core.GroupSpec
 	leaseEpoch core.Epoch
 	lease      core.Instant
@@ -100,6 +102,11 @@ func (o *oracle) told(p *process, now core.Instant, ev core.Event) {
 		o.toldMessage(p, ev)
 	case core.HealthChanged:
 		w.health = ev.Health
+		if ev.Health.Writable == core.Yes {
+			w.readOnly = 0
+		} else if ev.Health.Writable == core.No && w.readOnly == 0 {
+			w.readOnly = now
+		}
 	case core.LinkChanged:
 		w.linkDown = !ev.Up
 	case core.ShutdownAsked:
@@ -109,6 +116,9 @@ func (o *oracle) told(p *process, now core.Instant, ev core.Event) {
 	case core.BindDone:
 		if g := &w.groups[groupIndex(ev.Group)]; g.active && g.epoch == ev.Epoch {
 			g.bound = ev.Err == ""
+			if g.bound {
+				g.served = ev.Epoch
+			}
 		}
 	case core.ServerDemoted:
 		if g := &w.groups[groupIndex(ev.Group)]; g.drainedIn == ev.Epoch {
@@ -268,10 +278,15 @@ func (w *watch) unfit(g *groupWatch, now core.Instant) string {
 		return ""
 	case w.health.State != core.Healthy:
 		return "its MySQL is " + w.health.State.String()
-	case g.told.Spec.Policy == core.Follow && now >= g.drained && !w.excused(g, now) && w.health.Writable == core.No:
+	case g.told.Spec.Policy == core.Follow && now >= g.drained && !w.excused(g, now) && !w.kept(g, now) && w.health.Writable == core.No:
 		return "its MySQL is read-only"
 	}
 	return ""
+}
+
+// kept reports whether this process may keep a group that it has bound in this epoch although its server is read-only.
+func (w *watch) kept(g *groupWatch, now core.Instant) bool {
+	return g.served == g.told.Epoch && w.readOnly != 0 && now < w.readOnly.Add(g.told.Spec.KeepUnwritable.Duration())
 }
 
 // excused reports whether a grant on advice lets this process serve with a read-only server: no longer than the grant says,

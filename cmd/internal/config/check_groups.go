@@ -3,6 +3,7 @@ package config
 import (
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -44,7 +45,8 @@ func (c *checker) group(raw *rawGroup) Group {
 	return Group{
 		GroupSpec: core.GroupSpec{
 			Name: core.GroupName(name), Role: c.role(raw), Policy: c.policy(raw),
-			Interface: raw.Interface.val, Preempt: raw.Preempt.val, Promotion: c.promotion(raw),
+			Interface: raw.Interface.val, Preempt: raw.Preempt.val, KeepUnwritable: c.keepUnwritable(raw),
+			Promotion: c.promotion(raw),
 		},
 		Label: raw.Label.val, FencePort: c.fencePort(raw), FenceAllow: c.fenceAllow(raw),
 	}
@@ -85,6 +87,29 @@ func (c *checker) policy(raw *rawGroup) core.Policy {
 		c.bad(raw.Policy.at, key, "there is no policy %q; %s", shorten(raw.Policy.val), policies)
 	}
 	return policy
+}
+
+// keptUnwritable is how long an owner of policy follow keeps the addresses with a read-only server, unless the file says another
+// time: long enough for a change of the primary by hand or by a manager, short enough to be noticed.
+const keptUnwritable = 5 * time.Second
+
+// keepUnwritable is the limit of policy follow; 0s is one, too.
+func (c *checker) keepUnwritable(raw *rawGroup) core.Millis {
+	const key = groupTable + " keep_unwritable"
+	s := raw.KeepUnwritable
+	switch {
+	case raw.Policy.val != string(core.Follow):
+		if s.set() {
+			c.warn(s.at, key, "has no effect without policy = \"follow\": delete it")
+		}
+		return 0
+	case !s.set():
+		return core.Millis(keptUnwritable.Milliseconds())
+	case s.val < 0 || s.val > time.Hour || s.val%time.Millisecond != 0:
+		c.bad(s.at, key, "is %v: write whole milliseconds up to 1h, or 0s to release the addresses at once", s.val)
+		return 0
+	}
+	return core.Millis(s.val.Milliseconds())
 }
 
 // label checks an address label. The kernel stores at most IFNAMSIZ-1 bytes (IFA_LABEL, net/ipv4/devinet.c).

@@ -43,7 +43,7 @@ func TestCoreConfig(t *testing.T) {
 			{Name: "mgr", Address: netip.MustParseAddrPort("10.77.0.20:7400"), Witness: true},
 		},
 		Groups: []core.GroupSpec{
-			{Name: "writer", Role: core.Writer, Policy: core.Follow, Interface: "eth0", Addresses: []netip.Prefix{
+			{Name: "writer", Role: core.Writer, Policy: core.Follow, Interface: "eth0", KeepUnwritable: 1500, Addresses: []netip.Prefix{
 				netip.MustParsePrefix("10.77.0.100/32"), netip.MustParsePrefix("fd00:77::100/128")}},
 			{Name: "other", Role: core.Writer, Policy: core.AnyHealthy, Interface: "eth0", Preempt: true, Addresses: []netip.Prefix{
 				netip.MustParsePrefix("10.77.0.101/32")}},
@@ -65,6 +65,20 @@ func TestDefaults(t *testing.T) {
 	}
 	if cfg.Timing() != lan {
 		t.Errorf("timing is %+v, want that of lan", cfg.Timing())
+	}
+}
+
+// An operator who says nothing of keep_unwritable has the limit that the example file names; "0s" is a limit, too.
+func TestKeepUnwritable(t *testing.T) {
+	const line = "keep_unwritable = \"1500ms\"\n"
+	for text, want := range map[string]core.Millis{"": 5000, "keep_unwritable = \"0s\"\n": 0, line: 1500} {
+		cfg := mustParse(t, strings.Replace(okFile(t), line, text, 1))
+		if g, _ := cfg.Group("writer"); g.KeepUnwritable != want {
+			t.Errorf("with %q: %v, want %v", text, g.KeepUnwritable.Duration(), want.Duration())
+		}
+		if g, _ := cfg.Group("other"); g.KeepUnwritable != 0 {
+			t.Errorf("policy any has a limit of %v", g.KeepUnwritable.Duration())
+		}
 	}
 }
 

@@ -99,6 +99,8 @@ type rawGroup struct {
 	Preempt   boolean `toml:"preempt"`
 	Label     text    `toml:"label"`
 
+	KeepUnwritable span `toml:"keep_unwritable"`
+
 	MaxLost     integer `toml:"max_lost_transactions"`
 	MaxLag      span    `toml:"max_lag"`
 	ApplyWithin span    `toml:"apply_within"`
