@@ -38,6 +38,8 @@ type Lab struct {
 	stream   *Stream
 	queries  *Queries
 	probers  []*Prober
+	// series counts the probers, each of which has numbers of its own for its questions.
+	series atomic.Uint32
 
 	eventMu sync.Mutex
 	events  []Event

@@ -112,6 +112,9 @@ func (l *Lab) Scene(ctx context.Context) (Scene, error) {
 		return Scene{}, err
 	}
 	s := Scene{Owner: l.Holder(l.VIP()), Leader: leader}
+	if s.Owner == "" { // it has begun to move since
+		return l.Scene(ctx)
+	}
 	if s.Owner == leader {
 		i := slices.IndexFunc(l.nodes, func(n *Node) bool { return n.Name != leader && !n.Witness })
 		// Leadership may just be on its way to another node; the daemon then says to ask again.

@@ -34,6 +34,14 @@ type Answer struct {
 	Sent time.Time
 	// Received is the kernel's time stamp of the answer.
 	Received time.Time
+	// Frame is the answer as it came.
+	Frame []byte
+}
+
+// String returns when the question was sent and answered, how, and the frame in hexadecimal digits.
+func (a Answer) String() string {
+	return fmt.Sprintf("%s by %s, asked at %s, received at %s: %x", a.Kind, a.Node, a.Sent.Format(time.StampMicro),
+		a.Received.Format(time.StampMicro), a.Frame)
 }
 
 // Answers are what a [Prober] has seen, in any order.
@@ -85,15 +93,24 @@ type DoubleAnswer struct {
 	// Count is the number of answers of Old to questions that were sent after From, Kinds what they were.
 	Count int
 	Kinds []AnswerKind
+	// Evidence are the first answer of New, and the first and the last answers of Old that count.
+	Evidence []Answer
 }
+
+// evidenceKept is how many of the first answers are kept for those who look for the cause, and of the last ones.
+const evidenceKept = 4
 
 // Duration returns for how long both are known to have answered.
 func (d DoubleAnswer) Duration() time.Duration { return d.To.Sub(d.From) }
 
-// String returns who answered together with whom, for how long and how.
+// String returns who answered together with whom, for how long and how, and the evidence in lines of their own.
 func (d DoubleAnswer) String() string {
-	return fmt.Sprintf("%s answered %d questions (%v) sent after the first answer of %s, for %v", d.Old, d.Count, d.Kinds,
+	s := fmt.Sprintf("%s answered %d questions (%v) sent after the first answer of %s, for %v", d.Old, d.Count, d.Kinds,
 		d.New, d.Duration())
+	for _, a := range d.Evidence {
+		s += "\n\t" + a.String()
+	}
+	return s
 }
 
 // DoubleAnswers returns every time for which a node answered a question that was sent after another node had begun to
@@ -117,11 +134,12 @@ func (as Answers) DoubleAnswers() []DoubleAnswer {
 // overlap compares two spells of which next began later.
 func overlap(old, next Spell) (DoubleAnswer, bool) {
 	d := DoubleAnswer{Old: old.Node, New: next.Node, From: next.First, To: next.First}
+	var late []Answer
 	for _, a := range old.answers {
 		if !a.Sent.After(next.First) {
 			continue
 		}
-		d.Count++
+		late = append(late, a)
 		if !slices.Contains(d.Kinds, a.Kind) {
 			d.Kinds = append(d.Kinds, a.Kind)
 		}
@@ -130,6 +148,10 @@ func overlap(old, next Spell) (DoubleAnswer, bool) {
 		}
 	}
 	slices.Sort(d.Kinds)
+	d.Count = len(late)
+	first := slices.IndexFunc(next.answers, func(a Answer) bool { return a.Received.Equal(next.First) })
+	head := min(evidenceKept, len(late))
+	d.Evidence = slices.Concat(next.answers[first:first+1], late[:head], late[max(head, len(late)-evidenceKept):])
 	return d, d.Count > 0
 }
 

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"net"
@@ -66,6 +67,10 @@ type question struct {
 // probeRing is the number of questions to one interface that an answer is taken for: 4 s of them.
 const probeRing = 4096
 
+// probeSeries is how many questions a prober can ask before it asks those of the next one: over an hour's. A kernel sends
+// its answer to a SYN again for a minute, as long as nobody takes the SYN back, so it may answer a prober that has ended.
+const probeSeries = 1 << 22
+
 // StartProber starts a prober. It ends with the laboratory at the latest.
 func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
 	if !opts.Target.IsValid() {
@@ -77,7 +82,7 @@ func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
 	if !opts.Target.Addr().Is4() {
 		return nil, fmt.Errorf("probe %v: only IPv4 is built", opts.Target)
 	}
-	p := &Prober{names: map[[6]byte]string{}, sock: -1, timer: -1,
+	p := &Prober{names: map[[6]byte]string{}, sock: -1, timer: -1, next: l.series.Add(1) * probeSeries,
 		q: questioner{mac: [6]byte(l.client.MAC), vip: opts.Target.Addr(), port: opts.Target.Port()}}
 	for _, n := range l.nodes {
 		p.add(n.Name, n.MAC)
@@ -267,7 +272,8 @@ func (p *Prober) receive(buf, oob []byte) (bool, error) {
 	}
 	if sent, ok := p.sentAt(h); ok {
 		p.mu.Lock()
-		p.answers = append(p.answers, Answer{Node: p.names[h.from], Kind: h.kind, Sent: sent, Received: kernelTime(oob[:oobn])})
+		p.answers = append(p.answers, Answer{Node: p.names[h.from], Kind: h.kind, Sent: sent, Received: kernelTime(oob[:oobn]),
+			Frame: bytes.Clone(buf[:n])})
 		p.mu.Unlock()
 	}
 	if h.opens {

@@ -53,7 +53,16 @@ func TestDoubleAnswers(t *testing.T) {
 				return
 			}
 			if len(ds) != 1 || ds[0].Old != tt.old || ds[0].Duration() != tt.long || ds[0].Count != tt.n {
-				t.Errorf("found %v, want %s for %v with %d answers", ds, tt.old, tt.long, tt.n)
+				t.Fatalf("found %v, want %s for %v with %d answers", ds, tt.old, tt.long, tt.n)
+			}
+			e := ds[0].Evidence
+			if want := 1 + min(tt.n, 2*evidenceKept); len(e) != want || e[0].Node == tt.old || !e[0].Received.Equal(ds[0].From) {
+				t.Errorf("%d pieces of evidence, want %d, beginning with the first answer of the other node:%v", len(e), want, ds[0])
+			}
+			for _, a := range e[1:] {
+				if a.Node != tt.old || !a.Sent.After(ds[0].From) {
+					t.Errorf("no evidence: %v", a)
+				}
 			}
 		})
 	}
