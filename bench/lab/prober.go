@@ -54,7 +54,7 @@ const spellGap = 50 * time.Millisecond
 // Spell is a time for which a node answered without a pause.
 type Spell struct {
 	Node        string
-	First, Last time.Time // when the first answer and the last one were received
+	First, Last time.Time // it answered for sure from First, when its first answer was received, to Last, when the last question was sent
 	Count       int       // answers
 
 	answers []Answer // in the order in which their questions were sent
@@ -70,7 +70,7 @@ func (as Answers) Spells() []Spell {
 		if !known || a.Sent.Sub(spells[i].Last) > spellGap {
 			i = len(spells)
 			latest[a.Node] = i
-			spells = append(spells, Spell{Node: a.Node, First: a.Received, Last: a.Received})
+			spells = append(spells, Spell{Node: a.Node, First: a.Received, Last: a.Sent})
 		}
 		s := &spells[i]
 		s.answers = append(s.answers, a)
@@ -78,7 +78,7 @@ func (as Answers) Spells() []Spell {
 		if a.Received.Before(s.First) {
 			s.First = a.Received
 		}
-		s.Last = later(s.Last, a.Received)
+		s.Last = a.Sent
 	}
 	slices.SortStableFunc(spells, func(a, b Spell) int { return a.First.Compare(b.First) })
 	return spells
@@ -143,7 +143,7 @@ func overlap(old, next Spell) (DoubleAnswer, bool) {
 		if !slices.Contains(d.Kinds, a.Kind) {
 			d.Kinds = append(d.Kinds, a.Kind)
 		}
-		if !a.Received.After(next.Last) {
+		if !a.Sent.After(next.Last) {
 			d.To = later(d.To, a.Received)
 		}
 	}

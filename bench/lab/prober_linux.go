@@ -42,7 +42,7 @@ type Prober struct {
 	stop    stopper
 	once    sync.Once
 
-	next uint32 // the number of the next question
+	next uint32 // the next turn
 
 	mu      sync.Mutex
 	answers Answers
@@ -67,9 +67,10 @@ type question struct {
 // probeRing is the number of questions to one interface that an answer is taken for: 4 s of them.
 const probeRing = 4096
 
-// probeSeries is how many questions a prober can ask before it asks those of the next one: over an hour's. A kernel sends
-// its answer to a SYN again for a minute, as long as nobody takes the SYN back, so it may answer a prober that has ended.
-const probeSeries = 1 << 22
+// probeSeries is how many turns a prober has before it takes those of the next one: a quarter of an hour's. What answers a
+// prober that has ended may come seconds later: questions that were kept and sent on, and answers that waited for the
+// hardware address of the prober.
+const probeSeries = 1 << 20
 
 // StartProber starts a prober. It ends with the laboratory at the latest.
 func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
@@ -89,6 +90,9 @@ func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
 	}
 	for _, e := range opts.Extra {
 		p.add(e.Node, e.MAC)
+	}
+	if len(p.targets) > targetsMax {
+		return nil, fmt.Errorf("probe %v: %d interfaces, at most %d can be asked", opts.Target, len(p.targets), targetsMax)
 	}
 	if err := l.client.NS.Do(func() error { return p.open(opts.Interval) }); err != nil {
 		p.closeFDs()
@@ -226,13 +230,13 @@ func (p *Prober) notePause(d time.Duration) {
 
 // ask puts the next question to every interface.
 func (p *Prober) ask() error {
-	n := p.next
+	turn := p.next
 	p.next++
 	for i := range p.targets {
-		t := &p.targets[i]
+		t, n := &p.targets[i], number(turn, i)
 		frame := p.q.frame(n, t.mac)
 		now := time.Now()
-		t.sent[n%probeRing] = question{n, now}
+		t.sent[turn%probeRing] = question{n, now}
 		if kindOf(n) == AnswerARP {
 			t.arp[asker(n)] = now
 		}
@@ -282,22 +286,22 @@ func (p *Prober) receive(buf, oob []byte) (bool, error) {
 	return true, nil
 }
 
-// sentAt returns when the question was sent that was answered. A node with two interfaces may be asked at one and answer
-// from the other, at the same turn; the earlier sending counts.
+// sentAt returns when the question was sent that was answered. An answer to what another node was asked does not count: that
+// one has sent on what it got, and perhaps kept it for some time. A node with two interfaces may be asked at one and answer
+// from the other; as an ARP reply does not say where, the earlier sending counts.
 func (p *Prober) sentAt(h heard) (first time.Time, ok bool) {
+	name := p.names[h.from]
+	if h.kind != AnswerARP {
+		i := targetOf(h.number)
+		if i >= len(p.targets) || p.targets[i].node != name {
+			return first, false
+		}
+		q := p.targets[i].sent[turnOf(h.number)%probeRing]
+		return q.at, q.number == h.number && !q.at.IsZero()
+	}
 	for i := range p.targets {
 		t := &p.targets[i]
-		if t.node != p.names[h.from] {
-			continue
-		}
-		at := t.arp[h.number%askers]
-		if h.kind != AnswerARP {
-			q := t.sent[h.number%probeRing]
-			if at = q.at; q.number != h.number {
-				continue
-			}
-		}
-		if !at.IsZero() && (!ok || at.Before(first)) {
+		if at := t.arp[h.number%askers]; t.node == name && !at.IsZero() && (!ok || at.Before(first)) {
 			first, ok = at, true
 		}
 	}

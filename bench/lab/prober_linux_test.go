@@ -130,3 +130,31 @@ func TestProberSecondInterface(t *testing.T) {
 		}
 	}
 }
+
+// A node that has given an address up may send on to the next owner what it was asked, and may have kept it for seconds. The
+// answer says nothing of when the next owner was asked.
+func TestAnswersToWhatAnotherWasAskedDoNotCount(t *testing.T) {
+	db1, db2 := [6]byte{2, 0x77, 0, 0, 0, 11}, [6]byte{2, 0x77, 0, 0, 0, 12}
+	p := &Prober{q: testQuestioner(), names: map[[6]byte]string{}}
+	p.add("db1", db1[:])
+	p.add("db2", db2[:])
+	const turn = probeSeries + 4 // a question for TCP
+	for i := range p.targets {
+		p.targets[i].sent[turn%probeRing] = question{number(turn, i), at(i)}
+	}
+	for asked := range 2 {
+		h, err := p.q.hear(reply(p.q, number(turn, asked))) // from db1
+		if err != nil || h.kind != AnswerTCP {
+			t.Fatalf("heard %+v, %v", h, err)
+		}
+		if sent, ok := p.sentAt(h); ok != (asked == 0) || ok && !sent.Equal(at(0)) {
+			t.Errorf("what %s was asked, and db1 answered: sent at %v, counts: %v", p.targets[asked].node, sent, ok)
+		}
+	}
+	for _, n := range []uint32{number(5, 0), number(turn+probeRing, 0), number(turn, 7)} {
+		h, err := p.q.hear(reply(p.q, n))
+		if _, ok := p.sentAt(h); err != nil || ok {
+			t.Errorf("an answer to question %#x, which was not asked, counts: %v", n, err)
+		}
+	}
+}

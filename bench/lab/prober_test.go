@@ -13,7 +13,7 @@ func said(node string, from, to int) Answers {
 	var as Answers
 	for ms := from; ms <= to; ms++ {
 		sent := at(ms)
-		as = append(as, Answer{Node: node, Kind: kindOf(uint32(ms)), Sent: sent, Received: sent.Add(200 * time.Microsecond)})
+		as = append(as, Answer{Node: node, Kind: kindOf(number(uint32(ms), 0)), Sent: sent, Received: sent.Add(200 * time.Microsecond)})
 	}
 	return as
 }
@@ -23,6 +23,7 @@ func at(ms int) time.Time { return time.Unix(1000, 0).Add(time.Duration(ms) * ti
 
 func TestDoubleAnswers(t *testing.T) {
 	slow := Answer{Node: "a", Kind: AnswerTCP, Sent: at(99), Received: at(180)}
+	late := Answer{Node: "a", Kind: AnswerTCP, Sent: at(100), Received: at(720)}
 	tests := []struct {
 		name string
 		in   []Answers
@@ -35,6 +36,7 @@ func TestDoubleAnswers(t *testing.T) {
 		{name: "a move with a gap", in: []Answers{said("a", 0, 100), said("b", 120, 300)}},
 		{name: "a move without a gap", in: []Answers{said("a", 0, 100), said("b", 101, 300)}},
 		{name: "asked before, answered after", in: []Answers{said("a", 0, 100), {slow}, said("b", 120, 300)}},
+		{name: "asked before, answered after the return", in: []Answers{said("a", 0, 99), {late}, said("b", 120, 600), said("a", 700, 800)}},
 		{name: "both ways with gaps", in: []Answers{said("a", 0, 100), said("b", 120, 300), said("a", 310, 400)}},
 		{name: "the old one answers on for 20 ms", in: []Answers{said("a", 0, 120), said("b", 100, 300)}, old: "a",
 			long: 20 * time.Millisecond, n: 20},
@@ -92,7 +94,8 @@ func TestAnswersLookups(t *testing.T) {
 }
 
 func TestFalseAnnouncements(t *testing.T) {
-	as := slices.Concat(said("a", 0, 100), said("b", 120, 300), said("a", 310, 400))
+	queued := Answer{Node: "a", Kind: AnswerTCP, Sent: at(100), Received: at(290)}
+	as := slices.Concat(said("a", 0, 99), Answers{queued}, said("b", 120, 300), said("a", 310, 400))
 	tests := []struct {
 		node string
 		ms   int
@@ -141,7 +144,7 @@ func reply(q questioner, n uint32) []byte {
 
 func TestQuestionsAndAnswers(t *testing.T) {
 	q := testQuestioner()
-	for _, n := range []uint32{0, 1, 2, 200, 201, 202, 1<<32 - 1} {
+	for _, n := range []uint32{number(0, 0), number(1, 1), number(2, 2), number(200, 7), number(201, 0), number(202, 1), 1<<32 - 1} {
 		h, err := q.hear(reply(q, n))
 		want := n
 		if kindOf(n) == AnswerARP {
@@ -164,8 +167,8 @@ func TestQuestionsAndAnswers(t *testing.T) {
 	}
 	other := q
 	other.vip = hostAddr4(77)
-	for n := range uint32(3) {
-		if h, err := q.hear(reply(other, n)); err == nil {
+	for turn := range uint32(3) {
+		if h, err := q.hear(reply(other, number(turn, 0))); err == nil {
 			t.Errorf("an answer for another address: %+v", h)
 		}
 	}
@@ -173,8 +176,8 @@ func TestQuestionsAndAnswers(t *testing.T) {
 
 func FuzzHear(f *testing.F) {
 	q := testQuestioner()
-	for n := range uint32(3) {
-		f.Add(reply(q, n))
+	for turn := range uint32(3) {
+		f.Add(reply(q, number(turn, 0)))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		h, err := q.hear(b)

@@ -29,7 +29,18 @@ const (
 	// probePorts is how many source ports are used in turn, from probePort on.
 	probePort, probePorts = 2000, 60000
 	echoID                = 0x7265
+
+	// targetBits is how much of a question's number says whom it is for. The rest is its turn.
+	targetBits = 3
+	targetsMax = 1 << targetBits
 )
+
+// number returns the number of the question that a target gets in a turn.
+func number(turn uint32, target int) uint32 { return turn<<targetBits | uint32(target) }
+
+// turnOf and targetOf take a number apart. A turn has 29 bits.
+func turnOf(n uint32) uint32 { return n >> targetBits }
+func targetOf(n uint32) int  { return int(n % targetsMax) }
 
 // questioner builds the prober's frames and reads the answers.
 type questioner struct {
@@ -39,10 +50,10 @@ type questioner struct {
 }
 
 // kindOf returns the kind of question n. The kinds take turns.
-func kindOf(n uint32) AnswerKind { return AnswerKind(n % uint32(answerKinds)) }
+func kindOf(n uint32) AnswerKind { return AnswerKind(turnOf(n) % uint32(answerKinds)) }
 
 // asker returns which of the askers' addresses question n comes from.
-func asker(n uint32) int { return int(n / uint32(answerKinds) % askers) }
+func asker(n uint32) int { return int(turnOf(n) / uint32(answerKinds) % askers) }
 
 // frame returns question n to the interface with the hardware address dst.
 func (q questioner) frame(n uint32, dst [6]byte) []byte {
