@@ -203,7 +203,7 @@ func (m *Machine) enterOffice(t Term) {
 		}
 	}
 	// Reports that are here already need no second sending.
-	for _, n := range m.everyone() {
+	for n := range m.everyone() {
 		if p := m.peers[n]; m.recent(p) {
 			m.renewalAsked(n, p.report, 0)
 		}
@@ -219,7 +219,7 @@ func (m *Machine) leaseWait(unfenced bool) time.Duration {
 
 // spread tells all nodes the committed state of a group, which they would hear from their own log some time later.
 func (m *Machine) spread(name GroupName) {
-	for _, n := range m.everyone() {
+	for n := range m.everyone() {
 		if n != m.opt.Self {
 			m.do(Send{To: n, Msg: Notice{Group: name, State: m.view.Groups[name]}})
 		}

@@ -54,3 +54,26 @@ func BenchmarkStep(b *testing.B) {
 		}
 	})
 }
+
+// What happens many times in a second needs memory for what it sends and for its timer, and for nothing else.
+func TestStepsNeedLittleMemory(t *testing.T) {
+	s := newSolo(t)
+	e := s.own()
+	ack := s.ack(e)
+	for name, c := range map[string]struct {
+		ev   Event
+		most float64
+	}{"idle tick": {Tick{}, 1}, "ack": {ack, 1}} {
+		if n := testing.AllocsPerRun(100, func() { s.m.Step(s.now, c.ev) }); n > c.most {
+			t.Errorf("%s: %v allocations, want at most %v", name, n, c.most)
+		}
+	}
+	n := testing.AllocsPerRun(100, func() {
+		s.now = s.now.Add(s.m.opt.Timing.Heartbeat)
+		s.m.Step(s.now, Tick{})
+		s.m.Step(s.now, s.ack(e))
+	})
+	if n > 9 {
+		t.Errorf("a heartbeat and its answer: %v allocations, want at most 9", n)
+	}
+}

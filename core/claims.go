@@ -64,8 +64,8 @@ func (m *Machine) giveUp(h *holding, why string) {
 }
 
 func (m *Machine) giveUpAll(why string) {
-	for _, name := range m.heldGroups() {
-		if h := m.held[name]; h.claiming() {
+	for h := range m.holdings() {
+		if h.claiming() {
 			m.giveUp(h, why)
 		}
 	}
@@ -173,7 +173,7 @@ func (m *Machine) askRelease(h *holding, g GroupState) {
 	h.retryAt = m.now.Add(min(releaseRetry<<min(h.asked, 5), releaseRests))
 	h.asked++
 	// To everybody: whoever is in office acts on it, and a stale hint who that is costs no time.
-	for _, to := range m.everyone() {
+	for to := range m.everyone() {
 		m.do(Send{To: to, Msg: ReleaseRequest{Group: h.group, Epoch: h.epoch, Reason: h.why, Unproved: !h.proved && !g.Proved}})
 	}
 }

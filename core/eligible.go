@@ -144,7 +144,7 @@ func (m *Machine) allDry() bool {
 
 // foreignAt returns a node other than except on which an address of the group is bound by somebody else.
 func (m *Machine) foreignAt(name GroupName, except NodeName) NodeName {
-	for _, n := range m.everyone() {
+	for n := range m.everyone() {
 		if p := m.peers[n]; n != except && m.recent(p) && slices.Contains(p.report.Foreign, name) {
 			return n
 		}

@@ -7,8 +7,7 @@ import (
 
 // lapse gives up every holding whose lease is about to end. It comes before everything else in a step.
 func (m *Machine) lapse() {
-	for _, name := range m.heldGroups() {
-		h := m.held[name]
+	for h := range m.holdings() {
 		if h.claiming() && !m.now.Before(h.last(m.opt.Timing)) {
 			m.giveUp(h, "the lease ran out: no majority renewed it")
 		}

@@ -316,7 +316,7 @@ func (m *Machine) catchUp(name GroupName, g GroupState) {
 	}
 	if t.done != nil && !m.now.Before(m.server.reporting) {
 		m.server.reporting = m.now.Add(stageRepeat)
-		for _, to := range m.everyone() {
+		for to := range m.everyone() {
 			m.do(Send{To: to, Msg: CaughtUp{Group: name, Epoch: g.Epoch, Move: t.move, Err: t.done.Err}})
 		}
 	}

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"iter"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -283,32 +284,39 @@ func (m *Machine) groups() []GroupName {
 	return m.names
 }
 
-// heldGroups returns the names of the groups that this node holds in some phase, sorted.
-func (m *Machine) heldGroups() []GroupName {
-	if len(m.held) == 0 {
-		return nil
-	}
-	names := make([]GroupName, 0, len(m.held))
-	for _, name := range m.groups() { // what is held is known
-		if m.held[name] != nil {
-			names = append(names, name)
+// holdings goes through what this node holds in some phase, sorted by group. It needs no memory: each step does so twice.
+func (m *Machine) holdings() iter.Seq[*holding] {
+	return func(yield func(*holding) bool) {
+		if len(m.held) == 0 {
+			return
+		}
+		for _, name := range m.groups() { // what is held is known
+			if h := m.held[name]; h != nil && !yield(h) {
+				return
+			}
 		}
 	}
-	return names
 }
 
-// everyone returns all nodes of the cluster, this one too: what a node tells the others it tells itself in the same way.
-// Before the ledger is known, the configuration file says who they are.
-func (m *Machine) everyone() []NodeName {
-	nodes := m.view.Config.Nodes
-	if len(nodes) == 0 && m.offered != nil {
-		nodes = m.offered.Nodes
+// everyone goes through all nodes of the cluster, this one too: what a node tells the others it tells itself in the same
+// way.
+func (m *Machine) everyone() iter.Seq[NodeName] {
+	return func(yield func(NodeName) bool) {
+		nodes := m.nodes()
+		for i := range nodes {
+			if !yield(nodes[i].Name) {
+				return
+			}
+		}
 	}
-	names := make([]NodeName, 0, len(nodes))
-	for _, n := range nodes {
-		names = append(names, n.Name)
+}
+
+// nodes returns the nodes of the cluster. Before the ledger is known, the configuration file says who they are.
+func (m *Machine) nodes() []NodeSpec {
+	if nodes := m.view.Config.Nodes; len(nodes) > 0 || m.offered == nil {
+		return nodes
 	}
-	return names
+	return m.offered.Nodes
 }
 
 // recent reports whether a peer was heard so lately that its word counts: four heartbeats, which are two reports of a node

@@ -5,7 +5,7 @@ import "fmt"
 // mhaActs returns in words on whose server MHA's failover lock is held, as far as the members that are heard see it, or
 // nothing. That it is not held anywhere is only known if all of them say so.
 func (m *Machine) mhaActs() string {
-	for _, n := range m.everyone() {
+	for n := range m.everyone() {
 		if p := m.peers[n]; m.recent(p) && p.report.Health.MHAActs == Yes {
 			return fmt.Sprintf("MHA's failover lock is held on the server of %s, so MHA fails over or switches", n)
 		}

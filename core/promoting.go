@@ -127,7 +127,7 @@ func (m *Machine) reportDrained(h *holding, mv *Move) {
 	if n := len(msg.Executed); n > MaxSet {
 		msg.Executed, msg.Err = "", fmt.Sprintf("the executed set is %d bytes long, and a datagram takes %d", n, MaxSet)
 	}
-	for _, to := range m.everyone() {
+	for to := range m.everyone() {
 		m.do(Send{To: to, Msg: msg})
 	}
 }

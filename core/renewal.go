@@ -84,9 +84,10 @@ func (m *Machine) beginRound(from NodeName, asked renewal) {
 	alone := len(r.serves) == 1
 	a.rounds = append(a.rounds, r)
 	m.concludeRound(len(a.rounds) - 1)
+	var question Message = Confirm{Term: a.term, Nonce: r.nonce} // one copy for all
 	for _, n := range m.voters {
 		if !alone || !slices.Contains(asked.spoke, n) {
-			m.do(Send{To: n, Msg: Confirm{Term: a.term, Nonce: r.nonce}})
+			m.do(Send{To: n, Msg: question})
 		}
 	}
 }
@@ -106,7 +107,7 @@ func (m *Machine) echoed(from NodeName, e Echo) {
 // arbiter had taken office when the report was sent.
 func (m *Machine) concludeRound(i int) {
 	r := m.arb.rounds[i]
-	for _, n := range m.everyone() {
+	for n := range m.everyone() {
 		asked, ok := r.serves[n]
 		if !ok || !m.majority(r.echoes, asked.spoke) {
 			continue

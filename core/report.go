@@ -1,6 +1,9 @@
 package core
 
-import "time"
+import (
+	"iter"
+	"time"
+)
 
 // sentRing is how many of its own reports a node remembers. An ack for an older one renews nothing.
 const sentRing = 128
@@ -31,11 +34,13 @@ func (m *Machine) report() {
 	if m.offered != nil {
 		r.Config = m.offered.Version
 	}
-	for _, name := range m.heldGroups() {
-		h := m.held[name]
-		r.Holds = append(r.Holds, Holding{Group: name, Epoch: h.epoch, Phase: h.reported()})
+	if n := len(m.held); n > 0 {
+		r.Holds = make([]Holding, 0, n)
 	}
-	for _, spec := range m.specs() {
+	for h := range m.holdings() {
+		r.Holds = append(r.Holds, Holding{Group: h.group, Epoch: h.epoch, Phase: h.reported()})
+	}
+	for spec := range m.specs() {
 		if why := m.blocked(spec); why != "" {
 			r.Blocked = append(r.Blocked, Blocked{Group: spec.Name, Reason: why})
 		}
@@ -47,7 +52,7 @@ func (m *Machine) report() {
 		m.do(Arm{Seq: m.seq, TTL: m.ttl(), Open: m.openings()})
 	}
 	var msg Message = r // one copy for all
-	for _, to := range m.everyone() {
+	for to := range m.everyone() {
 		m.do(Send{To: to, Msg: msg})
 	}
 }
@@ -55,29 +60,32 @@ func (m *Machine) report() {
 // openings returns the groups that are served, with the reports that their leases rest on.
 func (m *Machine) openings() []Opening {
 	var open []Opening
-	for _, name := range m.heldGroups() {
-		if h := m.held[name]; h.phase == bound {
-			open = append(open, Opening{Group: name, Addresses: h.spec.Addresses, Report: h.rests})
+	for h := range m.holdings() {
+		if h.phase == bound {
+			open = append(open, Opening{Group: h.group, Addresses: h.spec.Addresses, Report: h.rests})
 		}
 	}
 	return open
 }
 
-// specs returns all groups that a report speaks of: those of the ledger, and those of the file that are not in it yet. A
+// specs goes through all groups that a report speaks of: those of the ledger, and those of the file that are not in it yet. A
 // node hears of a new group only after the arbiter may have granted it, and must have said by then what stands against it.
-func (m *Machine) specs() []GroupSpec {
-	var specs []GroupSpec
-	for _, name := range m.groups() {
-		specs = append(specs, m.fresh[name].Spec)
-	}
-	if m.offered != nil {
+func (m *Machine) specs() iter.Seq[GroupSpec] {
+	return func(yield func(GroupSpec) bool) {
+		for _, name := range m.groups() {
+			if !yield(m.fresh[name].Spec) {
+				return
+			}
+		}
+		if m.offered == nil {
+			return
+		}
 		for _, spec := range m.offered.Groups {
-			if _, known := m.fresh[spec.Name]; !known {
-				specs = append(specs, spec)
+			if _, known := m.fresh[spec.Name]; !known && !yield(spec) {
+				return
 			}
 		}
 	}
-	return specs
 }
 
 // sentAt returns when the report seq was sent.

@@ -10,8 +10,8 @@ import (
 // given up for it: the fence was put back closed.
 func (m *Machine) fenceLost(ev FenceLost) {
 	m.dirty = true
-	for _, name := range m.heldGroups() {
-		if h := m.held[name]; h.claiming() {
+	for h := range m.holdings() {
+		if h.claiming() {
 			h.shut = m.seq
 			m.alarm(h, "the kernel's fence was removed by another program", ev.Reason)
 		}
@@ -34,8 +34,7 @@ func (m *Machine) linkChanged(ev LinkChanged) {
 
 func (m *Machine) addressSeen(ev AddressSeen) {
 	m.seen[ev.Address] = ev
-	for _, name := range m.heldGroups() {
-		h := m.held[name]
+	for h := range m.holdings() {
 		switch {
 		case ev.Present || !h.has(ev):
 		case h.phase == bound:
@@ -93,12 +92,11 @@ func (m *Machine) foreignHere(name GroupName, spec GroupSpec) bool {
 // foreignClaim counts a claim of somebody on the link to an address of ours and defends it, at most once in
 // defendInterval (RFC 5227, section 2.4).
 func (m *Machine) foreignClaim(ev ForeignClaim) {
-	for _, name := range m.heldGroups() {
-		h := m.held[name]
+	for h := range m.holdings() {
 		if h.phase != bound || !h.has(AddressSeen{Address: ev.Address}) {
 			continue
 		}
-		m.foreign[name]++
+		m.foreign[h.group]++
 		if h.defended == 0 || m.now.Sub(h.defended) >= defendInterval {
 			h.defended = m.now
 			m.alarm(h, "conflict", fmt.Sprintf("%s claims %s; defending it", net.HardwareAddr(ev.MAC), ev.Address))

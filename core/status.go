@@ -62,11 +62,7 @@ func (m *Machine) Status(now Instant) Status {
 	if p := m.peers[m.opt.Self]; p != nil {
 		s.Self = p.report
 	}
-	nodes := m.view.Config.Nodes
-	if len(nodes) == 0 && m.offered != nil {
-		nodes = m.offered.Nodes
-	}
-	for _, n := range nodes {
+	for _, n := range m.nodes() {
 		s.Nodes = append(s.Nodes, m.nodeStatus(n))
 	}
 	for _, name := range m.groups() {

@@ -114,7 +114,7 @@ func (m *Machine) conclude(name GroupName, g GroupState, c *succession, why stri
 		why += "; " + cost
 	}
 	op, notAfter := m.grantTo(name, g, to, cut(why, MaxReason))
-	for _, n := range m.everyone() {
+	for n := range m.everyone() {
 		if _, ok := c.answers[n]; ok {
 			op.Grant.Basis = append(op.Grant.Basis, n)
 		}
