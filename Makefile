@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test sim lint fmt demo gap frozen faults soak mha bench bench-check clean
+.PHONY: help build deps test sim lint fmt demo gap frozen faults soak mha bench bench-check microbench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -76,6 +76,10 @@ bench-check: build ## measure again, RUNS times each, and fail if a ratio to kee
 	bin/remora-lab bench --remora bin/remora --runs $(or $(RUNS),5) --out bin/bench-check \
 		--system remora-lan,remora-fast,keepalived-10ms --only mysqld-killed,planned,mysqld-hung,node-vanished
 	bin/remora-lab report --out bin/bench-check --baseline bench/baseline.json
+
+microbench: deps ## measure the parts one by one, COUNT times each (5), in a form that benchstat reads
+	deploy/deps.sh bench
+	go test -run '^$$' -bench . -benchtime 0.3s -count $(or $(COUNT),5) ./core ./consensus ./netio
 
 clean: ## remove what was built, and laboratories left behind
 	if [ -x bin/remora-lab ]; then bin/remora-lab sweep; fi

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"testing"
@@ -80,21 +81,44 @@ func percentiles(b *testing.B, f func() error) {
 	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
 }
 
+// onWAL is a node with the other store.
+type onWAL struct{ linux }
+
+func (onWAL) openLog(dir string) (backend, error) {
+	return wal.Open(dir, wal.WithLogger(hclog.NewNullLogger()), wal.WithSegmentSize(4<<20))
+}
+
 // BenchmarkCommit measures proposals on the leader of three nodes on the loopback interface, all with their logs on one
-// disk, until they are applied there.
+// disk, until they are applied there, with each store. The daemon has bolt.
 func BenchmarkCommit(b *testing.B) {
-	c := newCluster(b, "db1", "db2", "mgr")
-	c.startAll()
-	c.commit()
-	l := c.leader()
-	before := len(l.committed())
-	percentiles(b, func() error {
-		l.Propose(core.Command{ID: lastID.Add(1), By: l.name, Ops: []core.Op{{Grant: &core.Grant{Group: "writer", To: "db1"}}}}, nil)
-		for len(eventsOf[core.Committed](l)) <= before {
-			time.Sleep(50 * time.Microsecond)
-		}
-		l.forget()
-		before = 0
-		return nil
-	})
+	for name, h := range map[string]host{"wal": onWAL{}, "bolt": linux{}} {
+		b.Run(name, func(b *testing.B) {
+			c := newCluster(b, "db1", "db2", "mgr")
+			c.host = h
+			c.startAll()
+			c.commit()
+			l := c.leader()
+			outcomes := make(chan core.Event, 1)
+			l.mu.Lock()
+			l.outcomes = outcomes
+			l.mu.Unlock()
+			percentiles(b, func() error {
+				id := lastID.Add(1)
+				l.Propose(core.Command{ID: id, By: l.name, Ops: []core.Op{{Grant: &core.Grant{Group: "writer", To: "db1"}}}}, nil)
+				for {
+					switch ev := (<-outcomes).(type) {
+					case core.Committed:
+						if ev.Command.ID == id {
+							return nil
+						}
+					case core.ProposalFailed:
+						return errors.New(ev.Reason)
+					}
+				}
+			})
+			l.mu.Lock()
+			l.outcomes = nil
+			l.mu.Unlock()
+		})
+	}
 }

@@ -77,7 +77,9 @@ type member struct {
 	mu     sync.Mutex
 	events []core.Event
 	grams  []core.Received
-	full   atomic.Bool
+	// outcomes gets what became of proposals instead of events, unless it is nil.
+	outcomes chan<- core.Event
+	full     atomic.Bool
 }
 
 // cluster is a set of members on 127.0.0.1, .2, .3 and so on.
@@ -87,6 +89,7 @@ type cluster struct {
 	specs  []core.NodeSpec
 	nodes  []*member
 	timing core.Timing
+	host   host // nil is the machine's own
 }
 
 const testCluster = "orders"
@@ -125,10 +128,17 @@ func (m *member) config() Config {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", m.name)
 	}
 	return Config{Self: m.name, Cluster: testCluster, Peers: m.c.specs, StateDir: m.dir, Timing: m.c.timing, TLS: m.tls,
-		Ledger: &fakeLedger{}, Incarnation: core.Incarnation(rand.Uint64() | 1), Logger: logger,
+		Ledger: &fakeLedger{}, host: m.c.host, Incarnation: core.Incarnation(rand.Uint64() | 1), Logger: logger,
 		Deliver: func(e core.Event) {
 			m.mu.Lock()
 			defer m.mu.Unlock()
+			if m.outcomes != nil {
+				switch e.(type) {
+				case core.Committed, core.ProposalFailed:
+					m.outcomes <- e
+					return
+				}
+			}
 			m.events = append(m.events, e)
 		},
 		DeliverDatagram: func(e core.Event) bool {

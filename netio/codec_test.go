@@ -343,6 +343,27 @@ func BenchmarkFrame(b *testing.B) {
 	})
 }
 
+func BenchmarkParse(b *testing.B) {
+	arp := GratuitousARP(ARPReply, mac1, ip4).AppendFrame(nil)
+	na := UnsolicitedNA(mac1, ip6).AppendFrame(nil)
+	b.Run("ARP", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := ParseARP(arp); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+	b.Run("NDP", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, err := ParseNDP(na); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
+}
+
 func TestFramesNeedNoMemory(t *testing.T) {
 	buf := make([]byte, 0, 128)
 	n := testing.AllocsPerRun(100, func() {

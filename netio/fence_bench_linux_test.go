@@ -19,8 +19,8 @@ func medians(b *testing.B, prepare, act func()) {
 		took = append(took, time.Since(start))
 	}
 	slices.Sort(took)
-	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs/median")
-	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "µs/p99")
+	b.ReportMetric(float64(took[len(took)/2].Nanoseconds())/1e3, "µs/median")
+	b.ReportMetric(float64(took[len(took)*99/100].Nanoseconds())/1e3, "µs/p99")
 }
 
 // benchFence has a fence for n addresses, under watch as in the daemon.

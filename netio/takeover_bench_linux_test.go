@@ -6,6 +6,9 @@ import (
 	"net/netip"
 	"os/exec"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -38,6 +41,27 @@ func BenchmarkTakeover(b *testing.B) {
 				must(b, binder.Announce(b.Context(), a))
 			})
 		})
+		b.Run(fmt.Sprintf("claim %d with fence", n), func(b *testing.B) {
+			w := newWire(b)
+			as := manyAddresses(n)
+			f := newFence(b, addresses(spec(w.name, as...))...)
+			watchFence(b, f)
+			binder := newBinder(b, Config{Fence: f})
+			s := spec(w.name, as...)
+			e := core.Epoch(0)
+			medians(b, func() {
+				must(b, binder.Unbind(b.Context(), unbindOf(s, e)))
+				e++
+				must(b, f.Arm(uint64(e), time.Minute, nil))
+			}, func() {
+				bind := bindOf(s, e)
+				bind.Report = core.Seq(e)
+				must(b, binder.Bind(b.Context(), bind))
+				a := announceOf(s)
+				a.Epoch = e
+				must(b, binder.Announce(b.Context(), a))
+			})
+		})
 		b.Run(fmt.Sprintf("unbind %d", n), func(b *testing.B) {
 			w := newWire(b)
 			binder := newBinder(b, Config{})
@@ -51,8 +75,9 @@ func BenchmarkTakeover(b *testing.B) {
 	}
 }
 
-// BenchmarkPrograms does with programs what a hook script does, for one address: ip to bind, arping for one
-// announcement. It needs the packages of "deploy/deps.sh bench".
+// BenchmarkPrograms does with programs what a hook script does, for one address: ip to bind and unbind, arping for one
+// announcement. arping sends at once and then waits for answers, so it is timed until its frame has arrived at the other
+// end of the wire; its own end is not waited for. It needs the packages of "deploy/deps.sh bench".
 func BenchmarkPrograms(b *testing.B) {
 	w := newWire(b)
 	run := func(name string, args ...string) {
@@ -67,8 +92,37 @@ func BenchmarkPrograms(b *testing.B) {
 		medians(b, func() { run("ip", "addr", "del", addr, "dev", w.name) },
 			func() { run("ip", "addr", "add", addr, "dev", w.name) })
 	})
+	b.Run("ip unbind", func(b *testing.B) {
+		medians(b, func() { run("ip", "addr", "replace", addr, "dev", w.name) },
+			func() { run("ip", "addr", "del", addr, "dev", w.name) })
+	})
+	frames := w.tap(unix.ETH_P_ARP)
+	arping := func() (end func()) {
+		b.Helper()
+		c := exec.Command("arping", "-q", "-c", "1", "-w", "1", "-U", "-I", w.name, vip4.Addr().String())
+		must(b, c.Start())
+		<-frames
+		return func() {
+			_ = c.Process.Kill()
+			_ = c.Wait() // killed, or ended by itself
+			for len(frames) > 0 {
+				<-frames
+			}
+		}
+	}
+	run("ip", "addr", "replace", addr, "dev", w.name)
 	b.Run("arping announce", func(b *testing.B) {
-		medians(b, func() {}, func() { run("arping", "-q", "-c", "1", "-w", "1", "-U", "-I", w.name, vip4.Addr().String()) })
+		end := func() {}
+		medians(b, func() { end() }, func() { end = arping() })
+		end()
+	})
+	b.Run("ip and arping claim", func(b *testing.B) {
+		end := func() {}
+		medians(b, func() { end(); run("ip", "addr", "del", addr, "dev", w.name) }, func() {
+			run("ip", "addr", "add", addr, "dev", w.name)
+			end = arping()
+		})
+		end()
 	})
 }
 
