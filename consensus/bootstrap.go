@@ -91,6 +91,10 @@ func (n *Node) survey() survey {
 			continue
 		}
 		h := p.said.Load()
+		if h == nil { // its first hello has come and is not noted yet
+			v.silent = append(v.silent, string(name))
+			continue
+		}
 		v.servers = append(v.servers, h.Server)
 		v.listed = v.listed || h.lists(n.id)
 		if h.State {

@@ -374,3 +374,14 @@ func TestOlderHello(t *testing.T) {
 		}
 	}
 }
+
+// A session is known a moment before what the peer has said on it.
+func TestSurveyBetweenSessionAndHello(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	m := c.nodes[0]
+	m.open()
+	m.peers.get("db2").session.Store(7)
+	if v := m.survey(); !slices.Contains(v.silent, "db2") {
+		t.Errorf("silent %v, want db2 among them", v.silent)
+	}
+}
