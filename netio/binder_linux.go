@@ -20,6 +20,9 @@ type Config struct {
 	// Fence holds the leases in the kernel: it opens when an address is bound and closes before it is unbound. It must be
 	// installed. Nil means that there is none.
 	Fence *Fence
+	// Bound, if set, is called by Bind when all addresses are bound and were read back, before the fence is opened for them.
+	// It must not block.
+	Bound func(group core.GroupName, epoch core.Epoch)
 	// Label makes IPv4 addresses appear as "interface:label" in old tools. It is left out where that would be longer
 	// than the 15 bytes that the kernel takes. On kernels before 5.18 it is also how leftovers are found.
 	Label string

@@ -40,6 +40,9 @@ func (b *Binder) Bind(ctx context.Context, a core.Bind) error {
 		})
 	}
 	if err == nil {
+		if b.cfg.Bound != nil {
+			b.cfg.Bound(a.Group, a.Epoch)
+		}
 		err = b.openFence(a)
 	}
 	if err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
 	"github.com/remora-ha/remora/cmd/internal/daemon"
+	"github.com/remora-ha/remora/cmd/internal/trace"
 )
 
 // result is what a command leaves behind.
@@ -148,6 +149,10 @@ func (f *fake) History(_ context.Context, req control.HistoryRequest) ([]control
 	return []control.HistoryEntry{{Index: 12, Kind: "grant", Group: "writer", Epoch: 8, Node: "db1", Reason: "first"}}, f.err
 }
 
+func (f *fake) Trace(context.Context, control.TraceRequest) (control.TraceResult, error) {
+	return control.TraceResult{Pieces: []trace.Piece{{Node: "mgr", Group: "writer", Epoch: 8, Marks: []trace.Mark{{Name: "proposed"}, {Name: "granted", US: 1500}}}}}, f.err
+}
+
 func (f *fake) Switchover(_ context.Context, req control.SwitchoverRequest) (control.SwitchoverResult, error) {
 	f.asked = append(f.asked, req)
 	return control.SwitchoverResult{Group: req.Group, From: "db1", To: req.To, Epoch: 9, TookMS: 7}, f.err
@@ -206,6 +211,8 @@ func TestStatus(t *testing.T) {
 func TestHistory(t *testing.T) {
 	env := serve(t, new(fake))
 	run(t, env, "history", "--group", "writer").expect(t, "history", ExitOK, "grant  db1   first", "")
+	run(t, env, "history", "--trace").expect(t, "history --trace", ExitOK, "  mgr: proposed, granted +1.50\n", "")
+	run(t, env, "history", "--trace", "--json").expect(t, "history --trace --json", ExitOK, "\"trace\": {", "")
 	run(t, env, "history", "--json").expect(t, "history --json", ExitOK, "{\n  \"schema\": 1,\n  \"entries\": [\n    {\n      \"index\": 12,", "")
 }
 

@@ -13,6 +13,8 @@ type Backend interface {
 	Status(ctx context.Context) (Status, error)
 	// History returns the newest changes of ownership, the newest last.
 	History(ctx context.Context, req HistoryRequest) ([]HistoryEntry, error)
+	// Trace returns the pieces of the last takeovers, of this node and of those that it can reach.
+	Trace(ctx context.Context, req TraceRequest) (TraceResult, error)
 	// Switchover moves a group and returns when its new owner serves.
 	Switchover(ctx context.Context, req SwitchoverRequest) (SwitchoverResult, error)
 	// Pause freezes or thaws the ownership of a group or of all.

@@ -59,6 +59,11 @@ func (c *Client) History(ctx context.Context, req HistoryRequest) ([]HistoryEntr
 	return ask[[]HistoryEntry](ctx, c, opHistory, req)
 }
 
+// Trace asks for the pieces of the last takeovers.
+func (c *Client) Trace(ctx context.Context, req TraceRequest) (TraceResult, error) {
+	return ask[TraceResult](ctx, c, opTrace, req)
+}
+
 // Switchover asks to move a group.
 func (c *Client) Switchover(ctx context.Context, req SwitchoverRequest) (SwitchoverResult, error) {
 	return ask[SwitchoverResult](ctx, c, opSwitchover, req)

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/remora-ha/remora/cmd/internal/trace"
 )
 
 // fake is a Backend that remembers what it was asked.
@@ -27,6 +29,7 @@ type fake struct {
 	reports    []string
 	promotions []PromoteRequest
 	rejoins    int
+	traces     []TraceRequest
 	err        error
 	hang       bool
 }
@@ -41,6 +44,14 @@ func (f *fake) Status(ctx context.Context) (Status, error) {
 
 func (f *fake) History(_ context.Context, req HistoryRequest) ([]HistoryEntry, error) {
 	return []HistoryEntry{{Index: uint64(req.Limit), Time: sampleTime, Kind: "grant", Group: req.Group, Epoch: 8, Node: "db1", From: "db2", Reason: "operator"}}, f.err
+}
+
+func (f *fake) Trace(_ context.Context, req TraceRequest) (TraceResult, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.traces = append(f.traces, req)
+	return TraceResult{Pieces: []trace.Piece{{Node: "db1", Group: "writer", Epoch: 8, Marks: []trace.Mark{{Name: "proposed", US: 3}}}},
+		Silent: map[string]string{"db2": "gone"}}, f.err
 }
 
 func (f *fake) Switchover(_ context.Context, req SwitchoverRequest) (SwitchoverResult, error) {
@@ -116,6 +127,10 @@ func TestEveryOperation(t *testing.T) {
 	h, err := c.History(ctx, HistoryRequest{Group: "writer", Limit: 3})
 	if err != nil || len(h) != 1 || h[0].Index != 3 || h[0].Group != "writer" {
 		t.Errorf("history %+v, %v", h, err)
+	}
+	tr, err := c.Trace(ctx, TraceRequest{})
+	if err != nil || len(tr.Pieces) != 1 || tr.Pieces[0].Marks[0].US != 3 || tr.Silent["db2"] != "gone" || f.traces[0].Forwarded {
+		t.Errorf("trace %+v, %v, asked %+v", tr, err, f.traces)
 	}
 	r, err := c.Switchover(ctx, SwitchoverRequest{Group: "writer", To: "db2", Reason: "work"})
 	if err != nil || r != (SwitchoverResult{"writer", "db1", "db2", 9, 7}) {

@@ -169,6 +169,8 @@ func (s *Server) carryOut(ctx context.Context, req request, remote bool) (any, e
 			return nil, err
 		}
 		return s.backend.History(ctx, args)
+	case opTrace:
+		return s.backend.Trace(ctx, TraceRequest{Forwarded: remote})
 	case opSwitchover:
 		args := SwitchoverRequest{Forwarded: remote}
 		if err := decodeArgs(req, &args); err != nil {

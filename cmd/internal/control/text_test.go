@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/remora-ha/remora/cmd/internal/trace"
 	"github.com/remora-ha/remora/core"
 )
 
@@ -114,6 +115,7 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 	doc := string(data)
 	documented(t, doc, reflect.TypeFor[Status](), "")
 	documented(t, doc, reflect.TypeFor[HistoryEntry](), "entries[].")
+	documented(t, doc, reflect.TypeFor[trace.Takeover](), "entries[].trace.")
 }
 
 func documented(t *testing.T, doc string, typ reflect.Type, prefix string) {
@@ -152,5 +154,49 @@ func TestHistoryText(t *testing.T) {
 		"12     " + local + "  -       -      configure  -           version 2\n"
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("history (-want +got):\n%s", diff)
+	}
+}
+
+func TestTraces(t *testing.T) {
+	history := []HistoryEntry{
+		{Index: 3, Time: sampleTime, Kind: core.KindGrant, Group: "writer", Epoch: 7, Node: "db1", Reason: "nobody had it"},
+		{Index: 5, Time: sampleTime, Kind: core.KindGrant, Group: "reader", Epoch: 2, Node: "db2", Reason: "nobody had it"},
+		{Index: 8, Time: sampleTime, Kind: core.KindRelease, Group: "writer", Epoch: 7, Node: "db1", Reason: "mysqld died"},
+		{Index: 8, Time: sampleTime, Kind: core.KindGrant, Group: "writer", Epoch: 8, Node: "db2", Reason: "mysqld died"},
+	}
+	marks := func(name string, us int64, more ...any) (ms []trace.Mark) {
+		ms = append(ms, trace.Mark{Name: name, US: us})
+		for i := 0; i < len(more); i += 2 {
+			ms = append(ms, trace.Mark{Name: more[i].(string), US: int64(more[i+1].(int))})
+		}
+		return ms
+	}
+	r := TraceResult{Silent: map[string]string{"db3": "gone"}, Pieces: []trace.Piece{
+		{Node: "db2", Group: "writer", Epoch: 8, Marks: marks("granted", 0, "bind_begun", 0, "fence_open", 620, "announced", 650)},
+		{Node: "db1", Group: "writer", Epoch: 8, Marks: marks("giving_up", 0, "unbound", 380, "release_sent", 400, "granted", 3400)},
+		{Node: "mgr", Group: "writer", Epoch: 8, Marks: marks("release_came", 0, "proposed", 0, "granted", 2000, "serving_heard", 3500)},
+	}}
+	entries := Traced(history, r, "writer", 1)
+	if len(entries) != 1 || entries[0].Index != 8 || len(Traced(history, r, "", 0)) != 3 || len(Traced(history, r, "writer", 0)) != 2 {
+		t.Fatalf("%+v", entries)
+	}
+	var b strings.Builder
+	if err := WriteTraces(&b, entries); err != nil {
+		t.Fatal(err)
+	}
+	want := sampleTime.Local().Format("2006-01-02 15:04:05.000") + `  writer epoch 8: db1 -> db2, mysqld died
+  db1: giving up, unbound +0.38, release sent +0.02, granted +3.00
+  mgr: release came, proposed +0.00, granted +2.00, serving heard +1.50
+  db2: granted, bind begun +0.00, fence open +0.62, announced +0.03
+  on the way from db1 to mgr and back: 1.00 ms
+  on the way from mgr to db2 and back: 0.88 ms
+  from the first moment known to the announcement: 3.05 to 4.93 ms
+`
+	if diff := cmp.Diff(want, b.String()); diff != "" {
+		t.Errorf("traces (-want +got):\n%s", diff)
+	}
+	b.Reset()
+	if err := WriteTraces(&b, Traced(history, TraceResult{}, "reader", 0)); err != nil || !strings.Contains(b.String(), "  the part of db2 is not known: it had none") {
+		t.Errorf("a takeover of which nothing is known: %v\n%s", err, b.String())
 	}
 }

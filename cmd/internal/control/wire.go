@@ -22,6 +22,7 @@ const (
 const (
 	opStatus     = "status"
 	opHistory    = "history"
+	opTrace      = "trace"
 	opSwitchover = "switchover"
 	opPause      = "pause"
 )

@@ -19,6 +19,7 @@ import (
 	"github.com/remora-ha/remora/cmd/internal/control"
 	"github.com/remora-ha/remora/cmd/internal/realtime"
 	"github.com/remora-ha/remora/cmd/internal/sdnotify"
+	"github.com/remora-ha/remora/cmd/internal/trace"
 	"github.com/remora-ha/remora/consensus"
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/core/agent"
@@ -62,13 +63,14 @@ type daemon struct {
 	scheduling string
 	locked     realtime.Lock
 	guard      chan toGuard
+	recorder   *trace.Recorder
 	watched    toGuard // what the ledger had last; used by the agent's loop
 }
 
 // Run carries a node from its start to its orderly end, which begins with the end of ctx: unbind, verify, release, hand
 // leadership on; then Run returns nil. SIGHUP makes it read its file again.
 func Run(ctx context.Context, opt Options) error {
-	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan toGuard, 1)}
+	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan toGuard, 1), recorder: trace.NewRecorder()}
 	beThrifty(d.log)
 	d.notify = sdnotify.FromEnvironment()
 
@@ -96,7 +98,7 @@ func (d *daemon) open() error {
 	if err := d.makeFence(); err != nil {
 		return err
 	}
-	binder, err := netio.NewBinder(netio.Config{Label: d.label(), Fence: d.fence, Logger: d.log})
+	binder, err := netio.NewBinder(netio.Config{Label: d.label(), Fence: d.fence, Bound: d.bound, Logger: d.log})
 	if err != nil {
 		return err
 	}
@@ -230,8 +232,10 @@ func (d *daemon) takePart(ctx context.Context) error {
 	return nil
 }
 
-// observe sees every step of the machine. It logs what was committed and tells the watcher which groups the ledger has.
-func (d *daemon) observe(_ core.Instant, ev core.Event, _ []core.Action) {
+// observe sees every step of the machine. It notes what belongs to takeovers, logs what was committed and tells the watcher
+// which groups the ledger has.
+func (d *daemon) observe(at core.Instant, ev core.Event, actions []core.Action) {
+	d.recorder.Observe(at, ev, actions)
 	if d.keeper != nil {
 		d.keeper.follow(d.machine.Grip())
 	}

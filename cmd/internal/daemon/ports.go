@@ -37,7 +37,7 @@ func (d *daemon) announcerPort() agent.Announcer {
 	if d.opt.DryRun {
 		return dryRun{d.log}
 	}
-	return d.binder
+	return traced{d.binder, d.recorder}
 }
 
 // label is the address label of the groups. The kernel's binder has one for all, the first that a group asks for.
