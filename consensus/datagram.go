@@ -154,6 +154,11 @@ func (w *wire) receive(b []byte, nonce *[12]byte) error {
 		w.n.takeSign(from, term)
 	}
 	switch said := m.(type) {
+	case core.Clients:
+		if w.n.cfg.DeliverClients != nil {
+			w.n.cfg.DeliverClients(from.peer.name, said)
+		}
+		return nil
 	case core.Report:
 		if !w.n.votes(from.server) {
 			said.Term = 0

@@ -38,6 +38,8 @@ type Config struct {
 	Deliver func(core.Event)
 	// DeliverDatagram takes a core.Received. It reports false when it has dropped it.
 	DeliverDatagram func(core.Event) bool
+	// DeliverClients takes what an owner says of its clients; nil means that nobody wants to know. It must not block.
+	DeliverClients func(from core.NodeName, c core.Clients)
 	// Alarms makes the timer of what goes on all the time; nil means one of the Go runtime.
 	Alarms alarm.Maker
 	// Logger may be nil.

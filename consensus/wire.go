@@ -26,6 +26,7 @@ const (
 	kindFrozen
 	kindDrained
 	kindCaughtUp
+	kindClients
 )
 
 // Bounds on what a message may carry.
@@ -136,7 +137,7 @@ func (e *encoder) message(m core.Message) error {
 	return e.err
 }
 
-// promotion encodes the messages of policy promote.
+// promotion encodes the messages of policy promote, and those between daemons.
 func (e *encoder) promotion(kind func(byte), m core.Message) error {
 	switch m := m.(type) {
 	case core.Freeze:
@@ -158,6 +159,9 @@ func (e *encoder) promotion(kind func(byte), m core.Message) error {
 		kind(kindCaughtUp)
 		e.choice(m.Group, m.Epoch, uint64(m.Move))
 		e.text(m.Err, e.reason)
+	case core.Clients:
+		kind(kindClients)
+		e.clients(m)
 	default:
 		return fmt.Errorf("%w: %T", errWireKind, m)
 	}

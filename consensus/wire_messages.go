@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"fmt"
+	"math"
 	"net/netip"
 
 	"github.com/remora-ha/remora/core"
@@ -173,8 +175,48 @@ func (d *decoder) message(kind byte) core.Message {
 	case kindCaughtUp:
 		return core.CaughtUp{Group: d.group(), Epoch: core.Epoch(d.uint()), Move: core.Index(d.uint()), Err: d.text(core.MaxReason)}
 	}
+	if kind == kindClients {
+		return d.clients()
+	}
 	d.fail(errWireKind)
 	return nil
+}
+
+func (e *encoder) clients(c core.Clients) {
+	if len(c.Ends) > core.MaxClients {
+		e.err = fmt.Errorf("%w: %d clients, at most %d are allowed", errWireValue, len(c.Ends), core.MaxClients)
+		return
+	}
+	e.name(string(c.Group))
+	e.uint(uint64(c.Epoch))
+	e.addrPort(c.Server)
+	e.count(len(c.Ends))
+	for _, a := range c.Ends {
+		e.addrPort(a)
+	}
+}
+
+func (d *decoder) clients() core.Clients {
+	c := core.Clients{Group: d.group(), Epoch: core.Epoch(d.uint()), Server: d.addrPort()}
+	for range d.count(core.MaxClients) {
+		c.Ends = append(c.Ends, d.addrPort())
+	}
+	return c
+}
+
+func (e *encoder) addrPort(a netip.AddrPort) {
+	e.addr(a.Addr())
+	e.uint(uint64(a.Port()))
+}
+
+// addrPort takes an address with a port. It must be a whole one.
+func (d *decoder) addrPort() netip.AddrPort {
+	a, port := d.addr(), d.uint()
+	if !a.IsValid() || port > math.MaxUint16 {
+		d.fail(errWireValue)
+		return netip.AddrPort{}
+	}
+	return netip.AddrPortFrom(a, uint16(port))
 }
 
 // The bits of a group state's flags.

@@ -49,12 +49,14 @@ func samples() []core.Message {
 		core.Frozen{Group: "writer", Epoch: 4, Round: 7, Executed: "0-1-2", Received: "0-1-3", Err: "no"},
 		core.Drained{Group: "writer", Epoch: 4, Move: 8, Executed: "0-1-2", Err: "no"},
 		core.CaughtUp{Group: "writer", Epoch: 4, Move: 8, Err: "no"},
+		core.Clients{Group: "writer", Epoch: 4, Server: netip.MustParseAddrPort("10.77.0.100:3306"),
+			Ends: []netip.AddrPort{netip.MustParseAddrPort("10.77.0.200:65535"), netip.MustParseAddrPort("[fd00::1]:1")}},
 	}
 }
 
 // sameMessage compares as the receiver does: an unknown list of listeners differs from an empty one, other lists do not.
 func sameMessage(a, b core.Message) string {
-	opts := []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{}),
+	opts := []cmp.Option{cmpopts.EquateComparable(netip.Addr{}, netip.AddrPort{}, netip.Prefix{}),
 		cmp.FilterPath(func(p cmp.Path) bool { return p.Last().String() != ".Listens" }, cmpopts.EquateEmpty())}
 	return cmp.Diff(a, b, opts...)
 }
@@ -80,7 +82,7 @@ func TestMessagesSurviveTheWire(t *testing.T) {
 // TestSamplesHaveEveryField fails when core gets a field that the samples, and so perhaps the codec, do not have.
 func TestSamplesHaveEveryField(t *testing.T) {
 	for _, m := range []core.Message{samples()[0], samples()[5], samples()[6], samples()[8], samples()[9], samples()[10], samples()[11],
-		samples()[12]} {
+		samples()[12], samples()[13]} {
 		everyFieldSet(t, reflect.TypeOf(m).Name(), reflect.ValueOf(m))
 	}
 }

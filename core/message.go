@@ -1,9 +1,13 @@
 package core
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Message is one of the datagrams that nodes exchange: Report, Confirm, Echo, Ack, Notice, ReleaseRequest,
-// Freeze, Frozen, Drained, CaughtUp. Each is complete in itself and superseded by the next of its kind, so none is ever sent again because it may have been lost.
+// Freeze, Frozen, Drained, CaughtUp, Clients. Each is complete in itself and superseded by the next of its kind, so none is
+// ever sent again because it may have been lost.
 type Message interface{ message() }
 
 // HoldPhase says how far a node is with a group that the ledger gives it.
@@ -162,6 +166,21 @@ type CaughtUp struct {
 	Err   string
 }
 
+// Clients says who is connected to an address of a group on its owner, so that the next owner can make those talk to it that
+// would wait for a dead one. Many clients take several messages. The machine has no part in it.
+type Clients struct {
+	Group GroupName
+	Epoch Epoch
+	// Server is the address and the port that they are connected to.
+	Server netip.AddrPort
+	// Ends are the clients' own, at most MaxClients.
+	Ends []netip.AddrPort
+}
+
+// MaxClients is the number of clients in one message.
+const MaxClients = 48
+
+func (Clients) message()        {}
 func (Freeze) message()         {}
 func (Frozen) message()         {}
 func (Drained) message()        {}

@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"net"
 	"net/netip"
 
@@ -109,14 +108,7 @@ func destroy(diag *netlink.Conn, c connection) error {
 // now; that one knows no such connection and resets it, at the very number that the client expects.
 func nudge(b []byte, c connection, own, hop MAC) []byte {
 	src, dst := c.local.Addr(), c.remote.Addr()
-	var t [tcpLen]byte
-	binary.BigEndian.PutUint16(t[0:], c.local.Port())
-	binary.BigEndian.PutUint16(t[2:], c.remote.Port())
-	binary.BigEndian.PutUint32(t[4:], rand.Uint32())
-	binary.BigEndian.PutUint32(t[8:], rand.Uint32())
-	t[12], t[13] = tcpLen/4<<4, 0x10 // ACK
-	sum := sumOf(sumOf(tcpLen+protoTCP, src.AsSlice()), dst.AsSlice())
-	binary.BigEndian.PutUint16(t[tcpSumAt:], ^fold(sumOf(sum, t[:])))
+	t := bareACK(c.local, c.remote)
 	start := len(b)
 	if src.Is6() {
 		b = appendHeader(b, hop, own, ethernet.EtherTypeIPv6)

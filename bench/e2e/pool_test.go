@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"testing"
@@ -25,6 +26,22 @@ type ended struct {
 // Clients keep connections open through a planned switchover, idle ones and ones that wait for an answer. Each is reset
 // when the new owner has announced itself, and not before; none waits for an answer that will not come.
 func TestPooledConnectionsAreResetAtAMove(t *testing.T) {
+	pooled(t, func(l *lab.Lab, owner string) error { return l.Switchover(within(t), others(l, owner)[0].Name) })
+}
+
+// So it is if the owner's machine is gone, which tells its clients nothing: the next owner knows them.
+func TestPooledConnectionsAreResetWhenTheOwnersMachineIsGone(t *testing.T) {
+	pooled(t, func(l *lab.Lab, owner string) error {
+		if err := l.Drop(owner, lab.Both); err != nil {
+			return err
+		}
+		_, err := l.WaitMoved(within(t), owner)
+		return err
+	})
+}
+
+// pooled opens connections, has the address moved and looks at how they end.
+func pooled(t *testing.T, move func(l *lab.Lab, owner string) error) {
 	const each = 25
 	l := up(t, nil)
 	at := netip.AddrPortFrom(l.VIP(), lab.ServerPort)
@@ -49,8 +66,18 @@ func TestPooledConnectionsAreResetAtAMove(t *testing.T) {
 	}
 	waiting := queries(t, l, at, each, ends)
 	defer waiting()
+	owner := l.Holder(l.VIP())
+	eventually(t, "all nodes know of all clients", func() bool {
+		for _, n := range l.Nodes() {
+			st, err := n.Status(within(t))
+			if err != nil || len(st.Groups) != 1 || st.Groups[0].Clients == nil || *st.Groups[0].Clients < 2*each {
+				return false
+			}
+		}
+		return true
+	})
 	before := time.Now()
-	must(t, l.Switchover(within(t), others(l, l.Holder(l.VIP()))[0].Name))
+	must(t, move(l, owner))
 	first := firstAnnouncement(t, l, l.Holder(l.VIP()), before)
 	var last time.Duration
 	for range 2 * each {
@@ -106,16 +133,19 @@ func sleeping(t *testing.T, db *sql.DB) (n int) {
 	return n
 }
 
-// firstAnnouncement returns when a node first announced the VIP after a moment.
-func firstAnnouncement(t *testing.T, l *lab.Lab, node string, after time.Time) time.Time {
+// firstAnnouncement waits until a node has announced the VIP after a moment, and returns when it did so first.
+func firstAnnouncement(t *testing.T, l *lab.Lab, node string, after time.Time) (first time.Time) {
 	t.Helper()
-	frames, err := l.ARPFrames()
-	must(t, err)
-	for _, f := range frames {
-		if f.Node == node && f.Gratuitous() && f.SenderIP == l.VIP() && f.Time.After(after) {
-			return f.Time
+	eventually(t, node+" announces the address", func() bool {
+		frames, err := l.ARPFrames()
+		must(t, err)
+		i := slices.IndexFunc(frames, func(f lab.ARPFrame) bool {
+			return f.Node == node && f.Gratuitous() && f.SenderIP == l.VIP() && f.Time.After(after)
+		})
+		if i >= 0 {
+			first = frames[i].Time
 		}
-	}
-	t.Fatalf("%s has not announced the address", node)
-	return time.Time{}
+		return i >= 0
+	})
+	return first
 }

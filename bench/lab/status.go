@@ -29,6 +29,7 @@ type GroupStatus struct {
 	BoundHere bool   `json:"bound_here"`
 	Paused    bool   `json:"paused"`
 	MovingTo  string `json:"moving_to"`
+	Clients   *int   `json:"clients"`
 }
 
 // NodeStatus is the state of one node.

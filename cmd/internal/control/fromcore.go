@@ -17,7 +17,9 @@ type Facts struct {
 	Timing  core.Timing
 	// Interface returns the interface that carries a group on this node; nil means the group's own.
 	Interface func(core.GroupSpec) string
-	Process   Process
+	// Clients returns how many connections a group's owner has, nil if it is not known; the function may be nil, too.
+	Clients func(core.GroupName) *int
+	Process Process
 }
 
 // FromCore turns the machine's status into the documented one.
@@ -83,6 +85,9 @@ func groupFromCore(g core.GroupStatus, f Facts) Group {
 	if g.Phase != "" {
 		out.Phase = g.Phase
 		out.LeaseLeftMS = millis(g.LeaseLeft)
+	}
+	if f.Clients != nil {
+		out.Clients = f.Clients(st.Spec.Name)
 	}
 	for _, a := range st.Spec.Addresses {
 		out.Addresses = append(out.Addresses, a.String())

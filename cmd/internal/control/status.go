@@ -77,6 +77,9 @@ type Group struct {
 	Reason string `json:"reason"`
 	// Conflicts counts the claims of strangers to the group's addresses that this node has seen.
 	Conflicts int `json:"conflicts"`
+	// Clients is the number of connections to the group's addresses as the owner has counted them last; null if that is not
+	// known here.
+	Clients *int `json:"clients"`
 }
 
 // Node is a node as the answering node sees it.

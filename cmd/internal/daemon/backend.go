@@ -39,7 +39,7 @@ func (b backend) Status(ctx context.Context) (control.Status, error) {
 	return control.FromCore(s, control.Facts{
 		Node: d.opt.Self.Name, Cluster: d.opt.Config.Cluster, Version: d.opt.Version, DryRun: d.opt.DryRun, Now: time.Now(),
 		Profile: d.opt.Config.Profile, Timing: d.opt.Config.Timing(), Interface: d.localInterface,
-		Process: d.processStatus(),
+		Clients: d.clients.count, Process: d.processStatus(),
 	}), nil
 }
 

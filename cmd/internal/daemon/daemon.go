@@ -51,6 +51,7 @@ type daemon struct {
 	agent      *agent.Agent
 	node       *consensus.Node
 	binder     *netio.Binder
+	clients    *clientele
 	watcher    *netio.Watcher
 	health     *health
 	actor      *detector.Actor // nil on a witness
@@ -103,6 +104,7 @@ func (d *daemon) open() error {
 		return err
 	}
 	d.binder = binder
+	d.clients = &clientele{binder: binder, tell: d.tellAll, log: d.log}
 	if !d.opt.DryRun {
 		if err := d.clean(); err != nil {
 			return errors.Join(err, binder.Close())
@@ -147,7 +149,7 @@ func (d *daemon) openConsensus() error {
 		Self: d.opt.Self.Name, Cluster: d.cfg.Cluster, Peers: d.cfg.Core().Nodes, StateDir: d.cfg.StateDir,
 		Timing: d.cfg.Timing(), TLS: consensus.TLSFiles{CA: d.cfg.TLS.CA, Cert: d.cfg.TLS.Cert, Key: d.cfg.TLS.Key},
 		Ledger: core.NewLedger(), Incarnation: core.Incarnation(incarnation),
-		Deliver: d.agent.Deliver, DeliverDatagram: d.agent.TryDeliver, Alarms: newAlarm, Logger: d.log,
+		Deliver: d.agent.Deliver, DeliverDatagram: d.agent.TryDeliver, DeliverClients: d.clients.heard, Alarms: newAlarm, Logger: d.log,
 	})
 	if err != nil {
 		return err
@@ -199,6 +201,7 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	cancel()
 	end, done := context.WithTimeout(context.Background(), closeTimeout)
 	defer done()
+	d.clients.close()
 	return errors.Join(cause, d.node.Shutdown(end), g.Wait(), d.removeFence(cause), d.binder.Close())
 }
 

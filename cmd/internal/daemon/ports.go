@@ -27,17 +27,18 @@ func (d *daemon) binderPort() agent.Binder {
 	if d.opt.DryRun {
 		return dryRun{d.log}
 	}
+	binder := clientsBinder{kernel{d.binder}, d.clients}
 	if d.keeper != nil {
-		return watchedBinder{kernel{d.binder}, d.keeper}
+		return watchedBinder{binder, d.keeper}
 	}
-	return kernel{d.binder}
+	return binder
 }
 
 func (d *daemon) announcerPort() agent.Announcer {
 	if d.opt.DryRun {
 		return dryRun{d.log}
 	}
-	return traced{d.binder, d.recorder}
+	return clientsAnnouncer{traced{d.binder, d.recorder}, d.clients}
 }
 
 // label is the address label of the groups. The kernel's binder has one for all, the first that a group asks for.
