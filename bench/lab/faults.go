@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"syscall"
 	"time"
 )
@@ -160,14 +161,25 @@ func byHand(ctx context.Context, l *Lab, s Scene) (undo, error) {
 	}, command(ctx, "add")
 }
 
-// elsewhere moves the address to a node that is neither the owner nor named.
+// elsewhere moves the address to a node that is neither the owner nor named. It asks again when the answer was lost with a
+// leader.
 func (l *Lab) elsewhere(ctx context.Context, s Scene, but string) error {
-	for _, n := range l.nodes {
-		if n.Name != but && n.Name != s.Owner && !n.Witness {
-			return l.Switchover(ctx, n.Name)
+	i := slices.IndexFunc(l.nodes, func(n *Node) bool { return n.Name != but && n.Name != s.Owner && !n.Witness })
+	if i < 0 {
+		return fmt.Errorf("no node other than %s and %s", s.Owner, but)
+	}
+	for {
+		err := l.Switchover(ctx, l.nodes[i].Name)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		if now := l.Holder(l.VIP()); now != s.Owner && now != "" {
+			return nil // it was carried out all the same, or another node was chosen
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return err
 		}
 	}
-	return fmt.Errorf("no node other than %s and %s", s.Owner, but)
 }
 
 // ahead gives one node a file of the next version, then the leader, which has the ledger take it over, and the others in the
@@ -234,20 +246,8 @@ func still(ctx context.Context, l *Lab, s Scene) (undo, error) {
 	if err := n.FreezeState(); err != nil {
 		return nil, err
 	}
-	end := func(context.Context) error { return n.ThawState() }
 	// The daemon asks its disk for nothing until there is something to write.
-	for {
-		err := l.elsewhere(ctx, s, n.Name)
-		if err == nil || ctx.Err() != nil {
-			return end, err
-		}
-		if now := l.Holder(l.VIP()); now != s.Owner && now != "" {
-			return end, nil // the answer was lost with the leader, or another node was chosen
-		}
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
-			return end, err
-		}
-	}
+	return func(context.Context) error { return n.ThawState() }, l.elsewhere(ctx, s, n.Name)
 }
 
 func shell(script string) *exec.Cmd { return exec.Command("sh", "-c", script) }
