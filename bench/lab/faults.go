@@ -23,7 +23,7 @@ func Faults() []Fault {
 		{Name: "daemon frozen on a node with two interfaces", Fate: Moves, Prepare: twofold, Begin: func(ctx context.Context, l *Lab, s Scene) (undo, error) {
 			return thawed(l.Node(s.Target).SignalDaemon), l.Node(s.Target).stopped(ctx, l.Node(s.Target).SignalDaemon, l.Node(s.Target).Daemon())
 		}},
-		{Name: "set up anew under its old name", Fate: Moves, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
+		{Name: "set up anew under its old name", Fate: Moves, Forgets: true, Begin: func(_ context.Context, l *Lab, s Scene) (undo, error) {
 			n := l.Node(s.Target)
 			return again(n), errors.Join(n.KillDaemon(), n.wipe())
 		}},

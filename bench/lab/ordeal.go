@@ -44,6 +44,9 @@ type Fault struct {
 	// Alone is set if nothing else may go wrong meanwhile: what it does, or its end, needs daemons that are alive and disks
 	// that work.
 	Alone bool
+	// Forgets is set if the node has lost its Raft log afterwards. That must not happen to two of three nodes at once: the
+	// majority would be lost for good.
+	Forgets bool
 	// Prepare gives nodes further interfaces, nil if they need none. What it returns takes them away.
 	Prepare func(context.Context, *Lab, Scene) ([]ProbedInterface, func(context.Context) error, error)
 	// Begin lets it happen. What it returns undoes it, and is called also when the context is over.
@@ -277,7 +280,7 @@ func (l *Lab) Soak(ctx context.Context, opts SoakOptions) error {
 		if rng.IntN(3) == 0 {
 			target = l.nodes[rng.IntN(len(l.nodes))].Name
 		}
-		if g := faults[rng.IntN(len(faults))]; rng.IntN(4) == 0 && !f.Alone && !g.Alone {
+		if g := faults[rng.IntN(len(faults))]; rng.IntN(4) == 0 && !f.Alone && !g.Alone && !(f.Forgets && g.Forgets) {
 			f = both(f, g)
 		}
 		f.For = time.Duration(rng.Int64N(int64(1500 * time.Millisecond)))
