@@ -303,6 +303,27 @@ func (l *Lab) Soak(ctx context.Context, opts SoakOptions) error {
 // both lets one fault happen to the target and another one to its peer.
 func both(a, b Fault) Fault {
 	f := Fault{Name: a.Name + " and, on the peer, " + b.Name}
+	f.Prepare = func(ctx context.Context, l *Lab, s Scene) (extra []ProbedInterface, end func(context.Context) error, err error) {
+		var ends []func(context.Context) error
+		end = func(ctx context.Context) error {
+			var errs []error
+			for _, end := range ends {
+				errs = append(errs, end(ctx))
+			}
+			return errors.Join(errs...)
+		}
+		for _, one := range []Fault{a, b} {
+			if one.Prepare != nil {
+				more, unprepare, err := one.Prepare(ctx, l, s)
+				if err != nil {
+					return nil, nil, errors.Join(err, end(context.WithoutCancel(ctx)))
+				}
+				extra, ends = append(extra, more...), append(ends, unprepare)
+			}
+			s.Target, s.Peer = s.Peer, s.Target
+		}
+		return extra, end, nil
+	}
 	f.Begin = func(ctx context.Context, l *Lab, s Scene) (func(context.Context) error, error) {
 		undoA, err := a.Begin(ctx, l, s)
 		if err != nil {

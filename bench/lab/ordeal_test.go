@@ -1,6 +1,9 @@
 package lab
 
 import (
+	"context"
+	"errors"
+	"slices"
 	"testing"
 	"time"
 )
@@ -40,5 +43,37 @@ func TestOrdealsAreJudged(t *testing.T) {
 				t.Errorf("%s, should be %q: judged %v", c.name, fate, err)
 			}
 		}
+	}
+}
+
+// TestTwoFaultsAtOnce: one happens to the target and the other to its peer, preparations included, and both are undone.
+func TestTwoFaultsAtOnce(t *testing.T) {
+	var did []string
+	fault := func(name string) Fault {
+		note := func(what string, s Scene) { did = append(did, what+" "+name+" on "+s.Target) }
+		return Fault{Name: name,
+			Prepare: func(_ context.Context, _ *Lab, s Scene) ([]ProbedInterface, func(context.Context) error, error) {
+				note("prepare", s)
+				return []ProbedInterface{{Node: s.Target}}, func(context.Context) error { note("unprepare", s); return nil }, nil
+			},
+			Begin: func(_ context.Context, _ *Lab, s Scene) (undo, error) {
+				note("begin", s)
+				return func(context.Context) error { note("undo", s); return nil }, nil
+			}}
+	}
+	f := both(fault("a"), fault("b"))
+	s := Scene{Target: "db1", Peer: "db2"}
+	extra, unprepare, err := f.Prepare(t.Context(), nil, s)
+	if err != nil || len(extra) != 2 || extra[0].Node != "db1" || extra[1].Node != "db2" {
+		t.Fatalf("prepared %v: %v", extra, err)
+	}
+	undo, err := f.Begin(t.Context(), nil, s)
+	if err := errors.Join(err, undo(t.Context()), unprepare(t.Context())); err != nil {
+		t.Fatal(err)
+	}
+	want := []string{"prepare a on db1", "prepare b on db2", "begin a on db1", "begin b on db2", "undo b on db2", "undo a on db1",
+		"unprepare a on db1", "unprepare b on db2"}
+	if !slices.Equal(did, want) {
+		t.Errorf("did %q, want %q", did, want)
 	}
 }
