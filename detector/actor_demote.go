@@ -16,6 +16,7 @@ import (
 const (
 	errNoSuchThread = 1094
 	errNotOwner     = 1095
+	errTableFull    = 1114
 	errLockWait     = 1205
 	errReadOnly     = 1290
 )
@@ -44,7 +45,7 @@ func (a *Actor) Demote(ctx context.Context, d core.DemoteServer) core.ServerDemo
 				return err
 			}
 		}
-		if err := l.makeReadOnly(ctx, a.cfg.User); err != nil {
+		if err := a.makeReadOnly(ctx, l); err != nil {
 			return err
 		}
 		if p != nil {
@@ -53,7 +54,7 @@ func (a *Actor) Demote(ctx context.Context, d core.DemoteServer) core.ServerDemo
 			case <-ctx.Done():
 				return fmt.Errorf("wait for the end of the promotion: %w", ctx.Err())
 			}
-			if err := l.makeReadOnly(ctx, a.cfg.User); err != nil {
+			if err := a.makeReadOnly(ctx, l); err != nil {
 				return err
 			}
 		}
@@ -89,7 +90,7 @@ func (a *Actor) demoted() {
 
 // makeReadOnly sets the server read-only and reads back. It waits for locks of others, but not long: then it ends the
 // sessions that may hold them.
-func (l *line) makeReadOnly(ctx context.Context, own string) error {
+func (a *Actor) makeReadOnly(ctx context.Context, l *line) error {
 	var err error
 	for range attempts {
 		if err = l.exec(ctx, l.dialect.setReadOnly()); err == nil {
@@ -99,7 +100,10 @@ func (l *line) makeReadOnly(ctx context.Context, own string) error {
 		if !errors.As(err, &answer) || answer.Number != errLockWait {
 			return err
 		}
-		if killErr := l.killAll(ctx, l.dialect.askSessions(own)); killErr != nil {
+		ended, killErr := l.killAll(ctx, a.cfg.User)
+		a.cfg.Logger.Warn("a lock kept the server from becoming read-only: clients' sessions were ended", "address", a.cfg.Address,
+			"sessions", ended, "error", err)
+		if killErr != nil {
 			return errors.Join(err, killErr)
 		}
 	}
@@ -121,6 +125,11 @@ func (l *line) endTransactions(ctx context.Context, own string, drain time.Durat
 	killed, spared := map[string]bool{}, map[string]bool{}
 	for {
 		rows, poll, err := l.left(ctx, own)
+		var answer *mysql.MySQLError
+		if errors.As(err, &answer) && answer.Number == errTableFull {
+			_, err = l.killAll(ctx, own) // its disk is full: MySQL has no room for a list of transactions
+			return err
+		}
 		rows = slices.DeleteFunc(rows, func(r row) bool { return spared[r["id"]] })
 		if err != nil || len(rows) == 0 {
 			return err
@@ -166,13 +175,21 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-func (l *line) killAll(ctx context.Context, sessions string) error {
-	rows, err := l.query(ctx, statementWait, sessions)
+// killAll ends all sessions of clients, also those that do nothing: one that holds LOCK TABLES shows neither a statement nor a
+// transaction. It returns how many were ours to end.
+func (l *line) killAll(ctx context.Context, own string) (ended int, err error) {
+	rows, err := l.query(ctx, statementWait, askProcesses)
 	for _, r := range rows {
-		_, killErr := l.kill(ctx, r["id"])
+		if !isClient(r, own) || r["id"] == l.thread {
+			continue
+		}
+		ours, killErr := l.kill(ctx, r["id"])
+		if killErr == nil && ours {
+			ended++
+		}
 		err = errors.Join(err, killErr)
 	}
-	return err
+	return ended, err
 }
 
 // kill ends a session. One that has ended already is what was wanted; of one that we may not end ours is false.

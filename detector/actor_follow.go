@@ -45,7 +45,7 @@ func (a *Actor) follow(ctx context.Context, l *line, f core.FollowServer) (erran
 		return "", err
 	}
 	if st.writable != core.No {
-		if err := l.makeReadOnly(ctx, a.cfg.User); err != nil {
+		if err := a.makeReadOnly(ctx, l); err != nil {
 			return "", err
 		}
 		if st, err = l.state(ctx); err != nil { // it may have written meanwhile

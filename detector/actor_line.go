@@ -283,16 +283,26 @@ func (l *line) waitApplied(ctx context.Context, want gtid.Set, within time.Durat
 		missing := want.Subtract(st.executed)
 		rest := time.Until(end)
 		if rest <= 0 {
-			return fmt.Errorf("wait until everything is applied: after %v %d transactions are missing: %s", within, missing.Count(), short(missing.String()))
+			return fmt.Errorf("wait until everything is applied: after %v %d transactions are missing: %s%s", within, missing.Count(),
+				short(missing.String()), l.heldUp(ctx))
 		}
 		if err := l.applying(ctx, missing); err != nil {
 			return err
 		}
 		slice := min(rest, waitSlice)
 		if _, err := l.query(ctx, slice+statementWait, l.dialect.waitApplied(want.String(), slice)); err != nil {
-			return err
+			return fmt.Errorf("wait for %d missing transactions: %w", missing.Count(), err)
 		}
 	}
+}
+
+// heldUp says which lock the applier waits for, if it waits for one, and nothing otherwise.
+func (l *line) heldUp(ctx context.Context) string {
+	rows, err := l.query(ctx, statementWait, askHeldUp)
+	if err != nil || len(rows) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; the applier says %q: look for a backup that holds FLUSH TABLES WITH READ LOCK there, or for LOCK TABLES", rows[0]["state"])
 }
 
 // applying makes sure that there is an applier which can bring what is missing.

@@ -151,7 +151,7 @@ func (a *Actor) undo(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return nil
 	}
-	err := a.with(ctx, a.giveUp, func(l *line) error { return l.makeReadOnly(ctx, a.cfg.User) })
+	err := a.with(ctx, a.giveUp, func(l *line) error { return a.makeReadOnly(ctx, l) })
 	if err != nil {
 		return fmt.Errorf("make the server read-only again: %w", err)
 	}

@@ -128,11 +128,22 @@ func (s *dbServer) portText() string { return strconv.Itoa(s.port) }
 
 func (s *dbServer) start() {
 	s.t.Helper()
+	s.launch()
+	s.waitAnswer()
+}
+
+// launch starts the server and does not wait.
+func (s *dbServer) launch() {
+	s.t.Helper()
 	s.cmd = s.kind.command(s.args...)
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatalf("start %s (deploy/deps.sh brings it): %v", s.kind.name, err)
 	}
+}
+
+func (s *dbServer) waitAnswer() {
+	s.t.Helper()
 	db := s.db("root", "")
 	defer db.Close()
 	until(s.t, 60*time.Second, "the server answers", func() bool { return db.Ping() == nil })

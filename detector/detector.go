@@ -180,6 +180,9 @@ func (l *loop) take(now core.Instant, r report, late time.Duration) {
 		l.learn(r)
 		l.health.Reason = r.reason
 	}
+	if v.state == core.Failed && !v.changed {
+		l.health.Alarms = r.alarms
+	}
 	l.conclude(v, l.reason(v, r, late))
 }
 

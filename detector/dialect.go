@@ -29,7 +29,7 @@ type dialect struct {
 const (
 	askMariaDB   = "SELECT @@global.gtid_domain_id"
 	askVariables = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'bind_address', 'skip_networking', 'port', " +
-		"'socket', 'read_only', 'super_read_only', 'gtid_executed', 'gtid_current_pos')"
+		"'socket', 'datadir', 'log_bin_basename', 'read_only', 'super_read_only', 'gtid_executed', 'gtid_current_pos')"
 )
 
 func (d dialect) atLeast(major, minor, patch int) bool {

@@ -17,8 +17,11 @@ type processes struct {
 	asks  chan endpoint
 	paths chan string
 
-	mu      sync.Mutex // held by run to set watched, and by others to use it
-	watched *process
+	mu       sync.Mutex // held by run to set watched and last, and by others to use what follows
+	watched  *process
+	last     program // the one that was watched last
+	sought   string  // what the last search for its next process has found
+	soughtAt time.Time
 
 	// The rest belongs to run's goroutine.
 	now    key
@@ -99,8 +102,9 @@ func (p *processes) search(ctx context.Context) {
 	p.unwatch()
 	w.key = p.now
 	p.failed, p.noted = key{}, ""
+	last := newProgram(w.pid, w.name)
 	p.mu.Lock()
-	p.watched = w
+	p.watched, p.last, p.sought = w, last, ""
 	p.mu.Unlock()
 	p.log.Info("watching the server's process", "pid", w.pid, "name", w.name, "by", w.means())
 	go w.watch(p.tell)

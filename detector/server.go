@@ -45,6 +45,7 @@ type mysqlServer struct {
 	ctx   context.Context
 	d     *Detector
 	procs *processes
+	disks disks
 	tell  func(hint)
 	sess  *session
 	facts facts
@@ -155,6 +156,11 @@ func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
 			link.Close()
 		}
 		r = classify(err, below, timeout)
+		if r.finding == dead {
+			if text := s.procs.starting(time.Now()); text != "" {
+				r.alarms = []string{text}
+			}
+		}
 		if r.refused && secretErr != nil {
 			r.alarms = []string{fmt.Sprintf("cannot read the password: %v", secretErr)}
 		}
@@ -227,7 +233,7 @@ func (s *mysqlServer) ask(timeout time.Duration) report {
 		s.drop()
 	}
 	r := report{finding: answered, reason: "answers queries", facts: s.facts}
-	for _, alarm := range []string{s.alarm, s.lacks} {
+	for _, alarm := range []string{s.disks.told(), s.alarm, s.lacks} {
 		if alarm != "" {
 			r.alarms = append(r.alarms, alarm)
 		}
@@ -280,6 +286,7 @@ func (s *mysqlServer) refresh(timeout time.Duration) error {
 		return nil
 	}
 	x.statusAt = now
+	s.disks.look(s.procs.pid(), x.dialect.written())
 	s.facts.gtid, s.facts.executed = rows[0]["gtid"], rows[0]["executed"]
 	s.facts.mhaWatches, s.facts.mhaActs = x.dialect.heldLocks(rows[0])
 	if now.Before(s.hold) {

@@ -2,6 +2,7 @@ package detector
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -24,6 +25,10 @@ var settings = fmt.Sprintf("SET SESSION lock_wait_timeout = %d, sql_mode = '', t
 const clockFormat = "2006-01-02 15:04:05.000000"
 
 const askClock = "SELECT SYSDATE(6) AS clock"
+
+// askHeldUp lists what the replication threads wait for, if that is a lock.
+const askHeldUp = "SELECT DISTINCT STATE AS state FROM information_schema.PROCESSLIST WHERE USER = 'system user' " +
+	"AND STATE LIKE 'Waiting for %lock%'"
 
 // flavour is the notation of the server's transactions.
 func (d dialect) flavour() gtid.Flavour {
@@ -152,14 +157,19 @@ func (d dialect) follow(s source) string {
 	return verb + strings.Join(parts, ", ")
 }
 
-// askSessions lists the clients' sessions, also those that do nothing: one that holds LOCK TABLES shows neither a
-// statement nor a transaction.
-func (d dialect) askSessions(own string) string {
-	return "SELECT p.ID AS id FROM information_schema.PROCESSLIST p WHERE " + clients(own)
+// askProcesses lists all sessions. Unlike a SELECT it takes no temporary table, for which a full disk has no room; isClient
+// tells those of clients.
+const askProcesses = "SHOW PROCESSLIST"
+
+func isClient(r row, own string) bool {
+	return !slices.Contains([]string{"system user", "event_scheduler", "unauthenticated user", own}, r["user"]) &&
+		!strings.HasPrefix(r["command"], "Binlog Dump") && !slices.Contains([]string{"Daemon", "Connect", "Killed"}, r["command"])
 }
 
 // askBusy lists the clients' sessions that run a statement.
-func (d dialect) askBusy(own string) string { return d.askSessions(own) + " AND p.COMMAND <> 'Sleep'" }
+func (d dialect) askBusy(own string) string {
+	return "SELECT p.ID AS id FROM information_schema.PROCESSLIST p WHERE " + clients(own) + " AND p.COMMAND <> 'Sleep'"
+}
 
 // askTransactions lists the clients' sessions that have a transaction.
 func (d dialect) askTransactions(own string) string {

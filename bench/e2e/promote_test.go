@@ -97,6 +97,7 @@ func TestPromote(t *testing.T) {
 			following(t, l, l.Holder(l.VIP()))
 			i := intrude(t, l)
 			switchoversLoseNothing(t, l, w)
+			backupsLocksCostNoAddress(t, l, w)
 			neverTwo(t, l)
 			follows := aDeadDaemonsServerIsClosed(t, l, w, i)
 			i.oneWriter(t, l)
