@@ -42,18 +42,19 @@ type facts struct {
 
 // mysqlServer is the server at the other end of the MySQL protocol. Only abort may be called from other goroutines.
 type mysqlServer struct {
-	ctx   context.Context
-	d     *Detector
-	procs *processes
-	disks disks
-	tell  func(hint)
-	sess  *session
-	facts facts
-	alarm string         // of the replica status, empty if there is none
-	lacks string         // privileges that are missing, as an alarm
-	gtid  bool           // it has been seen as a MariaDB replica by GTID
-	hold  time.Time      // until when the replica status is left alone
-	wg    sync.WaitGroup // the watches of the links
+	ctx    context.Context
+	d      *Detector
+	procs  *processes
+	disks  disks
+	tell   func(hint)
+	sess   *session
+	facts  facts
+	alarm  string         // of the replica status, empty if there is none
+	lacks  string         // privileges that are missing, as an alarm
+	starts string         // that it starts writable, as an alarm
+	gtid   bool           // it has been seen as a MariaDB replica by GTID
+	hold   time.Time      // until when the replica status is left alone
+	wg     sync.WaitGroup // the watches of the links
 
 	mu     sync.Mutex
 	aborts int                // calls of abort minus those of resume
@@ -233,7 +234,7 @@ func (s *mysqlServer) ask(timeout time.Duration) report {
 		s.drop()
 	}
 	r := report{finding: answered, reason: "answers queries", facts: s.facts}
-	for _, alarm := range []string{s.disks.told(), s.alarm, s.lacks} {
+	for _, alarm := range []string{s.disks.told(), s.alarm, s.lacks, s.starts} {
 		if alarm != "" {
 			r.alarms = append(r.alarms, alarm)
 		}
@@ -259,6 +260,9 @@ func (s *mysqlServer) refresh(timeout time.Duration) error {
 		s.facts.listens = listens(x.dialect.vars, listeners)
 		s.procs.socket(x.dialect.vars["socket"])
 		if err := s.privileges(); err != nil {
+			return err
+		}
+		if err := s.startMode(); err != nil {
 			return err
 		}
 		if err := x.findLocks(); err != nil {
