@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"database/sql"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -36,8 +37,13 @@ func backupsLocksCostNoAddress(t *testing.T, l *lab.Lab, w *writer) {
 
 	backup = readLock(t, l.Node(to))
 	began := time.Now()
-	if err := l.Switchover(within(t), to); err == nil || !strings.Contains(err.Error(), named) {
+	if err = l.Switchover(within(t), to); err == nil || !strings.Contains(err.Error(), named) {
 		t.Errorf("a switchover to a server with a backup's lock: after %v %v, which does not name the lock", time.Since(began), err)
+	}
+	for _, stage := range []string{owner + " becomes read-only, its transactions end", to + " applies what it has not yet (after "} {
+		if !strings.Contains(fmt.Sprint(err), stage) {
+			t.Errorf("the stage %q was not printed: %v", stage, err)
+		}
 	}
 	t.Logf("a switchover to %s with a backup's lock ended after %v", to, time.Since(began).Round(time.Millisecond))
 	stays("a lock on the target")

@@ -136,6 +136,7 @@ type fake struct {
 	err      error
 	asked    []any
 	checks   []control.PlanCheck
+	stages   []control.Stage
 }
 
 func (f *fake) Status(context.Context) (control.Status, error) {
@@ -153,9 +154,17 @@ func (f *fake) Trace(context.Context, control.TraceRequest) (control.TraceResult
 	return control.TraceResult{Pieces: []trace.Piece{{Node: "mgr", Group: "writer", Epoch: 8, Marks: []trace.Mark{{Name: "proposed"}, {Name: "granted", US: 1500}}}}}, f.err
 }
 
-func (f *fake) Switchover(_ context.Context, req control.SwitchoverRequest) (control.SwitchoverResult, error) {
+func (f *fake) Switchover(ctx context.Context, req control.SwitchoverRequest) (control.SwitchoverResult, error) {
 	f.asked = append(f.asked, req)
+	f.tell(ctx)
 	return control.SwitchoverResult{Group: req.Group, From: "db1", To: req.To, Epoch: 9, TookMS: 7}, f.err
+}
+
+// tell tells the stages of an operation.
+func (f *fake) tell(ctx context.Context) {
+	for _, s := range f.stages {
+		control.StagesOf(ctx)(s)
+	}
 }
 
 func (f *fake) Pause(_ context.Context, req control.PauseRequest) error {
@@ -231,6 +240,22 @@ func TestSwitchover(t *testing.T) {
 	f.err = errors.New("raft: no")
 	run(t, env, "switchover", "writer", "--to", "db2").
 		expect(t, "a switchover that fails", ExitFailed, "", "remora: switchover of writer to db2 failed: raft: no\n")
+}
+
+// The stages go to standard error, so that standard output is what it was.
+func TestStagesArePrinted(t *testing.T) {
+	f := &fake{stages: []control.Stage{{Text: "db1 becomes read-only", AtUS: 400}, {Text: "db2 serves", AtUS: 12_650}}}
+	env := serve(t, f)
+	const want = "      0.4 ms  db1 becomes read-only\n     12.7 ms  db2 serves (after 12.2 ms)\n"
+	r := run(t, env, "switchover", "writer", "--to", "db2")
+	r.expect(t, "switchover", ExitOK, "writer moved from db1 to db2 in 7 ms, epoch 9\n", want)
+	if r.out != "writer moved from db1 to db2 in 7 ms, epoch 9\n" {
+		t.Errorf("standard output is %q", r.out)
+	}
+	run(t, env, "promote", "writer", "--to", "db2").expect(t, "promote", ExitOK, "db2 is the primary of writer", want)
+	f.err = control.Refusedf("db2 did not catch up")
+	run(t, env, "switchover", "writer", "--to", "db2").
+		expect(t, "a switchover that is aborted", ExitFailed, "", want+"remora: switchover of writer to db2 refused: db2 did not catch up\n")
 }
 
 func TestPauseAndResume(t *testing.T) {

@@ -92,6 +92,9 @@ With policy promote the old primary becomes read-only first, the other node appl
 becomes the primary; no transaction is lost. What fails before the other node was granted the group leads back: the
 old primary is writable again. What fails after that leads to a new choice. The message says which it was.
 
+While it goes on each stage is printed to standard error: when it began, what is done in it, and how long the one
+before took.
+
 With --dry-run the state of each condition and the plan are printed, and the exit code is 1 if one does not hold.`,
 		Example: "  remora switchover writer --to db2",
 		Args:    exactly(1, "name the group to move, like 'remora switchover writer --to db2'"),
@@ -107,7 +110,7 @@ With --dry-run the state of each condition and the plan are printed, and the exi
 			if dryRun {
 				return a.plan(ctx, args[0], to)
 			}
-			r, err := a.daemon().Switchover(ctx, control.SwitchoverRequest{Group: args[0], To: to, Reason: a.asked(reason), EndTransactions: end})
+			r, err := a.daemon().Switchover(control.WithStages(ctx, a.stages()), control.SwitchoverRequest{Group: args[0], To: to, Reason: a.asked(reason), EndTransactions: end})
 			if err != nil {
 				return operation(fmt.Sprintf("switchover of %s to %s", args[0], to), err)
 			}
@@ -123,6 +126,19 @@ With --dry-run the state of each condition and the plan are printed, and the exi
 	c.Flags().BoolVar(&dryRun, "dry-run", false, "print the plan and the state of each condition, and change nothing")
 	c.Flags().BoolVar(&end, "end-transactions", false, "with policy promote: end transactions that are older than drain allows")
 	return a.client(c)
+}
+
+// stages prints the stages of an operation as they come: when each began, what is done in it, and how long the one before took.
+func (a *app) stages() func(control.Stage) {
+	var last *control.Stage
+	return func(s control.Stage) {
+		took := ""
+		if last != nil {
+			took = fmt.Sprintf(" (after %.1f ms)", float64(s.AtUS-last.AtUS)/1000)
+		}
+		fmt.Fprintf(a.env.Stderr, "%9.1f ms  %s%s\n", float64(s.AtUS)/1000, s.Text, took)
+		last = &s
+	}
 }
 
 // operation puts the name of what was tried before a daemon's answer.

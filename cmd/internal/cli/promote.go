@@ -39,7 +39,7 @@ and a server that has them is set aside. A group that somebody owns is moved wit
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), timeout)
 			defer cancel()
-			r, err := a.daemon().Promote(ctx, control.PromoteRequest{Group: args[0], To: to, AcceptLoss: acceptLoss, Reason: a.asked(reason)})
+			r, err := a.daemon().Promote(control.WithStages(ctx, a.stages()), control.PromoteRequest{Group: args[0], To: to, AcceptLoss: acceptLoss, Reason: a.asked(reason)})
 			if err != nil {
 				return operation(fmt.Sprintf("promotion of %s for %s", to, args[0]), err)
 			}

@@ -8,8 +8,9 @@ import (
 	"github.com/remora-ha/remora/cmd/internal/control"
 )
 
-func (f *fake) Promote(_ context.Context, req control.PromoteRequest) (control.SwitchoverResult, error) {
+func (f *fake) Promote(ctx context.Context, req control.PromoteRequest) (control.SwitchoverResult, error) {
 	f.asked = append(f.asked, req)
+	f.tell(ctx)
 	return control.SwitchoverResult{Group: req.Group, To: req.To, Epoch: 9, TookMS: 7}, f.err
 }
 

@@ -79,7 +79,7 @@ func ask[T any](ctx context.Context, c *Client, op string, args any) (T, error) 
 	var result T
 	ctx, cancel := withDefault(ctx)
 	defer cancel()
-	req := request{Version: protocol, Op: op, TimeoutMS: patience(ctx).Milliseconds()}
+	req := request{Version: protocol, Op: op, TimeoutMS: patience(ctx).Milliseconds(), Stages: StagesOf(ctx) != nil}
 	if args != nil {
 		var err error
 		if req.Args, err = json.Marshal(args); err != nil {
@@ -126,12 +126,20 @@ func (c *Client) roundTrip(ctx context.Context, req request) (reply, error) {
 	if err := writeLine(conn, req); err != nil {
 		return rep, ended(ctx, req.Op, err)
 	}
-	line, err := readLine(bufio.NewReader(conn), maxReply)
-	if err != nil {
-		return rep, ended(ctx, req.Op, err)
-	}
-	if err := json.Unmarshal(line, &rep); err != nil {
-		return rep, fmt.Errorf("the answer to %s is not understood: %w: is that the socket of remora?", req.Op, err)
+	r, tell := bufio.NewReader(conn), StagesOf(ctx)
+	for {
+		line, err := readLine(r, maxReply)
+		if err != nil {
+			return rep, ended(ctx, req.Op, err)
+		}
+		if err := json.Unmarshal(line, &rep); err != nil {
+			return rep, fmt.Errorf("the answer to %s is not understood: %w: is that the socket of remora?", req.Op, err)
+		}
+		if rep.Stage == nil || tell == nil {
+			break
+		}
+		tell(*rep.Stage)
+		rep = reply{}
 	}
 	if rep.Version != protocol && rep.Error == nil {
 		return rep, fmt.Errorf("the daemon answers in version %d of the control protocol, this command speaks version %d: use the remora binary that the daemon runs",

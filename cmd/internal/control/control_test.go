@@ -30,6 +30,7 @@ type fake struct {
 	promotions []PromoteRequest
 	rejoins    int
 	traces     []TraceRequest
+	stages     []Stage
 	err        error
 	hang       bool
 }
@@ -54,9 +55,14 @@ func (f *fake) Trace(_ context.Context, req TraceRequest) (TraceResult, error) {
 		Silent: map[string]string{"db2": "gone"}}, f.err
 }
 
-func (f *fake) Switchover(_ context.Context, req SwitchoverRequest) (SwitchoverResult, error) {
+func (f *fake) Switchover(ctx context.Context, req SwitchoverRequest) (SwitchoverResult, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if tell := StagesOf(ctx); tell != nil {
+		for _, s := range f.stages {
+			tell(s)
+		}
+	}
 	f.switchover = append(f.switchover, req)
 	return SwitchoverResult{Group: req.Group, From: "db1", To: req.To, Epoch: 9, TookMS: 7}, f.err
 }
@@ -144,6 +150,35 @@ func TestEveryOperation(t *testing.T) {
 	}
 	if diff := cmp.Diff([]PauseRequest{{Group: "writer", On: true, Reason: "work"}}, f.pauses); diff != "" {
 		t.Errorf("pause asked (-want +got):\n%s", diff)
+	}
+}
+
+// The stages of an operation come before its end, also by way of another daemon, and only to those who ask for them.
+func TestStagesAreTold(t *testing.T) {
+	f := &fake{stages: []Stage{{"db1 gives the addresses up", 700}, {"db2 serves", 12_000}}}
+	there := Local(start(t, f))
+	for name, c := range map[string]*Client{"at the leader": there, "at another node": Local(start(t, there))} {
+		t.Run(name, func(t *testing.T) {
+			var got []Stage
+			ctx := WithStages(t.Context(), func(s Stage) { got = append(got, s) })
+			r, err := c.Switchover(ctx, SwitchoverRequest{Group: "writer", To: "db2"})
+			if err != nil || r.Epoch != 9 {
+				t.Errorf("switchover %+v, %v", r, err)
+			}
+			if diff := cmp.Diff(f.stages, got); diff != "" {
+				t.Errorf("stages (-sent +got):\n%s", diff)
+			}
+			if _, err := c.Switchover(t.Context(), SwitchoverRequest{Group: "writer", To: "db2"}); err != nil || len(got) != len(f.stages) {
+				t.Errorf("without asking: %v, %d stages", err, len(got))
+			}
+		})
+	}
+	f.err = Refusedf("no")
+	told := 0
+	var e *Error
+	_, err := there.Switchover(WithStages(t.Context(), func(Stage) { told++ }), SwitchoverRequest{})
+	if !errors.As(err, &e) || e.Code != CodeRefused || told != len(f.stages) {
+		t.Errorf("a refusal after %d stages: %v", told, err)
 	}
 }
 

@@ -137,11 +137,23 @@ func (s *Server) requests(ctx context.Context, c net.Conn, from origin) error {
 		if from == fromHook && !mayAsk(req.Op) {
 			return s.reply(c, nil, &Error{CodeRefused, fmt.Sprintf("a hook may not ask for %q", req.Op)})
 		}
-		result, err := s.carryOut(ctx, req, from == fromNode)
+		result, err := s.carryOut(staged(ctx, c, req), req, from == fromNode)
 		if err := s.reply(c, result, err); err != nil {
 			return err
 		}
 	}
+}
+
+// staged has the stages of an operation sent, if they are asked for. What can not be sent is left out: the reply will tell.
+func staged(ctx context.Context, c net.Conn, req request) context.Context {
+	if !req.Stages {
+		return ctx
+	}
+	return WithStages(ctx, func(st Stage) {
+		if c.SetWriteDeadline(time.Now().Add(write)) == nil {
+			_ = writeLine(c, reply{Version: protocol, Stage: &st})
+		}
+	})
 }
 
 func (s *Server) reply(c net.Conn, result any, err error) error {

@@ -32,6 +32,8 @@ type request struct {
 	Op        string          `json:"op"`
 	TimeoutMS int64           `json:"timeout_ms,omitempty"`
 	Args      json.RawMessage `json:"args,omitempty"`
+	// Stages asks for replies with the stages of the operation before the one that ends it.
+	Stages bool `json:"stages,omitempty"`
 }
 
 // timeout is how long the operation may take. Without one in the request it is a short one.
@@ -43,8 +45,10 @@ func (r request) timeout() time.Duration {
 	return min(time.Duration(min(r.TimeoutMS, longest.Milliseconds()))*time.Millisecond, longest)
 }
 
+// reply is an answer: a stage, and there may be more, or a result or an error, which is the last.
 type reply struct {
 	Version int             `json:"remora"`
+	Stage   *Stage          `json:"stage,omitempty"`
 	Result  json.RawMessage `json:"result,omitempty"`
 	Error   *Error          `json:"error,omitempty"`
 }

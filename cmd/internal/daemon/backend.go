@@ -96,7 +96,9 @@ func (b backend) Switchover(ctx context.Context, req control.SwitchoverRequest) 
 			return control.SwitchoverResult{}, control.Refusedf("%s: wait for them, or say --end-transactions", why)
 		}
 	}
-	err := b.d.agent.Move(ctx, core.GroupName(req.Group), core.NodeName(req.To), orDefault(req.Reason, "asked for by an operator"))
+	err := b.staged(ctx, before, req.To, func() error {
+		return b.d.agent.Move(ctx, core.GroupName(req.Group), core.NodeName(req.To), orDefault(req.Reason, "asked for by an operator"))
+	})
 	if err != nil {
 		return control.SwitchoverResult{}, refusal(err)
 	}

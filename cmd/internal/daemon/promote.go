@@ -20,7 +20,9 @@ func (b backend) Promote(ctx context.Context, req control.PromoteRequest) (contr
 	}
 	start, group := time.Now(), core.GroupName(req.Group)
 	before := b.d.node.View().Groups[group]
-	err := b.d.agent.Promote(ctx, group, core.NodeName(req.To), req.AcceptLoss, orDefault(req.Reason, "asked for by an operator"))
+	err := b.staged(ctx, before, req.To, func() error {
+		return b.d.agent.Promote(ctx, group, core.NodeName(req.To), req.AcceptLoss, orDefault(req.Reason, "asked for by an operator"))
+	})
 	if err != nil {
 		return control.SwitchoverResult{}, refusal(err)
 	}
