@@ -203,7 +203,7 @@ func (s *mysqlServer) dial(ctx context.Context, network, address string, deadlin
 	if err != nil {
 		return nil, err
 	}
-	l, err := newLink(c, &s.wg, func() { s.tell(hint{}) })
+	l, err := newLink(c, s.d.cfg.Alarms, &s.wg, func() { s.tell(hint{}) })
 	if err != nil {
 		c.Close()
 		return nil, err
@@ -229,6 +229,7 @@ func (s *mysqlServer) ask(timeout time.Duration) report {
 		s.drop()
 		return r
 	}
+	link.SetDeadline(time.Time{})
 	link.proven.Store(true)
 	if s.sess.spoiled {
 		s.drop()

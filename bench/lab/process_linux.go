@@ -121,6 +121,9 @@ func (p *Process) Kill() error {
 type Usage struct {
 	CPU time.Duration // user and system time since its start
 	RSS int64         // resident memory in bytes, now
+	// Waits is how often a thread has waited for something. Each is followed by an awakening, by which an idle process costs
+	// what it does. Threads that have ended are not counted.
+	Waits uint64
 }
 
 // Usage reads the process's usage from /proc.
@@ -129,7 +132,34 @@ func (p *Process) Usage() (Usage, error) {
 	if err != nil {
 		return Usage{}, err
 	}
-	return Usage{CPU: time.Duration(stat.ticks) * time.Second / userHZ, RSS: stat.pages * int64(os.Getpagesize())}, nil
+	waits, err := countWaits(p.Pid())
+	if err != nil {
+		return Usage{}, err
+	}
+	return Usage{CPU: time.Duration(stat.ticks) * time.Second / userHZ, RSS: stat.pages * int64(os.Getpagesize()), Waits: waits}, nil
+}
+
+// countWaits sums up the voluntary context switches of a process's threads.
+func countWaits(pid int) (uint64, error) {
+	files, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/status")
+	if err != nil {
+		return 0, err
+	}
+	var sum uint64
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue // the thread has ended
+		}
+		_, rest, _ := strings.Cut(string(text), "\nvoluntary_ctxt_switches:")
+		field, _, _ := strings.Cut(rest, "\n")
+		n, err := strconv.ParseUint(strings.TrimSpace(field), 10, 64)
+		if err != nil {
+			return 0, fmt.Errorf("read %s: voluntary_ctxt_switches: %w", name, err)
+		}
+		sum += n
+	}
+	return sum, nil
 }
 
 // procStat is what the laboratory needs of /proc/PID/stat, proc(5).
