@@ -61,6 +61,7 @@ type Machine struct {
 	sent       [sentRing]sentReport
 	nextReport Instant
 	dirty      bool // something changed that the others should know now
+	riding     bool // this step takes part in a confirm round
 
 	held    map[GroupName]*holding
 	gaveUp  map[GroupName]Epoch // up to which epoch this process will not claim any more
@@ -215,6 +216,7 @@ func (m *Machine) received(ev Received) {
 	case Confirm:
 		if ev.Term != 0 && ev.Term == msg.Term && !m.opt.Ready.After(m.now) {
 			m.do(Send{To: ev.From, Msg: Echo(msg)})
+			m.riding = true
 		}
 	case Echo:
 		m.echoed(ev.From, msg)
@@ -319,8 +321,8 @@ func (m *Machine) nodes() []NodeSpec {
 	return m.offered.Nodes
 }
 
-// recent reports whether a peer was heard so lately that its word counts: four heartbeats, which are two reports of a node
-// that holds nothing.
+// recent reports whether a peer was heard so lately that its word counts: four heartbeats, which are about two reports of a
+// node that holds nothing.
 func (m *Machine) recent(p *peer) bool {
 	return p != nil && p.heard && m.now.Sub(p.at) <= 4*m.opt.Timing.Heartbeat
 }

@@ -81,6 +81,7 @@ func (m *Machine) beginRound(from NodeName, asked renewal) {
 			}
 		}
 	}
+	m.riding = true
 	alone := len(r.serves) == 1
 	a.rounds = append(a.rounds, r)
 	m.concludeRound(len(a.rounds) - 1)

@@ -15,9 +15,16 @@ type sentReport struct {
 	ttl time.Duration
 }
 
-// report tells the others what this node is and holds: at each heartbeat, and at once when it has changed.
+// report tells the others what this node is and holds: at each heartbeat, and at once when it has changed. A node that holds
+// nothing reports at every second one, together with what it says in a confirm round if there is one about that time: the others
+// are awake then to hear it, and so is this node.
 func (m *Machine) report() {
-	if m.now.Before(m.nextReport) && !m.dirty {
+	due := m.nextReport
+	if m.riding && len(m.held) == 0 {
+		due = due.Add(-m.opt.Timing.Heartbeat / 2)
+	}
+	m.riding = false
+	if m.now.Before(due) && !m.dirty {
 		return
 	}
 	m.dirty = false
@@ -25,7 +32,7 @@ func (m *Machine) report() {
 	m.sent[m.seq%sentRing] = sentReport{seq: m.seq, at: m.now, ttl: m.ttl()}
 	m.nextReport = m.now.Add(m.opt.Timing.Heartbeat)
 	if len(m.held) == 0 { // nothing is to be renewed, and a lease that rests on a report of this age is long enough
-		m.nextReport = m.nextReport.Add(m.opt.Timing.Heartbeat)
+		m.nextReport = m.nextReport.Add(m.opt.Timing.Heartbeat + roundLate(m.opt.Timing))
 	}
 	r := Report{
 		Incarnation: m.opt.Incarnation, Seq: m.seq, Health: m.health, Leaving: m.stopping != 0,
@@ -56,6 +63,10 @@ func (m *Machine) report() {
 		m.do(Send{To: to, Msg: msg})
 	}
 }
+
+// roundLate is how long a report that is due waits for a confirm round to go with. The rounds come with an owner's reports, which
+// are never early and mostly a little late.
+func roundLate(t Timing) time.Duration { return t.Heartbeat / 8 }
 
 // openings returns the groups that are served, with the reports that their leases rest on.
 func (m *Machine) openings() []Opening {

@@ -57,7 +57,7 @@ func TestI8_NoShortLeaseWithoutAFence(t *testing.T) {
 	s := newSolo(t)
 	s.m.opt.Unfenced = true
 	s.prove()
-	as := s.later(2 * s.m.opt.Timing.Heartbeat)
+	as := s.later(3 * s.m.opt.Timing.Heartbeat)
 	if rs := sent[Report](as); len(rs) == 0 || !rs[0].Unfenced || len(rs[0].Blocked) != 1 {
 		t.Fatalf("want reports that say so, got %v", rs)
 	}

@@ -1,0 +1,91 @@
+package core
+
+import (
+	"testing"
+	"time"
+)
+
+// between lets the machine's own timer ring as often as it wants to until d is over, and returns what that leads to.
+func (s *solo) between(d time.Duration) (as []Action) {
+	end := s.now.Add(d)
+	for at := s.m.wake(); at.Before(end); at = s.m.wake() {
+		s.now = max(s.now, at)
+		as = append(as, s.step(Tick{})...)
+	}
+	s.now = end
+	return as
+}
+
+// A node that holds nothing reports in the step in which it takes part in a confirm round, at every second one, and so wakes up
+// for its report neither by itself nor anybody else. This is what keeps an idle cluster cheap.
+func TestReportRidesWithConfirmRounds(t *testing.T) {
+	for _, inOffice := range []bool{false, true} {
+		s := newSolo(t)
+		s.grantTo("n2", 21, 1)
+		if inOffice {
+			s.takeOffice()
+		}
+		// An owner's heartbeats are a little longer than they should be.
+		period := s.m.opt.Timing.Heartbeat + 300*time.Microsecond
+		seq := Seq(0)
+		round := func() []Action {
+			seq++
+			if inOffice {
+				return s.step(Received{From: "n2", Term: s.term, Msg: Report{Incarnation: 21, Seq: seq, Term: s.term, Health: healthy.Health,
+					Config: 1, Holds: []Holding{{"writer", s.group().Epoch, Serving}}}})
+			}
+			return s.step(Received{From: "n3", Term: s.term, Msg: Confirm{Term: s.term, Nonce: uint64(seq)}})
+		}
+		for range 4 { // until the two are in step
+			s.between(period)
+			round()
+		}
+		const rounds = 20
+		riding := 0
+		for range rounds {
+			if rs := sent[Report](s.between(period)); len(rs) > 0 {
+				t.Errorf("in office %v: a report between the rounds at %v", inOffice, s.now)
+			}
+			if len(sent[Report](round())) > 0 {
+				riding++
+			}
+		}
+		if riding != rounds/2 {
+			t.Errorf("in office %v: reports with %d of %d rounds, want every second", inOffice, riding, rounds)
+		}
+	}
+}
+
+// Without rounds a node that holds nothing reports by itself, and not later than two heartbeats and an eighth after its last.
+func TestReportWithoutConfirmRounds(t *testing.T) {
+	s := newSolo(t)
+	h := s.m.opt.Timing.Heartbeat
+	s.between(3 * h)
+	for last := s.m.seq; s.m.seq < last+5; {
+		before := s.m.seq
+		if s.between(2*h + h/8 + time.Nanosecond); s.m.seq != before+1 {
+			t.Fatalf("%d reports in two heartbeats and an eighth, want one", s.m.seq-before)
+		}
+	}
+}
+
+// A node that holds a group reports at each heartbeat, whatever rounds there are: its lease is counted from its reports.
+func TestReportOfAHolderWaitsForNoRound(t *testing.T) {
+	s := newSolo(t)
+	e := s.own()
+	s.step(s.ack(e))
+	h := s.m.opt.Timing.Heartbeat
+	for range 10 {
+		before := s.m.seq
+		s.between(h/2 + h/4)
+		if as := s.step(Received{From: "n3", Term: s.term, Msg: Confirm{Term: s.term, Nonce: 1}}); len(sent[Report](as)) > 0 {
+			t.Error("a holder's report came with a round")
+		}
+		s.between(h / 4)
+		s.later(0)
+		if s.m.seq != before+1 {
+			t.Fatalf("%d reports in one heartbeat", s.m.seq-before)
+		}
+		s.step(s.ack(e))
+	}
+}
