@@ -36,7 +36,7 @@ func (n *Node) enter() {
 		}
 		select {
 		case <-n.helloed:
-		case <-time.After(n.lim.hello):
+		case <-time.After(n.lim.mute):
 		case <-n.ctx.Done():
 			return
 		}

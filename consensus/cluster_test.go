@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/alarm"
 )
 
 // fakeLedger is a ledger that keeps what was applied.
@@ -80,6 +81,7 @@ type member struct {
 	// outcomes gets what became of proposals instead of events, unless it is nil.
 	outcomes chan<- core.Event
 	full     atomic.Bool
+	alarms   alarm.Maker
 }
 
 // cluster is a set of members on 127.0.0.1, .2, .3 and so on.
@@ -128,7 +130,7 @@ func (m *member) config() Config {
 		logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug})).With("node", m.name)
 	}
 	return Config{Self: m.name, Cluster: testCluster, Peers: m.c.specs, StateDir: m.dir, Timing: m.c.timing, TLS: m.tls,
-		Ledger: &fakeLedger{}, host: m.c.host, Incarnation: core.Incarnation(rand.Uint64() | 1), Logger: logger,
+		Ledger: &fakeLedger{}, host: m.c.host, Incarnation: core.Incarnation(rand.Uint64() | 1), Logger: logger, Alarms: m.alarms,
 		Deliver: func(e core.Event) {
 			m.mu.Lock()
 			defer m.mu.Unlock()

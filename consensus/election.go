@@ -15,8 +15,11 @@ import (
 // replaced. hasten has Raft look when there is something to see: a quarter of a timeout after the leader is overdue, or
 // at once when another node asks for a pre-vote. Raft still decides for itself whether the timeout has passed.
 //
-// As Raft need not look by itself then, its heartbeat timeout is twice the configured one while all is well. When Raft is
-// to look, the timeout is shortened to the configured one, which is what makes it look at once.
+// As Raft need not look by itself then, its heartbeat timeout is eight times the configured one while all is well. When Raft
+// is to look, the timeout is shortened to the configured one, which is what makes it look at once.
+//
+// A follower's alarm is set anew with each sign of life of the leader, so that it rings only when there is none. That is
+// cheap where the process is awake for the sign itself.
 //
 // A leader has all heartbeats sent at once and rather seldom: beside each confirm round, which wakes the same nodes
 // anyway, and beatEvery after the last ones if there was none. Left to itself the library sends to each follower by a
@@ -26,6 +29,7 @@ import (
 func (n *Node) hasten(r *raft.Raft, timer alarm.Alarm) {
 	timeout := n.cfg.Timing.RaftHeartbeat
 	started := time.Now()
+	looked := started
 	defer timer.Stop()
 	timer.Reset(timeout)
 	for {
@@ -38,9 +42,14 @@ func (n *Node) hasten(r *raft.Raft, timer alarm.Alarm) {
 		case <-n.riding:
 			riding = true
 		case <-n.turned:
+		case <-n.contacted:
 		case <-timer.C():
 		}
-		timer.Reset(n.hurry(r, started, early, riding))
+		timer.Reset(min(n.hurry(r, started, early, riding), recheck))
+		if time.Since(looked) >= recheck {
+			looked = time.Now()
+			poke(n.changed)
+		}
 	}
 }
 
@@ -85,6 +94,7 @@ func (n *Node) hurry(r *raft.Raft, started time.Time, early, riding bool) time.D
 			return 8 * timeout
 		}
 	default:
+		n.setTempo(r, hurried) // a candidate whom the leader has asked to stand may have been calm
 		return timeout
 	}
 	due := latest(r.LastContact(), started).Add(timeout)
@@ -135,7 +145,7 @@ func (n *Node) raftTimeouts(t tempo) (heartbeat, election time.Duration) {
 	heartbeat = n.cfg.Timing.RaftHeartbeat
 	switch t {
 	case calm:
-		heartbeat *= 2
+		heartbeat *= 8
 	case leading:
 		heartbeat *= 5
 	case reluctant:

@@ -225,7 +225,14 @@ func (n *Node) answerBeat(b beat) {
 		Term:      b.term}})
 	select {
 	case a := <-answer:
-		if r, ok := a.Response.(*raft.AppendEntriesResponse); ok && a.Error == nil && b.seq != 0 {
+		r, ok := a.Response.(*raft.AppendEntriesResponse)
+		if !ok || a.Error != nil {
+			return
+		}
+		if r.Success {
+			poke(n.contacted)
+		}
+		if b.seq != 0 {
 			n.replyBeat(b, r)
 		}
 	default: // Raft is shutting down

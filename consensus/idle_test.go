@@ -1,12 +1,14 @@
 package consensus
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/alarm"
 )
 
 // cpuTime returns the processor time that the process has used.
@@ -42,4 +44,60 @@ func TestIdleCost(t *testing.T) {
 	if share > 0.1 {
 		t.Errorf("an idle node uses %.2f %% of one core", 100*share)
 	}
+}
+
+// ringing is an alarm that counts how often it rings.
+type ringing struct {
+	*time.Timer
+	c chan struct{}
+}
+
+func (r ringing) C() <-chan struct{}    { return r.c }
+func (r ringing) Reset(d time.Duration) { r.Timer.Reset(d) }
+func (r ringing) Stop()                 { r.Timer.Stop() }
+
+func countRings(rings *atomic.Int64) alarm.Maker {
+	return func() (alarm.Alarm, error) {
+		c := make(chan struct{}, 1)
+		return ringing{c: c, Timer: time.AfterFunc(time.Hour, func() {
+			rings.Add(1)
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+		})}, nil
+	}
+}
+
+// A follower that hears of its leader does not wake up to look whether it has, and Raft's own timer for that is long. Both
+// come to life when the leader falls silent.
+func TestFollowerSleepsWhileTheLeaderSpeaks(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "db3")
+	rings := map[*member]*atomic.Int64{}
+	for _, m := range c.nodes {
+		rings[m] = new(atomic.Int64)
+		m.alarms = countRings(rings[m])
+	}
+	c.startAll()
+	l := c.leader()
+	eventually(t, "a second in which no follower's alarm rings", func() bool {
+		before := map[*member]int64{}
+		for _, m := range c.others(l) {
+			before[m] = rings[m].Load()
+		}
+		time.Sleep(time.Second) // what is measured
+		l = c.leader()
+		for _, m := range c.others(l) {
+			if b, ok := before[m]; !ok || rings[m].Load() != b {
+				return false
+			}
+			if hb := m.raft.Load().ReloadableConfig().HeartbeatTimeout; hb < 8*c.timing.RaftHeartbeat {
+				t.Errorf("Raft's timer on %s is %v, want at least %v", m.name, hb, 8*c.timing.RaftHeartbeat)
+			}
+		}
+		return true
+	})
+	rest := c.others(l)
+	l.shutdown()
+	c.leader(rest...)
 }

@@ -14,6 +14,7 @@ type limits struct {
 	rto       time.Duration // least TCP retransmission time, where the kernel can
 	again     time.Duration // until a heartbeat without an answer is sent again
 	hello     time.Duration // between two hellos on a session
+	mute      time.Duration // without anything from a peer until it counts as unreachable, and between two looks for a start
 	redial    time.Duration // first pause after a failed dial; it doubles up to redialMax
 	redialMax time.Duration
 	enqueue   time.Duration // for Raft's loop to take a proposal
@@ -39,7 +40,8 @@ func limitsOf(t core.Timing) limits {
 		silence:   bound(10*hb, 500*time.Millisecond, 5*time.Second),
 		rto:       bound(hb/2, 5*time.Millisecond, 200*time.Millisecond),
 		again:     hb / 8,
-		hello:     bound(20*hb, 400*time.Millisecond, 4*time.Second),
+		hello:     bound(40*hb, time.Second, 4*time.Second),
+		mute:      bound(20*hb, 400*time.Millisecond, 4*time.Second),
 		redial:    bound(hb, 20*time.Millisecond, 200*time.Millisecond),
 		redialMax: bound(10*hb, 200*time.Millisecond, 2*time.Second),
 		enqueue:   bound(2*hb, 50*time.Millisecond, time.Second),

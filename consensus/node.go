@@ -109,6 +109,7 @@ type Node struct {
 	refit      chan struct{} // the ledger's nodes may have changed
 	canvassed  chan struct{} // somebody has asked for a pre-vote
 	turned     chan struct{} // Raft became follower, candidate or leader
+	contacted  chan struct{} // a datagram told of the leader
 	riding     chan struct{} // a confirm round goes out
 	failed     chan error
 
@@ -136,7 +137,7 @@ func Open(cfg Config) (*Node, error) {
 	n := &Node{cfg: cfg, lim: limitsOf(cfg.Timing), log: cfg.Logger, opened: time.Now(),
 		proposals: make(chan proposal, maxProposals), changed: make(chan struct{}, 1), helloed: make(chan struct{}, 1), membership: make(chan struct{}, 1),
 		refit: make(chan struct{}, 1), canvassed: make(chan struct{}, 1),
-		turned: make(chan struct{}, 1), riding: make(chan struct{}, 1), beats: newBeats(), failed: make(chan error, 1)}
+		turned: make(chan struct{}, 1), contacted: make(chan struct{}, 1), riding: make(chan struct{}, 1), beats: newBeats(), failed: make(chan error, 1)}
 	n.ctx, n.stop = context.WithCancel(context.Background())
 	n.fsm = &adapter{n: n, ledger: cfg.Ledger}
 	if err := n.open(); err != nil {

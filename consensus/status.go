@@ -89,7 +89,7 @@ func (n *Node) peerStatus(p *peer) Peer {
 	if at := p.heard.Load(); at > 0 {
 		heard = n.now() - time.Duration(at)
 	}
-	lately := heard >= 0 && heard < n.lim.hello+n.lim.rpc
+	lately := heard >= 0 && heard < n.lim.mute+n.lim.rpc
 	return Peer{Node: p.name, Reachable: lately && p.session.Load() != 0, Heard: heard, RTT: time.Duration(p.rtt.Load())}
 }
 

@@ -19,14 +19,12 @@ type standing struct {
 	told   bool // voters were told once
 }
 
-// recheck is how often the watcher looks although nothing has called it.
+// recheck is how often hasten has the watcher look although nothing has called it.
 const recheck = 200 * time.Millisecond
 
 // watch tells the agent what changes in Raft. What Raft observes only wakes it: it compares Raft's state with what it
 // told last, so no change is lost when wake-ups are.
 func (n *Node) watch() {
-	tick := time.NewTicker(recheck)
-	defer tick.Stop()
 	var s standing
 	for {
 		select {
@@ -36,7 +34,6 @@ func (n *Node) watch() {
 		case <-n.refit:
 			n.setPeers(n.members())
 			poke(n.membership)
-		case <-tick.C:
 		}
 		if r := n.raft.Load(); r != nil {
 			n.tell(&s, r)
