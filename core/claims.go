@@ -148,7 +148,7 @@ func (m *Machine) unbindDone(ev UnbindDone) {
 	default:
 		h.phase, h.retryAt = releasing, m.now
 		for _, p := range h.spec.Addresses {
-			m.seen[p.Addr()] = AddressSeen{Address: p.Addr()} // older news of it must not make it a stray
+			m.see(AddressSeen{Address: p.Addr()}) // older news of it must not make it a stray
 		}
 		m.note(h, "unbound", h.why)
 		m.askRelease(h, m.fresh[h.group])

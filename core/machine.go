@@ -50,6 +50,7 @@ type Machine struct {
 	hostUnfit  string  // why this machine may own nothing, if it may not
 	links      map[string]link
 	seen       map[netip.Addr]AddressSeen
+	marked     int // of seen, how many are present and ours
 	leader     NodeName
 	voters     []NodeName
 	peers      map[NodeName]*peer

@@ -32,8 +32,21 @@ func (m *Machine) linkChanged(ev LinkChanged) {
 	}
 }
 
+// see takes note of what an address is like on this node, and counts those that carry our mark.
+func (m *Machine) see(s AddressSeen) {
+	m.marked += count(s) - count(m.seen[s.Address])
+	m.seen[s.Address] = s
+}
+
+func count(s AddressSeen) int {
+	if s.Present && s.Ours {
+		return 1
+	}
+	return 0
+}
+
 func (m *Machine) addressSeen(ev AddressSeen) {
-	m.seen[ev.Address] = ev
+	m.see(ev)
 	for h := range m.holdings() {
 		switch {
 		case ev.Present || !h.has(ev):
@@ -48,10 +61,13 @@ func (m *Machine) addressSeen(ev AddressSeen) {
 // removeStray removes an address that carries our mark although this node holds nothing of the group. An address on its
 // way from one group to another is listed by its new group while the old one still holds it, so it is no stray.
 func (m *Machine) removeStray(name GroupName, g GroupState) {
+	if m.marked == 0 {
+		return // as on every node that holds nothing, at each step
+	}
 	for _, p := range g.Spec.Addresses {
 		s, known := m.seen[p.Addr()]
 		if known && s.Present && s.Ours && !m.holds(p.Addr()) {
-			delete(m.seen, p.Addr())
+			m.see(AddressSeen{Address: p.Addr()})
 			g.Spec.Addresses = []netip.Prefix{p}
 			m.do(Unbind{Group: name, Epoch: 0, Spec: g.Spec})
 			return
@@ -72,7 +88,7 @@ func (m *Machine) holds(a netip.Addr) bool {
 // strayStays lets removeStray try again.
 func (m *Machine) strayStays(name GroupName) {
 	for _, p := range m.fresh[name].Spec.Addresses {
-		m.seen[p.Addr()] = AddressSeen{Address: p.Addr(), Present: true, Ours: true}
+		m.see(AddressSeen{Address: p.Addr(), Present: true, Ours: true})
 	}
 }
 

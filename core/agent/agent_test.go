@@ -59,6 +59,31 @@ func TestI2_AReportTellsTheTermAtSending(t *testing.T) {
 	})
 }
 
+// Of the reports that came while the fence was told of one, the newest alone is sent.
+func TestTheNewestReportSupersedesThoseThatWait(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		told, end := make(chan struct{}, 8), make(chan struct{})
+		r.kernel.setHooks(hooks{arm: func() {
+			told <- struct{}{}
+			<-end
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.reporter(ctx)
+		for seq := core.Seq(1); seq <= 20; seq++ {
+			r.report(armed{arm: &core.Arm{Seq: seq}, sends: []core.Send{{To: "n2", Msg: core.Report{Seq: seq}}}})
+			if seq == 1 {
+				<-told
+			}
+		}
+		close(end)
+		synctest.Wait()
+		if len(r.raft.sent) != 2 || r.raft.sent[0].(core.Report).Seq != 1 || r.raft.sent[1].(core.Report).Seq != 20 {
+			t.Errorf("sent %+v, want reports 1 and 20", r.raft.sent)
+		}
+	})
+}
+
 // A bind that hangs in the kernel delays no unbind, and no release goes out before the bind has ended and another unbind
 // has read back.
 func TestI5_HungBindDoesNotDelayUnbind(t *testing.T) {

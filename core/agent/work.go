@@ -92,8 +92,8 @@ func (a *Agent) unbind(ctx context.Context, u core.Unbind) {
 	a.Deliver(core.UnbindDone{Group: u.Group, Epoch: u.Epoch, Gone: err == nil, Err: text(err)})
 }
 
-// reportsMax bounds the reports that wait for the kernel's fence. The newest supersedes those that do not fit.
-const reportsMax = 8
+// reportsMax bounds the reports that wait for the kernel's fence. Only the newest of them is sent.
+const reportsMax = 64
 
 // armed is a report with what the fence must be told before it is sent.
 type armed struct {
@@ -111,11 +111,24 @@ func (a *Agent) report(r armed) {
 	}
 }
 
+// newest returns the last of the reports that wait, of which r was the first. It says all that those before it say, and
+// the fence takes a time that grows with the addresses: many grants at once make many reports.
+func (a *Agent) newest(r armed) armed {
+	for {
+		select {
+		case r = <-a.reports:
+		default:
+			return r
+		}
+	}
+}
+
 // reporter tells the fence of each report and then sends it, beside the loop, which waits for no kernel.
 func (a *Agent) reporter(ctx context.Context) {
 	for {
 		select {
 		case r := <-a.reports:
+			r = a.newest(r)
 			if err := a.cfg.Binder.Arm(ctx, *r.arm); err != nil {
 				a.cfg.Logger.Warn("a report is not sent: the kernel's fence was not told of it", "report", r.arm.Seq, "reason", err)
 				continue
