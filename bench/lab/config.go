@@ -41,12 +41,18 @@ func (o Options) config(nodes []*Node, p nodePaths, version int) string {
 			line("witness = true")
 		}
 	}
-	var vips []string
-	for _, v := range o.VIPs {
-		vips = append(vips, fmt.Sprintf("%q", v))
+	const most = 32 // addresses of a group
+	name, groups := Group, 1
+	for vips := range slices.Chunk(o.served(), most) {
+		var texts []string
+		for _, v := range vips {
+			texts = append(texts, fmt.Sprintf("%q", v))
+		}
+		line("\n[[group]]\nname = %q\nrole = \"writer\"\npolicy = %q\naddresses = [%s]\ninterface = %q",
+			name, o.Policy, strings.Join(texts, ", "), Interface)
+		name = fmt.Sprintf("crowd-%d", groups)
+		groups++
 	}
-	line("\n[[group]]\nname = %q\nrole = \"writer\"\npolicy = %q\naddresses = [%s]\ninterface = %q",
-		Group, o.Policy, strings.Join(vips, ", "), Interface)
 	if o.ExtraConfig != "" {
 		line("\n%s", strings.TrimSpace(o.ExtraConfig))
 	}

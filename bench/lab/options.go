@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -54,6 +55,9 @@ type Options struct {
 	Nodes []NodeOptions
 	// VIPs are the addresses that the observers watch and that the writer group holds; empty means 10.77.0.100/32.
 	VIPs []netip.Prefix
+	// Crowd is how many addresses there are besides, from 10.78.0.0 on, which the observers do not watch. They are in the
+	// writer group, and what a group does not take in more groups like it.
+	Crowd int
 	// Server makes the database servers; nil means none.
 	Server Flavor
 	// Remora is the path of the daemon's binary; empty means no daemons.
@@ -128,6 +132,15 @@ func (o Options) check() error {
 			nodes, witnesses, maxNodes, maxWitnesses)
 	}
 	return nil
+}
+
+// served returns all addresses of all groups.
+func (o Options) served() []netip.Prefix {
+	served := slices.Clone(o.VIPs)
+	for i := range o.Crowd {
+		served = append(served, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 78, byte(i >> 8), byte(i)}), 32))
+	}
+	return served
 }
 
 // dir returns the laboratory's directory.

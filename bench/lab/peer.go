@@ -3,6 +3,7 @@ package lab
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -50,6 +51,12 @@ func (l *Lab) ResetDaemons(profile string) error {
 	}
 	return nil
 }
+
+// Served returns the addresses of all groups, the first VIP first.
+func (l *Lab) Served() []netip.Prefix { return l.opts.served() }
+
+// SetCrowd changes how many addresses there are besides the VIPs, for daemons that are reset afterwards.
+func (l *Lab) SetCrowd(n int) { l.opts.Crowd = n }
 
 // Holders returns the names of all nodes that hold the first VIP now, by the kernel's events.
 func (l *Lab) Holders() []string {
