@@ -9,10 +9,10 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test sim lint fmt demo gap frozen faults soak mha bench bench-check microbench clean
+.PHONY: help build deps test sim lint fmt demo gap frozen faults soak mha bench bench-baseline bench-check microbench clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## build bin/remora, one static binary, and the laboratory's command
 	mkdir -p bin
@@ -66,16 +66,24 @@ RESULTS ?= bench/results
 
 bench: build ## measure Remora beside keepalived, interleaved, RUNS times each; figures, table and plots to RESULTS
 	deploy/deps.sh bench
-	rm -f $(RESULTS)/runs.csv
-	bin/remora-lab bench --remora bin/remora --runs $(or $(RUNS),15) --out $(RESULTS)
+	$(if $(CONTINUE),,rm -f $(RESULTS)/runs.csv)
+	bin/remora-lab bench --remora bin/remora --runs $(or $(RUNS),15) --out $(RESULTS) $(if $(ALL),--all) \
+		$(if $(SYSTEMS),--system $(SYSTEMS)) $(if $(ONLY),--only $(ONLY))
 	bin/remora-lab report --out $(RESULTS)
 
-bench-check: build ## measure again, RUNS times each, and fail if a ratio to keepalived is worse than the recorded one
-	deploy/deps.sh bench
-	rm -rf bin/bench-check
-	bin/remora-lab bench --remora bin/remora --runs $(or $(RUNS),5) --out bin/bench-check \
-		--system remora-lan,remora-fast,keepalived-10ms --only mysqld-killed,planned,mysqld-hung,node-vanished
-	bin/remora-lab report --out bin/bench-check --baseline bench/baseline.json
+BASELINE ?= bench/baseline.json
+RATIOS = deploy/deps.sh bench; rm -rf bin/bench-check; \
+	bin/remora-lab bench --remora bin/remora --out bin/bench-check --system remora-lan,remora-fast,keepalived-10ms \
+	--only mysqld-killed,planned,mysqld-hung,node-vanished --runs
+
+bench-baseline: build ## measure the main scenarios RUNS times each (15) and record the ratios to keepalived in BASELINE
+	$(RATIOS) $(or $(RUNS),15)
+	bin/remora-lab report --out bin/bench-check --record --baseline $(BASELINE)
+
+bench-check: build ## measure the same RUNS times each (5), and fail if a ratio is worse than the one in BASELINE
+	if [ ! -s $(BASELINE) ]; then echo "there is no $(BASELINE): record one with \"make bench-baseline\"" >&2; exit 1; fi
+	$(RATIOS) $(or $(RUNS),5)
+	bin/remora-lab report --out bin/bench-check --baseline $(BASELINE)
 
 microbench: deps ## measure the parts one by one, COUNT times each (5), in a form that benchstat reads
 	deploy/deps.sh bench

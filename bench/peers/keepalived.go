@@ -107,7 +107,15 @@ func (k *Keepalived) config(n *lab.Node, i int) string {
 	if k.TrackProcess {
 		line(" track_process {\n  mariadbd\n }")
 	}
-	line(" virtual_ipaddress {\n  %v/32 dev %s\n }\n}", k.Lab.VIP(), lab.Interface)
+	line(" virtual_ipaddress {\n  %v/32 dev %s\n }", k.Lab.VIP(), lab.Interface)
+	if more := k.Lab.Served()[1:]; len(more) > 0 { // an advertisement has no room for them
+		line(" virtual_ipaddress_excluded {")
+		for _, p := range more {
+			line("  %v dev %s", p, lab.Interface)
+		}
+		line(" }")
+	}
+	line("}")
 	return b.String()
 }
 

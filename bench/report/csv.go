@@ -10,10 +10,13 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // Run is what was seen of one run of one scenario with one system. Times are milliseconds; Missing marks what was not seen.
 type Run struct {
+	// At is when the run ended, in whole seconds.
+	At               time.Time
 	System, Scenario string
 	// Moved says whether another node served the address within the system's patience.
 	Moved bool
@@ -21,6 +24,13 @@ type Run struct {
 	Gap, Longest float64
 	// Double is for how long two nodes answered for the address, each asked by its own hardware address.
 	Double float64
+	// Addresses is how many addresses moved, and Last when the last of them was answered by another node, counted from the
+	// fault; 0 and Missing in the scenarios that look at one address.
+	Addresses int
+	Last      float64
+	// Reconnect is the longest time without an answer of a client that keeps its connection, Pool the longest wait for an
+	// answer of any of fifty.
+	Reconnect, Pool float64
 	// Frames counts the announcements on the wire, Failed and Connections the client's attempts.
 	Frames, Failed, Connections int
 	// Phases are the moments of the trace, counted from the fault, in the order of PhaseNames.
@@ -38,13 +48,14 @@ var phaseNames = [...]string{"detected", "unbound", "granted", "bound", "announc
 func PhaseNames() []string { return phaseNames[:] }
 
 func header() []string {
-	return slices.Concat([]string{"system", "scenario", "moved", "gap_ms", "longest_ms", "double_ms", "frames", "failed", "connections"}, phaseNames[:])
+	return slices.Concat([]string{"at", "system", "scenario", "moved", "gap_ms", "longest_ms", "double_ms", "addresses",
+		"last_ms", "reconnect_ms", "pool_ms", "frames", "failed", "connections"}, phaseNames[:])
 }
 
 func (r Run) row() []string {
 	ms := func(v float64) string { return strconv.FormatFloat(v, 'f', 3, 64) }
-	row := []string{r.System, r.Scenario, strconv.FormatBool(r.Moved), ms(r.Gap), ms(r.Longest), ms(r.Double),
-		strconv.Itoa(r.Frames), strconv.Itoa(r.Failed), strconv.Itoa(r.Connections)}
+	row := []string{r.At.UTC().Format(time.RFC3339), r.System, r.Scenario, strconv.FormatBool(r.Moved), ms(r.Gap),
+		ms(r.Longest), ms(r.Double), strconv.Itoa(r.Addresses), ms(r.Last), ms(r.Reconnect), ms(r.Pool), strconv.Itoa(r.Frames), strconv.Itoa(r.Failed), strconv.Itoa(r.Connections)}
 	for _, p := range r.Phases {
 		row = append(row, ms(p))
 	}
@@ -97,19 +108,22 @@ func Read(path string) ([]Run, error) {
 }
 
 func parse(row []string) (r Run, err error) {
-	r.System, r.Scenario = row[0], row[1]
+	r.System, r.Scenario = row[1], row[2]
 	var errs []error
 	number := func(s string) float64 {
 		v, err := strconv.ParseFloat(s, 64)
 		errs = append(errs, err)
 		return v
 	}
-	r.Moved, err = strconv.ParseBool(row[2])
+	r.At, err = time.Parse(time.RFC3339, row[0])
 	errs = append(errs, err)
-	r.Gap, r.Longest, r.Double = number(row[3]), number(row[4]), number(row[5])
-	r.Frames, r.Failed, r.Connections = int(number(row[6])), int(number(row[7])), int(number(row[8]))
+	r.Moved, err = strconv.ParseBool(row[3])
+	errs = append(errs, err)
+	r.Gap, r.Longest, r.Double, r.Addresses = number(row[4]), number(row[5]), number(row[6]), int(number(row[7]))
+	r.Last, r.Reconnect, r.Pool = number(row[8]), number(row[9]), number(row[10])
+	r.Frames, r.Failed, r.Connections = int(number(row[11])), int(number(row[12])), int(number(row[13]))
 	for i := range r.Phases {
-		r.Phases[i] = number(row[9+i])
+		r.Phases[i] = number(row[14+i])
 	}
 	return r, errors.Join(errs...)
 }

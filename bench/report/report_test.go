@@ -5,12 +5,14 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // some makes runs of a system in a scenario with the given gaps.
 func some(system, scenario string, gaps ...float64) (runs []Run) {
 	for _, g := range gaps {
 		runs = append(runs, Run{System: system, Scenario: scenario, Moved: true, Gap: g, Longest: g, Double: Missing,
+			At: time.Unix(1764300000, 0).UTC(), Last: Missing, Reconnect: 2 * g, Pool: Missing,
 			Phases: [len(phaseNames)]float64{1, 2, Missing, 4, 5, g}})
 	}
 	return runs
@@ -42,6 +44,38 @@ func TestReadRefusesAnotherTable(t *testing.T) {
 	}
 	if runs, err := Read(path); err == nil {
 		t.Errorf("read %v", runs)
+	}
+}
+
+func TestManyAddressesHaveATableWithTheirGrowth(t *testing.T) {
+	var runs []Run
+	for n, last := range map[int]float64{10: 8, 100: 20} {
+		r := some("remora-lan", CrowdScenario(n), 5)[0]
+		r.Addresses, r.Last = n, last
+		runs = append(runs, r)
+	}
+	lost := runs[0]
+	lost.Last = Missing
+	var b strings.Builder
+	if err := WriteTable(&b, append(runs, lost)); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"| 10 | 8.0", "| 100 | 20.0", "| 100 against 10 | x 2.5 |", "1 did not end in time"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("%q is missing in:\n%s", want, b.String())
+		}
+	}
+}
+
+func TestTheBriefTableHasAllSystemsAndScenarios(t *testing.T) {
+	runs := append(some("remora-lan", "killed", 10, 30), some(Baseline, "hung", 5)...)
+	var b strings.Builder
+	if err := WriteBrief(&b, runs); err != nil {
+		t.Fatal(err)
+	}
+	want := "| client's gap, median, ms | remora-lan | keepalived-10ms |\n|---|---|---|\n| killed | 20.0 |  |\n| hung |  | 5.0 |\n"
+	if b.String() != want {
+		t.Errorf("printed\n%s, want\n%s", b.String(), want)
 	}
 }
 

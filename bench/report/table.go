@@ -3,11 +3,13 @@ package report
 import (
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 )
 
-// WriteTable prints the client's gap of each system in each scenario as a Markdown table: median, least and greatest in
-// milliseconds, and the number of runs. Then come the times of double answers and the verdicts.
+// WriteTable prints the figures of each system in each scenario as Markdown tables: median, least and greatest in
+// milliseconds, and the number of runs. Then come the steps of takeovers and the verdicts.
 func WriteTable(w io.Writer, runs []Run) error {
 	systems := Systems(runs)
 	var b strings.Builder
@@ -30,6 +32,11 @@ func WriteTable(w io.Writer, runs []Run) error {
 	}
 	heading("Client's gap, new connections: median (least to greatest), ms")
 	rows(func(r Run) float64 { return r.Gap })
+	heading("A client that keeps its connection, and opens another when it is gone: longest time without an answer, ms")
+	rows(func(r Run) float64 { return r.Reconnect })
+	heading("Fifty such clients: longest wait of any for an answer, reconnecting included, ms")
+	rows(func(r Run) float64 { return r.Pool })
+	writeCrowds(&b, runs)
 	heading("Longest wait of one attempt, ms")
 	rows(func(r Run) float64 { return r.Longest })
 	heading("Two nodes answered for the address, each asked by its own hardware address, ms (until the watch ended)")
@@ -41,6 +48,96 @@ func WriteTable(w io.Writer, runs []Run) error {
 	_, err := io.WriteString(w, b.String())
 	if err != nil {
 		return fmt.Errorf("print the table: %w", err)
+	}
+	return nil
+}
+
+// writeCrowds prints how long it took until the last of many addresses was answered, and how that grows.
+func writeCrowds(b *strings.Builder, runs []Run) {
+	counts, systems := crowds(runs), []string{}
+	for _, sys := range Systems(runs) {
+		if slices.ContainsFunc(runs, func(r Run) bool { return r.System == sys && r.Addresses > 0 }) {
+			systems = append(systems, sys)
+		}
+	}
+	if len(counts) == 0 {
+		return
+	}
+	fmt.Fprintf(b, "\nMany addresses at once, the owner's server killed: from the fault to the last address answering, ms\n\n"+
+		"| addresses | %s |\n|---|%s\n", strings.Join(systems, " | "), strings.Repeat("---|", len(systems)))
+	of := func(sys string, n int) Summary {
+		return Summarize(runs, sys, CrowdScenario(n), func(r Run) float64 { return r.Last })
+	}
+	for i, n := range counts {
+		line := func(label string, cell func(string) string) {
+			cells := make([]string, 0, len(systems))
+			for _, sys := range systems {
+				cells = append(cells, cell(sys))
+			}
+			fmt.Fprintf(b, "| %s | %s |\n", label, strings.Join(cells, " | "))
+		}
+		line(strconv.Itoa(n), func(sys string) string {
+			s := of(sys, n)
+			if lost := attempts(runs, sys, n) - s.N; lost > 0 {
+				return strings.TrimSpace(fmt.Sprintf("%v; %d did not end in time", s, lost))
+			}
+			return s.String()
+		})
+		if i == 0 {
+			continue
+		}
+		line(fmt.Sprintf("%d against %d", n, counts[i-1]), func(sys string) string {
+			now, before := of(sys, n), of(sys, counts[i-1])
+			if now.N == 0 || before.N == 0 {
+				return ""
+			}
+			return fmt.Sprintf("x %.1f", now.Median/before.Median)
+		})
+	}
+}
+
+// CrowdScenario returns the name of the scenario in which n addresses move at once.
+func CrowdScenario(n int) string { return fmt.Sprintf("addresses-%d", n) }
+
+// crowds returns how many addresses moved at once, from few to many.
+func crowds(runs []Run) (counts []int) {
+	for _, r := range runs {
+		if r.Addresses > 0 && !slices.Contains(counts, r.Addresses) {
+			counts = append(counts, r.Addresses)
+		}
+	}
+	slices.Sort(counts)
+	return counts
+}
+
+// attempts counts the runs of a system in which n addresses moved, or were to.
+func attempts(runs []Run, system string, n int) (count int) {
+	for _, r := range runs {
+		if r.System == system && r.Addresses == n {
+			count++
+		}
+	}
+	return count
+}
+
+// WriteBrief prints the medians of the client's gap alone, as a table for a page that has no room for more.
+func WriteBrief(w io.Writer, runs []Run) error {
+	systems := Systems(runs)
+	var b strings.Builder
+	fmt.Fprintf(&b, "| client's gap, median, ms | %s |\n|---|%s\n", strings.Join(systems, " | "), strings.Repeat("---|", len(systems)))
+	for _, sc := range Scenarios(runs) {
+		var cells []string
+		for _, sys := range systems {
+			cell := ""
+			if s := Summarize(runs, sys, sc, gap); s.N > 0 {
+				cell = fmt.Sprintf("%.1f", s.Median)
+			}
+			cells = append(cells, cell)
+		}
+		fmt.Fprintf(&b, "| %s | %s |\n", sc, strings.Join(cells, " | "))
+	}
+	if _, err := io.WriteString(w, b.String()); err != nil {
+		return fmt.Errorf("print the brief table: %w", err)
 	}
 	return nil
 }

@@ -5,10 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -21,8 +22,10 @@ import (
 type benchOptions struct {
 	common
 	runs            int
+	all             bool
 	systems, only   []string
 	out             string
+	ballast         int
 	interval, limit time.Duration
 }
 
@@ -30,10 +33,11 @@ func benchCommand() *cobra.Command {
 	var o benchOptions
 	cmd := &cobra.Command{
 		Use:   "bench",
-		Short: "Measure Remora beside keepalived in one laboratory, interleaved",
+		Short: "Measure Remora beside other systems in one laboratory, interleaved",
 		Long: `Runs each system in turn in the same laboratory, each scenario once per turn, and repeats that, so that a noisy
-machine hits all alike. Each run is added to runs.csv in the output directory; further calls add to what is there. The
-command "report" makes the table and the plots of it.`,
+machine hits all alike. Each run is added to runs.csv in the output directory, and runs that are there already count: a
+measurement that was interrupted, or that was divided by --system and --only, goes on where it stopped. The command
+"report" makes the table and the plots of it. Without --all, --system and --only it is the quick set.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts, err := o.options()
@@ -44,67 +48,69 @@ command "report" makes the table and the plots of it.`,
 		},
 	}
 	o.flags(cmd)
-	cmd.Flags().IntVar(&o.runs, "runs", 15, "how often each scenario is repeated")
-	cmd.Flags().StringSliceVar(&o.systems, "system", nil, "systems to run, by name; all if empty")
-	cmd.Flags().StringSliceVar(&o.only, "only", nil, "scenarios to run, by name; all if empty")
+	cmd.Flags().IntVar(&o.runs, "runs", 15, "how many runs of each scenario there are to be in the end")
+	cmd.Flags().BoolVar(&o.all, "all", false, "all systems and scenarios, not only those of the quick set")
+	cmd.Flags().StringSliceVar(&o.systems, "system", nil, "systems to run, by name")
+	cmd.Flags().StringSliceVar(&o.only, "only", nil, "scenarios to run, by name")
 	cmd.Flags().StringVar(&o.out, "out", "bench/results", "directory for the figures")
+	cmd.Flags().IntVar(&o.ballast, "ballast", 4096, "memory in MiB that the server has touched in mysqld-killed-large")
 	cmd.Flags().DurationVar(&o.interval, "interval", 2*time.Millisecond, "time between two connections of the client")
-	cmd.Flags().DurationVar(&o.limit, "timeout", time.Hour, "give up after this time")
+	cmd.Flags().DurationVar(&o.limit, "timeout", 3*time.Hour, "give up after this time")
 	return cmd
 }
 
-// trial is a scenario that every system can be put through.
-type trial struct {
-	name string
-	// probe has every node asked by its hardware address meanwhile. It costs time on the cores, so only some do it.
-	probe bool
-	// arrange, if set, brings Remora's leadership to where the scenario wants it.
-	arrange func(context.Context, *lab.Lab) error
-	// remora marks a scenario that other systems do not know.
-	remora bool
-	act    func(context.Context, *lab.Lab, peers.System, string) error
-	undo   func(*lab.Lab, peers.System, string) error
+// job is one scenario of one turn of a system.
+type job struct {
+	turn   int
+	system peers.System
+	trial  trial
 }
 
-func trials() []trial {
-	apart := func(same bool) func(context.Context, *lab.Lab) error {
-		return func(ctx context.Context, l *lab.Lab) error {
-			_, _, err := arrange(ctx, l, same)
-			return err
+// plan lists what is to be done, in the order in which it is: turn by turn, and in a turn system by system. What was
+// done by an earlier call is left out.
+func (o benchOptions) plan(l *lab.Lab, done []report.Run) ([]job, error) {
+	systems, trials := lineUp(l), trials(o.ballast)
+	if err := errors.Join(
+		known("system", o.systems, func(n string) bool {
+			return slices.ContainsFunc(systems, func(s contender) bool { return s.Name() == n })
+		}),
+		known("scenario", o.only, func(n string) bool {
+			return slices.ContainsFunc(trials, func(t trial) bool { return t.name == n })
+		})); err != nil {
+		return nil, err
+	}
+	has := map[[2]string]int{}
+	for _, r := range done {
+		has[[2]string{r.System, r.Scenario}]++
+	}
+	chosen := func(names []string, name string, quick bool) bool {
+		if len(names) > 0 {
+			return slices.Contains(names, name)
 		}
+		return quick || o.all
 	}
-	signal := func(sig syscall.Signal) func(context.Context, *lab.Lab, peers.System, string) error {
-		return func(_ context.Context, l *lab.Lab, _ peers.System, owner string) error {
-			return l.Node(owner).SignalServer(sig)
-		}
-	}
-	drop := func(_ context.Context, l *lab.Lab, _ peers.System, owner string) error {
-		return l.Drop(owner, lab.Both)
-	}
-	return []trial{
-		{name: "mysqld-killed", act: signal(syscall.SIGKILL)},
-		{name: "planned", act: func(ctx context.Context, l *lab.Lab, s peers.System, owner string) error {
-			return s.Move(ctx, owner, other(l, owner))
-		}},
-		{name: "mysqld-hung", act: signal(syscall.SIGSTOP), undo: func(l *lab.Lab, _ peers.System, owner string) error {
-			return l.Node(owner).SignalServer(syscall.SIGCONT)
-		}},
-		{name: "node-vanished", arrange: apart(false), act: drop},
-		{name: "node-vanished-leader", remora: true, arrange: apart(true), act: drop},
-		{name: "daemon-killed", probe: true, act: func(_ context.Context, _ *lab.Lab, s peers.System, owner string) error { return s.Kill(owner) }},
-		{name: "daemon-frozen", probe: true,
-			act:  func(_ context.Context, _ *lab.Lab, s peers.System, owner string) error { return s.Freeze(owner) },
-			undo: func(_ *lab.Lab, s peers.System, owner string) error { return s.Thaw(owner) }},
-		{name: "parted", probe: true, act: func(_ context.Context, l *lab.Lab, _ peers.System, owner string) error {
-			var rest []string
-			for _, n := range l.Nodes() {
-				if n.Name != owner {
-					rest = append(rest, n.Name)
+	var jobs []job
+	for turn := range o.runs {
+		for _, s := range systems {
+			for _, t := range trials {
+				if has[[2]string{s.Name(), t.name}] > turn || !s.takes(t) || !chosen(o.systems, s.Name(), s.quick) ||
+					!chosen(o.only, t.name, t.quick) {
+					continue
 				}
+				jobs = append(jobs, job{turn, s.System, t})
 			}
-			return l.Part([]string{owner}, rest)
-		}},
+		}
 	}
+	return jobs, nil
+}
+
+func known(what string, names []string, is func(string) bool) error {
+	for _, n := range names {
+		if !is(n) {
+			return fmt.Errorf("there is no %s %q: see docs/benchmarks.md for their names", what, n)
+		}
+	}
+	return nil
 }
 
 func bench(ctx context.Context, l *lab.Lab, o benchOptions, progress io.Writer) error {
@@ -113,161 +119,123 @@ func bench(ctx context.Context, l *lab.Lab, o benchOptions, progress io.Writer) 
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return fmt.Errorf("make the directory of the figures: %w", err)
 	}
+	done, err := report.Read(filepath.Join(o.out, "runs.csv"))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	jobs, err := o.plan(l, done)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(progress, "%d runs are to be done, %d are done\n", len(jobs), len(done))
 	if err := l.StartServers(ctx); err != nil {
 		return err
 	}
 	if _, err := l.StartStream(lab.StreamOptions{Interval: o.interval}); err != nil {
 		return err
 	}
-	systems := []peers.System{peers.Remora{Lab: l, Profile: "lan"}, peers.Remora{Lab: l, Profile: "fast"},
-		peers.Fastest(l), peers.Checked(l), peers.Brisk(l), peers.Common(l)}
-	for turn := range o.runs {
-		for _, s := range systems {
-			if len(o.systems) > 0 && !slices.Contains(o.systems, s.Name()) {
-				continue
-			}
-			err := takeTurn(ctx, l, o, s, turn, progress)
-			if ctx.Err() != nil {
-				return fmt.Errorf("turn %d of %s: %w", turn+1, s.Name(), errors.Join(err, ctx.Err()))
-			}
-			if err != nil { // the rest of the turn is lost, which the number of runs shows
-				fmt.Fprintf(progress, "%d %s: the turn ended early: %v\n", turn+1, s.Name(), err)
-			}
+	b := &session{lab: l, out: o.out, progress: progress, total: len(jobs), begun: time.Now()}
+	for len(jobs) > 0 {
+		n := slices.IndexFunc(jobs, func(j job) bool {
+			return j.turn != jobs[0].turn || j.system != jobs[0].system || j.trial.addresses != jobs[0].trial.addresses
+		})
+		if n < 0 {
+			n = len(jobs)
 		}
+		err := b.takeTurn(ctx, jobs[:n])
+		if ctx.Err() != nil {
+			return fmt.Errorf("turn %d of %s: %w: call again to go on", jobs[0].turn+1, jobs[0].system.Name(), errors.Join(err, ctx.Err()))
+		}
+		if err != nil { // the rest of the turn is lost, which the number of runs shows
+			fmt.Fprintf(progress, "%d %s: the turn ended early: %v\n", jobs[0].turn+1, jobs[0].system.Name(), err)
+		}
+		jobs = jobs[n:]
+		b.done = b.total - len(jobs)
 	}
+	fmt.Fprintf(progress, "done after %v\n", time.Since(b.begun).Round(time.Second))
 	return nil
 }
 
-// trialLimit bounds a scenario with the way back to health.
-const trialLimit = 40 * time.Second
+// session is a measurement on its way.
+type session struct {
+	lab         *lab.Lab
+	out         string
+	progress    io.Writer
+	done, total int
+	begun       time.Time
+}
 
-// takeTurn puts one system through all scenarios.
-func takeTurn(ctx context.Context, l *lab.Lab, o benchOptions, s peers.System, turn int, progress io.Writer) error {
+const (
+	// startLimit bounds the start of a system, trialLimit a scenario with the way back to health.
+	startLimit = 40 * time.Second
+	trialLimit = 40 * time.Second
+)
+
+// takeTurn puts one system through some scenarios with the same addresses.
+func (b *session) takeTurn(ctx context.Context, jobs []job) error {
+	l, s := b.lab, jobs[0].system
 	if err := mend(ctx, l); err != nil {
 		return err
 	}
-	if err := s.Start(ctx); err != nil {
-		return errors.Join(err, s.Stop(ctx))
+	l.SetCrowd(max(0, jobs[0].trial.addresses-1))
+	starting, cancel := context.WithTimeout(ctx, startLimit)
+	err := s.Start(starting)
+	if cancel(); err != nil {
+		return errors.Join(fmt.Errorf("start: %w", err), s.Stop(ctx))
 	}
-	for _, t := range trials() {
-		_, isRemora := s.(peers.Remora)
-		if len(o.only) > 0 && !slices.Contains(o.only, t.name) || t.remora && !isRemora {
-			continue
+	for _, j := range jobs {
+		err := b.try(ctx, j)
+		if errors.Is(err, errNotNow) {
+			fmt.Fprintf(b.progress, "%d %s %s: %v\n", j.turn+1, s.Name(), j.trial.name, err)
+		} else if err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", j.trial.name, err), s.Stop(ctx))
 		}
-		if t.arrange != nil && isRemora {
-			err := t.arrange(ctx, l)
-			if errors.Is(err, errNotNow) {
-				fmt.Fprintf(progress, "%d %s %s: %v\n", turn+1, s.Name(), t.name, err)
-				continue
-			}
-			if err != nil {
-				return errors.Join(err, s.Stop(ctx))
-			}
-		}
-		limited, cancel := context.WithTimeout(ctx, trialLimit)
-		r, err := runTrial(limited, l, s, t)
-		cancel()
-		if err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", t.name, err), s.Stop(ctx))
-		}
-		fmt.Fprintf(progress, "%d %s %s: moved %v, gap %.1f ms, longest wait %.1f ms, double %.1f ms, %d frames\n",
-			turn+1, s.Name(), t.name, r.Moved, r.Gap, r.Longest, r.Double, r.Frames)
-		if err := report.Append(filepath.Join(o.out, "runs.csv"), r); err != nil {
-			return err
-		}
+		b.done++
 	}
-	if err := os.WriteFile(filepath.Join(o.out, s.Name()+".conf"), []byte(s.Config()), 0o644); err != nil {
-		return fmt.Errorf("record the configuration: %w", err)
+	if l.SetCrowd(0); jobs[0].trial.addresses == 0 {
+		if err := os.WriteFile(filepath.Join(b.out, s.Name()+".conf"), []byte(s.Config()), 0o644); err != nil {
+			return fmt.Errorf("record the configuration: %w", errors.Join(err, s.Stop(ctx)))
+		}
 	}
 	return s.Stop(ctx)
 }
 
-// runTrial runs one scenario and brings the laboratory back to health.
-func runTrial(ctx context.Context, l *lab.Lab, s peers.System, t trial) (report.Run, error) {
-	out := report.Run{System: s.Name(), Scenario: t.name}
-	owner := l.Holder(l.VIP())
-	var p *lab.Prober
-	if t.probe {
-		var err error
-		if p, err = l.StartProber(lab.ProberOptions{}); err != nil {
-			return out, err
-		}
-		defer p.Stop()
-		if err := p.WaitAnswers(ctx, owner, time.Now(), 10); err != nil {
-			return out, err
-		}
-	}
-	step := lab.Step{Name: t.name,
-		Act: func(ctx context.Context) error { return t.act(ctx, l, s, owner) },
-		Done: func(ctx context.Context) error {
-			ctx, cancel := context.WithTimeout(ctx, s.Patience())
-			defer cancel()
-			_, err := l.WaitMoved(ctx, owner)
-			out.Moved = err == nil
-			if out.Moved {
-				err = l.WaitServed(ctx, l.Stream())
-			}
-			if errors.Is(err, context.DeadlineExceeded) {
-				return nil // not moved, or not served in time: that is a result
-			}
+// try runs one scenario and keeps what was seen.
+func (b *session) try(ctx context.Context, j job) error {
+	if _, isRemora := j.system.(peers.Remora); j.trial.arrange != nil && isRemora {
+		if err := j.trial.arrange(ctx, b.lab); err != nil {
 			return err
-		}}
-	r, err := l.Run(ctx, step)
-	if err == nil && p != nil {
-		p.Stop()
-		var answers lab.Answers
-		answers, err = p.Answers()
-		for _, d := range answers.DoubleAnswers() {
-			out.Double = max(out.Double, msOf(d.Duration()))
 		}
-	} else {
-		out.Double = report.Missing
 	}
-	if err == nil {
-		out.Frames, err = l.Announcements(r)
-	}
-	if err == nil && t.undo != nil {
-		err = t.undo(l, s, owner)
-	}
-	if err == nil {
-		err = errors.Join(mend(ctx, l), s.Settle(ctx))
-	}
-	out.Gap, out.Longest = msOf(r.Client.Gap), msOf(r.Client.Longest)
-	out.Failed, out.Connections = r.Client.Failed, r.Client.Attempts
-	out.Phases = phases(r)
-	return out, err
-}
-
-// mend heals the network and starts the servers that were killed.
-func mend(ctx context.Context, l *lab.Lab) error {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	ctx, cancel := context.WithTimeout(ctx, trialLimit)
 	defer cancel()
-	if err := l.HealAll(); err != nil {
+	r, err := runTrial(ctx, b.lab, j.system, j.trial)
+	if err != nil {
 		return err
 	}
-	for _, n := range l.Servers() {
-		if !n.Server().Running() {
-			if err := n.StartServer(ctx); err != nil {
-				return err
-			}
-		}
-	}
-	return l.WaitReplicating(ctx)
+	r.At = time.Now().Truncate(time.Second)
+	fmt.Fprintf(b.progress, "%d %s %s: %s%s\n", j.turn+1, r.System, r.Scenario, describe(r), b.left())
+	return report.Append(filepath.Join(b.out, "runs.csv"), r)
 }
 
-// phases reads the trace of a takeover off the time line: daemons' logs, the kernel's events, frames and the client.
-func phases(r lab.Report) (at [6]float64) {
-	find := func(node string, whats ...string) float64 {
-		for _, e := range r.Events {
-			if !e.Time.Before(r.Zero) && (node == "" || e.Node == node) && slices.Contains(whats, e.What) {
-				return msOf(e.Time.Sub(r.Zero))
-			}
+// describe says in a line what a run has shown.
+func describe(r report.Run) string {
+	parts := []string{fmt.Sprintf("moved %v, gap %.1f ms, longest wait %.1f ms, %d frames", r.Moved, r.Gap, r.Longest, r.Frames)}
+	add := func(format string, v float64) {
+		if v != report.Missing {
+			parts = append(parts, fmt.Sprintf(format, v))
 		}
-		return report.Missing
 	}
-	at = [6]float64{find(r.Before, "giving up"), find(r.Before, lab.WhatAddrRemoved), find(r.After, "grant committed"),
-		find(r.After, lab.WhatAddrAdded), find(r.After, lab.WhatAnnounced), find("", lab.WhatFirstAnswer)}
-	return at
+	add("double %.1f ms", r.Double)
+	add("last address after %.1f ms", r.Last)
+	add("kept connection %.1f ms", r.Reconnect)
+	add("pool %.1f ms", r.Pool)
+	return strings.Join(parts, ", ")
 }
 
-func msOf(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+// left says how far the measurement has come and how long the rest will take, if it goes on as it went.
+func (b *session) left() string {
+	n := b.done + 1
+	rest := time.Since(b.begun) / time.Duration(n) * time.Duration(b.total-n)
+	return fmt.Sprintf(" (%d of %d, %v to go)", n, b.total, rest.Round(time.Second))
+}

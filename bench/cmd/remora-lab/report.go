@@ -23,8 +23,8 @@ func reportCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "report",
 		Short: "Make the table and the plots of the runs that \"bench\" has kept",
-		Long: `Reads runs.csv, prints the table, and writes it with the machine and the versions to table.md, and the plots as
-SVG. With --baseline it compares the ratios of Remora's medians to those of keepalived with the recorded ones, and exits
+		Long: `Reads runs.csv, prints the table, and writes it with the machine and the versions to table.md, the medians alone to
+brief.md, and the plots as SVG. With --baseline it compares the ratios of Remora's medians to those of keepalived with the recorded ones, and exits
 with status 1 when one has become worse by more than half; --record writes them down instead.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -56,7 +56,11 @@ func writeReport(out io.Writer, dir string, runs []report.Run) error {
 	both := io.MultiWriter(out, f)
 	_, err = fmt.Fprintf(both, "%s\n", machine())
 	err = errors.Join(err, report.WriteTable(both, runs), f.Close())
-	return errors.Join(err, report.Plots(dir, runs))
+	brief, created := os.Create(filepath.Join(dir, "brief.md"))
+	if created == nil {
+		created = errors.Join(report.WriteBrief(brief, runs), brief.Close())
+	}
+	return errors.Join(err, created, report.Plots(dir, runs))
 }
 
 // machine names what the figures were measured on.

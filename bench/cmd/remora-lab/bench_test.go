@@ -1,0 +1,55 @@
+package main
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/remora-ha/remora/bench/report"
+)
+
+func TestTheQuickSetHasKeepalivedAtItsBest(t *testing.T) {
+	jobs, err := benchOptions{runs: 1}.plan(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	has := func(system, scenario string) bool {
+		return slices.ContainsFunc(jobs, func(j job) bool { return j.system.Name() == system && j.trial.name == scenario })
+	}
+	for _, system := range []string{"remora-lan", "remora-fast", report.Baseline} {
+		for _, scenario := range []string{"mysqld-killed", "planned", "mysqld-hung", "node-vanished", report.CrowdScenario(1000)} {
+			if !has(system, scenario) {
+				t.Errorf("%s, %s is missing", system, scenario)
+			}
+		}
+	}
+	if has("keepalived-10ms-check", "mysqld-killed") || has(report.Baseline, "node-vanished-leader") {
+		t.Error("the quick set has what is not for it")
+	}
+}
+
+// A measurement that goes on does what is missing, and interleaves that too.
+func TestRunsThatAreThereAreNotRepeated(t *testing.T) {
+	o := benchOptions{runs: 2, systems: []string{"remora-lan", report.Baseline}, only: []string{"mysqld-killed", "planned"}}
+	jobs, err := o.plan(nil, []report.Run{{System: "remora-lan", Scenario: "planned"}, {System: report.Baseline, Scenario: "planned"},
+		{System: report.Baseline, Scenario: "planned"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, j := range jobs {
+		got = append(got, j.system.Name()+" "+j.trial.name)
+	}
+	want := []string{"remora-lan mysqld-killed", "keepalived-10ms mysqld-killed",
+		"remora-lan mysqld-killed", "remora-lan planned", "keepalived-10ms mysqld-killed"}
+	if !slices.Equal(got, want) {
+		t.Errorf("to be done: %v, want %v", got, want)
+	}
+}
+
+func TestNamesThatDoNotExistAreRefused(t *testing.T) {
+	for _, o := range []benchOptions{{runs: 1, systems: []string{"remora"}}, {runs: 1, only: []string{"killed"}}} {
+		if jobs, err := o.plan(nil, nil); err == nil {
+			t.Errorf("%v %v: %d jobs", o.systems, o.only, len(jobs))
+		}
+	}
+}

@@ -1,0 +1,316 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/remora-ha/remora/bench/lab"
+	"github.com/remora-ha/remora/bench/peers"
+	"github.com/remora-ha/remora/bench/report"
+)
+
+// contender is a system that is measured.
+type contender struct {
+	peers.System
+	// quick says whether the quick set has it.
+	quick bool
+	// crowds says whether it is put through the moves of many addresses.
+	crowds bool
+}
+
+// lineUp returns all systems.
+func lineUp(l *lab.Lab) []contender {
+	return []contender{
+		{peers.Remora{Lab: l, Profile: "lan"}, true, true},
+		{peers.Remora{Lab: l, Profile: "fast"}, true, true},
+		{peers.Fastest(l), true, true},
+		{peers.Checked(l), false, false},
+		{peers.Brisk(l), false, false},
+		{peers.Common(l), true, false},
+	}
+}
+
+// takes reports whether a scenario is one for the system.
+func (c contender) takes(t trial) bool {
+	_, isRemora := c.System.(peers.Remora)
+	return (isRemora || !t.remora) && (c.crowds || t.addresses == 0)
+}
+
+// trial is a scenario that every system can be put through.
+type trial struct {
+	name string
+	// quick says whether the quick set has it.
+	quick bool
+	// probe has every node asked by its hardware address meanwhile. It costs time on the cores, so only some do it.
+	probe bool
+	// regulars has clients that keep their connections run meanwhile.
+	regulars bool
+	// addresses, if not 0, is how many move at once, and has each of them asked until it is answered.
+	addresses int
+	// arrange, if set, brings Remora's leadership to where the scenario wants it.
+	arrange func(context.Context, *lab.Lab) error
+	// remora marks a scenario that other systems do not know.
+	remora bool
+	// ready, if set, makes the owner ready for what comes.
+	ready func(context.Context, *lab.Lab, string) error
+	act   func(context.Context, *lab.Lab, peers.System, string) error
+	undo  func(*lab.Lab, peers.System, string) error
+}
+
+// trials returns all scenarios. A server is large when it has touched so many MiB.
+func trials(ballast int) []trial {
+	apart := func(same bool) func(context.Context, *lab.Lab) error {
+		return func(ctx context.Context, l *lab.Lab) error {
+			_, _, err := arrange(ctx, l, same)
+			return err
+		}
+	}
+	signal := func(sig syscall.Signal) func(context.Context, *lab.Lab, peers.System, string) error {
+		return func(_ context.Context, l *lab.Lab, _ peers.System, owner string) error {
+			return l.Node(owner).SignalServer(sig)
+		}
+	}
+	drop := func(_ context.Context, l *lab.Lab, _ peers.System, owner string) error {
+		return l.Drop(owner, lab.Both)
+	}
+	killed, planned := signal(syscall.SIGKILL), func(ctx context.Context, l *lab.Lab, s peers.System, owner string) error {
+		return s.Move(ctx, owner, other(l, owner))
+	}
+	all := []trial{
+		{name: "mysqld-killed", quick: true, act: killed},
+		{name: "planned", quick: true, act: planned},
+		{name: "mysqld-hung", quick: true, act: signal(syscall.SIGSTOP), undo: func(l *lab.Lab, _ peers.System, owner string) error {
+			return l.Node(owner).SignalServer(syscall.SIGCONT)
+		}},
+		{name: "node-vanished", quick: true, arrange: apart(false), act: drop},
+		{name: "node-vanished-leader", quick: true, remora: true, arrange: apart(true), act: drop},
+		{name: "mysqld-killed-clients", quick: true, regulars: true, act: killed},
+		{name: "planned-clients", quick: true, regulars: true, act: planned},
+		{name: "node-vanished-clients", regulars: true, arrange: apart(false), act: drop},
+		{name: "mysqld-killed-large", ready: loaded(ballast), act: killed},
+		{name: "daemon-killed", probe: true, act: func(_ context.Context, _ *lab.Lab, s peers.System, owner string) error { return s.Kill(owner) }},
+		{name: "daemon-frozen", probe: true,
+			act:  func(_ context.Context, _ *lab.Lab, s peers.System, owner string) error { return s.Freeze(owner) },
+			undo: func(_ *lab.Lab, s peers.System, owner string) error { return s.Thaw(owner) }},
+		{name: "parted", probe: true, act: func(_ context.Context, l *lab.Lab, _ peers.System, owner string) error {
+			var rest []string
+			for _, n := range l.Nodes() {
+				if n.Name != owner {
+					rest = append(rest, n.Name)
+				}
+			}
+			return l.Part([]string{owner}, rest)
+		}},
+	}
+	for _, n := range []int{1, 10, 100, 1000} {
+		all = append(all, trial{name: report.CrowdScenario(n), quick: true, addresses: n, act: killed})
+	}
+	return all
+}
+
+// loaded makes the owner's server one that has touched mib MiB. Half of what the machine has left must suffice: the
+// servers' files want some, too.
+func loaded(mib int) func(context.Context, *lab.Lab, string) error {
+	return func(ctx context.Context, l *lab.Lab, owner string) error {
+		free, err := lab.AvailableMiB()
+		if err != nil {
+			return err
+		}
+		if free < 2*mib {
+			return fmt.Errorf("%w: %d MiB of memory are free, and a server of %d MiB needs twice that: use a smaller --ballast",
+				errNotNow, free, mib)
+		}
+		return l.Node(owner).Ballast(ctx, mib)
+	}
+}
+
+// watchers are the observers that only some scenarios have.
+type watchers struct {
+	prober       *lab.Prober
+	roll         *lab.RollCall
+	single, pool *lab.Regulars
+}
+
+const (
+	// clients of the pool, each with its own connection.
+	poolSize = 50
+	// singleEvery and poolEvery are how often a client asks that keeps its connection.
+	singleEvery, poolEvery = 2 * time.Millisecond, 100 * time.Millisecond
+	// regularLimit is how long such a client waits for an answer before it gives the connection up.
+	regularLimit = time.Second
+)
+
+// watch starts what a scenario has watched besides.
+func watch(ctx context.Context, l *lab.Lab, t trial, owner string) (w watchers, err error) {
+	if t.probe {
+		if w.prober, err = l.StartProber(lab.ProberOptions{}); err == nil {
+			err = w.prober.WaitAnswers(ctx, owner, time.Now(), 10)
+		}
+	}
+	if t.regulars {
+		if w.single, err = l.StartRegulars(1, singleEvery, regularLimit); err == nil {
+			w.pool, err = l.StartRegulars(poolSize, poolEvery, regularLimit)
+		}
+		for _, r := range []*lab.Regulars{w.single, w.pool} {
+			if err == nil {
+				err = r.WaitAnswered(ctx, time.Now())
+			}
+		}
+	}
+	if err == nil && t.addresses > 0 {
+		w.roll, err = l.StartRollCall(ctx, owner)
+	}
+	return w, err
+}
+
+// wait waits until what was started has seen the end of a takeover.
+func (w watchers) wait(ctx context.Context) error {
+	if w.roll != nil {
+		select {
+		case <-w.roll.All():
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	for _, r := range []*lab.Regulars{w.single, w.pool} {
+		if r != nil {
+			if err := r.WaitAnswered(ctx, time.Now()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// stop ends the observers. It may be called again.
+func (w watchers) stop() {
+	if w.prober != nil {
+		w.prober.Stop()
+	}
+	if w.roll != nil {
+		w.roll.Stop()
+	}
+	for _, r := range []*lab.Regulars{w.single, w.pool} {
+		if r != nil {
+			r.Stop()
+		}
+	}
+}
+
+// figures adds to a run what the observers have seen of a step.
+func (w watchers) figures(r lab.Report, out *report.Run) error {
+	out.Double, out.Last, out.Reconnect, out.Pool = report.Missing, report.Missing, report.Missing, report.Missing
+	if w.prober != nil {
+		answers, err := w.prober.Answers()
+		if err != nil {
+			return err
+		}
+		out.Double = 0
+		for _, d := range answers.DoubleAnswers() {
+			out.Double = max(out.Double, msOf(d.Duration()))
+		}
+	}
+	if w.roll != nil {
+		n, last, err := w.roll.Answered()
+		if err != nil {
+			return err
+		}
+		if n == out.Addresses {
+			out.Last = msOf(last.Sub(r.Zero))
+		}
+	}
+	if w.single != nil {
+		out.Reconnect, out.Pool = msOf(w.single.Gap(r.Zero, r.Until)), msOf(w.pool.Wait(r.Zero, r.Until))
+	}
+	return nil
+}
+
+// runTrial runs one scenario and brings the laboratory back to health.
+func runTrial(ctx context.Context, l *lab.Lab, s peers.System, t trial) (report.Run, error) {
+	out := report.Run{System: s.Name(), Scenario: t.name, Addresses: t.addresses}
+	owner := l.Holder(l.VIP())
+	if t.ready != nil {
+		if err := t.ready(ctx, l, owner); err != nil {
+			return out, err
+		}
+	}
+	w, err := watch(ctx, l, t, owner)
+	defer w.stop()
+	if err != nil {
+		return out, err
+	}
+	step := lab.Step{Name: t.name,
+		Act: func(ctx context.Context) error { return t.act(ctx, l, s, owner) },
+		Done: func(ctx context.Context) error {
+			ctx, cancel := context.WithTimeout(ctx, s.Patience())
+			defer cancel()
+			_, err := l.WaitMoved(ctx, owner)
+			out.Moved = err == nil
+			if out.Moved {
+				err = l.WaitServed(ctx, l.Stream())
+			}
+			if err == nil {
+				err = w.wait(ctx)
+			}
+			if errors.Is(err, context.DeadlineExceeded) {
+				return nil // not moved, or not served in time: that is a result
+			}
+			return err
+		}}
+	r, err := l.Run(ctx, step)
+	w.stop()
+	if err == nil {
+		err = w.figures(r, &out)
+	}
+	if err == nil {
+		out.Frames, err = l.Announcements(r)
+	}
+	if err == nil && t.undo != nil {
+		err = t.undo(l, s, owner)
+	}
+	if err == nil {
+		err = errors.Join(mend(ctx, l), s.Settle(ctx))
+	}
+	out.Gap, out.Longest = msOf(r.Client.Gap), msOf(r.Client.Longest)
+	out.Failed, out.Connections = r.Client.Failed, r.Client.Attempts
+	out.Phases = phases(r)
+	return out, err
+}
+
+// mend heals the network and starts the servers that were killed.
+func mend(ctx context.Context, l *lab.Lab) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := l.HealAll(); err != nil {
+		return err
+	}
+	for _, n := range l.Servers() {
+		if !n.Server().Running() {
+			if err := n.StartServer(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	return l.WaitReplicating(ctx)
+}
+
+// phases reads the trace of a takeover off the time line: daemons' logs, the kernel's events, frames and the client.
+func phases(r lab.Report) (at [6]float64) {
+	find := func(node string, whats ...string) float64 {
+		for _, e := range r.Events {
+			if !e.Time.Before(r.Zero) && (node == "" || e.Node == node) && slices.Contains(whats, e.What) {
+				return msOf(e.Time.Sub(r.Zero))
+			}
+		}
+		return report.Missing
+	}
+	at = [6]float64{find(r.Before, "giving up"), find(r.Before, lab.WhatAddrRemoved), find(r.After, "grant committed"),
+		find(r.After, lab.WhatAddrAdded), find(r.After, lab.WhatAnnounced), find("", lab.WhatFirstAnswer)}
+	return at
+}
+
+func msOf(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
