@@ -15,7 +15,7 @@ func (n *Node) Ballast(ctx context.Context, mib int) error {
 	rows := mib << 20 / row
 	err := n.Exec(ctx, "SET sql_log_bin = 0", fmt.Sprintf("SET max_heap_table_size = %d", 2*mib<<20),
 		fmt.Sprintf("CREATE TABLE %s.ballast (b CHAR(250) CHARACTER SET latin1, c VARCHAR(%d) CHARACTER SET latin1) ENGINE=MEMORY", Schema, row-250),
-		fmt.Sprintf("INSERT INTO %s.ballast SELECT 'x', REPEAT('x', %d) FROM seq_1_to_%d", Schema, row-250, rows))
+		fmt.Sprintf("INSERT INTO %s.ballast SELECT 'x', REPEAT('x', %d) FROM %s.seq_1_to_%d", Schema, row-250, Schema, rows))
 	if err != nil {
 		return err
 	}
