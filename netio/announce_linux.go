@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sync"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -15,21 +16,35 @@ import (
 // before the frames of each address. The core calls it only for addresses that are bound.
 //
 // The interface is looked up anew each time, so that one that was made again, or has another hardware address since a
-// bond changed its leg, is announced as it is now. Loopback and interfaces without ARP have nobody to tell: that is no
-// error.
+// bond changed its leg, is announced as it is now; except by the first Announce after a Bind, which has just looked. The
+// kernel answers under the lock that whoever lists interfaces holds, and at that moment all do who watch addresses.
+// Loopback and interfaces without ARP have nobody to tell: that is no error.
 func (b *Binder) Announce(ctx context.Context, a core.Announce) error {
-	if err := b.announce(ctx, b.permit(a.Group, a.Epoch, a.NotAfter), a.Spec); err != nil {
+	if err := b.announce(ctx, b.permit(a.Group, a.Epoch, a.NotAfter), a); err != nil {
 		return fmt.Errorf("netio: announce group %s epoch %d: %w", a.Group, a.Epoch, err)
 	}
 	return nil
 }
 
-func (b *Binder) announce(ctx context.Context, p permit, spec core.GroupSpec) error {
+func (b *Binder) announce(ctx context.Context, p permit, a core.Announce) error {
 	if err := p.check(); err != nil {
 		return err
 	}
-	l, err := b.speakable(spec)
-	if err != nil || l.silent() {
+	if l, ok := b.fresh.take(a.Group, a.Epoch); ok {
+		if err := b.announceOn(ctx, p, a.Spec, l); err == nil || errors.Is(err, ErrLate) || ctx.Err() != nil {
+			return err
+		}
+	}
+	l, err := b.look(a.Spec)
+	if err != nil {
+		return err
+	}
+	return b.announceOn(ctx, p, a.Spec, l)
+}
+
+// announceOn sends the frames on an interface, as that was when it was looked up.
+func (b *Binder) announceOn(ctx context.Context, p permit, spec core.GroupSpec, l link) error {
+	if err := l.speakable(); err != nil || l.silent() {
 		return err
 	}
 	var failed []error
@@ -59,23 +74,55 @@ func (b *Binder) announceOne(p permit, l link, ip netip.Addr, buf []byte) error 
 	)
 }
 
-// speakable returns the group's interface if frames can be sent on it, or if it has nobody to send them to.
-func (b *Binder) speakable(spec core.GroupSpec) (l link, err error) {
+// look returns the group's interface as it is now.
+func (b *Binder) look(spec core.GroupSpec) (l link, err error) {
 	err = b.claims.use(func(s *session) error {
 		l, err = s.link(b.cfg.Interface(spec))
 		return err
 	})
+	return l, err
+}
+
+// speakable returns why frames can not be sent on the interface, or nothing; also if it has nobody to send them to.
+func (l link) speakable() error {
 	switch {
-	case err != nil:
-		return link{}, err
 	case l.silent():
-		return l, nil
+		return nil
 	case !l.up():
-		return link{}, fmt.Errorf("interface %s: %w", l.Name, ErrLinkDown)
+		return fmt.Errorf("interface %s: %w", l.Name, ErrLinkDown)
 	case !l.Ethernet:
-		return link{}, fmt.Errorf("interface %s has no Ethernet address (link type %d): its group can not be announced", l.Name, l.Type)
+		return fmt.Errorf("interface %s has no Ethernet address (link type %d): its group can not be announced", l.Name, l.Type)
 	}
-	return l, nil
+	return nil
+}
+
+// freshLinks are the interfaces that a Bind has just looked up, for the Announce that follows it.
+type freshLinks struct {
+	mu    sync.Mutex
+	links map[core.GroupName]freshLink
+}
+
+type freshLink struct {
+	epoch core.Epoch
+	link  link
+}
+
+func (f *freshLinks) put(group core.GroupName, e core.Epoch, l link) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.links == nil {
+		f.links = map[core.GroupName]freshLink{}
+	}
+	f.links[group] = freshLink{e, l}
+}
+
+// take returns the interface once.
+func (f *freshLinks) take(group core.GroupName, e core.Epoch) (link, bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	l, ok := f.links[group]
+	delete(f.links, group)
+	return l.link, ok && l.epoch == e
 }
 
 // netInterface returns what package packet needs to know of an interface.

@@ -62,6 +62,7 @@ type Binder struct {
 	claims, yields pool
 	senders        senders
 	forwarders     forwarders
+	fresh          freshLinks
 	guarded        guarded
 	unmarked       sync.Once // the warning that the kernel does not mark addresses was given
 }

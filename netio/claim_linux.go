@@ -36,6 +36,7 @@ func (b *Binder) Bind(ctx context.Context, a core.Bind) error {
 				return err
 			}
 			b.forwarders.bound(a.Group, c.link)
+			b.fresh.put(a.Group, a.Epoch, c.link)
 			return c.unlessLate(c.bind(ctx))
 		})
 	}

@@ -82,6 +82,44 @@ func TestAnnounceSurvivesANewInterface(t *testing.T) {
 	}
 }
 
+// The first announcement after a bind goes by what the bind has seen, the next by what there is.
+func TestAnnounceLooksOnceAfterABind(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	s := spec(w.name, vip4)
+	a := announceOf(s)
+	a.Epoch = 1
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	before, frames := w.link().MAC, w.tap(unix.ETH_P_ARP)
+	ip(t, "link", "set", "dev", w.name, "address", "02:00:00:00:00:55")
+	now := w.link().MAC
+	must(t, b.Announce(t.Context(), a))
+	expect(t, frames, "announcement by the bind's look", isARP(GratuitousARP(ARPReply, before, vip4.Addr())))
+	must(t, b.Announce(t.Context(), a))
+	expect(t, frames, "announcement by a look of its own", isARP(GratuitousARP(ARPReply, now, vip4.Addr())))
+
+	a.Epoch = 2 // another bind is not this epoch's
+	must(t, b.Bind(t.Context(), bindOf(s, 3)))
+	ip(t, "link", "set", "dev", w.name, "address", "02:00:00:00:00:56")
+	must(t, b.Announce(t.Context(), a))
+	expect(t, frames, "announcement in another epoch", isARP(GratuitousARP(ARPReply, w.link().MAC, vip4.Addr())))
+}
+
+// What the bind has seen may be gone when its announcement is sent.
+func TestAnnounceAfterABindSurvivesANewInterface(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	s := spec(w.name, vip4)
+	a := announceOf(s)
+	a.Epoch = 1
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	w.delete()
+	w.create()
+	frames := w.tap(unix.ETH_P_ARP)
+	must(t, b.Announce(t.Context(), a))
+	expect(t, frames, "announcement from the new interface", isARP(GratuitousARP(ARPReply, w.link().MAC, vip4.Addr())))
+}
+
 func TestAnnounceWithLinkDown(t *testing.T) {
 	w := newWire(t)
 	b := newBinder(t, Config{})

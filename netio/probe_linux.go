@@ -42,7 +42,10 @@ func (b *Binder) probe(ctx context.Context, p permit, a core.Probe, probes bool)
 	if err := p.check(); err != nil {
 		return nil, err
 	}
-	l, err := b.speakable(a.Spec)
+	l, err := b.look(a.Spec)
+	if err == nil {
+		err = l.speakable()
+	}
 	if err != nil || l.silent() {
 		return nil, err
 	}
