@@ -195,6 +195,10 @@ func TestTraces(t *testing.T) {
 	if diff := cmp.Diff(want, b.String()); diff != "" {
 		t.Errorf("traces (-want +got):\n%s", diff)
 	}
+	recovered := Traced(append(history[:3:3], HistoryEntry{Index: 9, Kind: core.KindGrant, Group: "writer", Epoch: 1<<20 + 8, Node: "db2"}), r, "writer", 1)
+	if recovered[0].From != "" {
+		t.Errorf("after a recovery %q is the owner before", recovered[0].From)
+	}
 	b.Reset()
 	if err := WriteTraces(&b, Traced(history, TraceResult{}, "reader", 0)); err != nil || !strings.Contains(b.String(), "  the part of db2 is not known: it had none") {
 		t.Errorf("a takeover of which nothing is known: %v\n%s", err, b.String())

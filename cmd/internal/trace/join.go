@@ -87,7 +87,7 @@ func Join(pieces []Piece, group string, epoch uint64, from, to string, silent ma
 		if p.decided() && (arbiter == nil || p.sooner(arbiter)) {
 			arbiter = p
 		}
-		if p.claimed() && p.Node == to {
+		if p.claimed() {
 			claimer = p
 		}
 	}

@@ -46,8 +46,10 @@ func serving(e core.Epoch) core.Report {
 func giveUp(n *node) {
 	n.after(0, core.HealthChanged{}, core.Unbind{Group: "writer", Epoch: 7})
 	n.after(400*us, core.UnbindDone{Group: "writer", Epoch: 7, Gone: true}, core.Send{To: "mgr", Msg: request})
-	n.after(20*us, core.Tick{}, core.Send{To: "mgr", Msg: request}) // once more
+	n.after(10*us, core.Received{From: n.name, Msg: request})       // everybody is asked, whoever is the arbiter
+	n.after(10*us, core.Tick{}, core.Send{To: "mgr", Msg: request}) // once more
 	n.after(2980*us, notice)
+	n.after(time.Millisecond, core.Received{From: "db2", Msg: serving(8)})
 }
 
 // decide is the arbiter's: 2 ms from the request to the commit, and 1.5 ms until it hears that the group is served.
@@ -150,6 +152,39 @@ func TestArbiterIsAnOwner(t *testing.T) {
 			t.Errorf("%+v, %d to %d µs", got, *got.LeastUS, *got.MostUS)
 		}
 	})
+	t.Run("both", func(t *testing.T) {
+		db1 := newNode("db1", time.Hour)
+		db1.after(0, core.HealthChanged{}, core.Unbind{Group: "writer", Epoch: 7})
+		db1.after(400*us, core.UnbindDone{Group: "writer", Epoch: 7, Gone: true}, core.Send{To: "db1", Msg: request})
+		decide(db1)
+		claim(db1)
+		got := Join(pieces(db1), "writer", 8, "db1", "db1", nil)
+		if len(got.Pieces) != 1 || len(got.Ways) != 0 || *got.LeastUS != *got.MostUS {
+			t.Errorf("%+v, %d to %d µs", got, *got.LeastUS, *got.MostUS)
+		}
+	})
+}
+
+// A node that takes back what it has given up saw both ends.
+func TestOldOwnerIsTheNew(t *testing.T) {
+	db1, mgr := newNode("db1", time.Hour), newNode("mgr", time.Minute)
+	giveUp(db1)
+	decide(mgr)
+	claim(db1)
+	got := Join(pieces(db1, mgr), "writer", 8, "db1", "db1", nil)
+	if len(got.Pieces) != 2 || len(got.Ways) != 1 || *got.LeastUS != 3400+1000+650 || *got.LeastUS != *got.MostUS {
+		t.Errorf("%+v, %d to %d µs", got, *got.LeastUS, *got.MostUS)
+	}
+}
+
+// The owner of a long gone epoch has no last word.
+func TestWordOfAnEarlierEpoch(t *testing.T) {
+	mgr := newNode("mgr", time.Hour)
+	mgr.after(0, core.Received{From: "db1", Msg: serving(3)})
+	mgr.after(time.Hour, core.Tick{}, core.Propose{Command: grant})
+	if diff := cmp.Diff([]Mark{{"proposed", 0}}, mgr.r.Pieces("mgr")[0].Marks); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
 }
 
 func TestNothingIsKnown(t *testing.T) {
@@ -170,8 +205,13 @@ func TestDrain(t *testing.T) {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 	n.after(time.Hour, core.Tick{}, core.DemoteServer{Group: "writer", Epoch: 8, Drain: time.Second})
+	n.after(0, core.Tick{}, core.DemoteServer{Group: "writer", Epoch: 9}) // a stray writer
 	n.after(3*time.Millisecond, core.ServerDemoted{}, core.Unbind{Group: "writer", Epoch: 8})
 	if diff := cmp.Diff([]Mark{{"drain_begun", 0}, {"giving_up", 3000}}, n.r.Pieces("db1")[1].Marks); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+	n.after(time.Hour, core.Tick{}, core.Unbind{Group: "writer", Epoch: 9})
+	if diff := cmp.Diff([]Mark{{"giving_up", 0}}, n.r.Pieces("db1")[2].Marks); diff != "" {
 		t.Errorf("(-want +got)\n%s", diff)
 	}
 }
