@@ -87,7 +87,8 @@ bench-check: build ## measure the same RUNS times each (5), and fail if a ratio 
 
 microbench: deps ## measure the parts one by one, COUNT times each (5), in a form that benchstat reads
 	deploy/deps.sh bench
-	go test -run '^$$' -bench . -benchtime 0.3s -count $(or $(COUNT),5) ./core ./consensus ./netio
+	go test -run '^$$' -bench . -benchtime 0.3s -count $(or $(COUNT),5) ./core ./consensus ./netio ./cmd/internal/trace
+	go test -run '^$$' -bench . -benchtime 30x -count $(or $(COUNT),5) ./cmd/internal/daemon
 
 clean: ## remove what was built, and laboratories left behind
 	if [ -x bin/remora-lab ]; then bin/remora-lab sweep; fi
