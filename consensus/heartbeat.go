@@ -169,7 +169,7 @@ func (b *beats) answer(seq uint64, from raft.ServerID, r beatReply) {
 
 // isBeat reports whether an opened datagram belongs to the heartbeats.
 func isBeat(plain []byte) bool {
-	return len(plain) > 1 && plain[0] == wireV3 && (plain[1] == kindBeat || plain[1] == kindBeatReply)
+	return len(plain) > 1 && plain[0] == wireV4 && (plain[1] == kindBeat || plain[1] == kindBeatReply)
 }
 
 // receiveBeat takes a heartbeat or an answer to one.
@@ -240,7 +240,7 @@ func (n *Node) answerBeat(b beat) {
 }
 
 func (n *Node) replyBeat(b beat, r *raft.AppendEntriesResponse) {
-	msg := append(make([]byte, 0, beatReplySize), wireV3, kindBeatReply)
+	msg := append(make([]byte, 0, beatReplySize), wireV4, kindBeatReply)
 	msg = binary.BigEndian.AppendUint64(msg, b.seq)
 	msg = binary.BigEndian.AppendUint64(msg, r.Term)
 	msg = binary.BigEndian.AppendUint64(msg, r.LastLog)
@@ -296,7 +296,7 @@ func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 }
 
 func appendBeat(seq, term uint64) []byte {
-	msg := append(make([]byte, 0, beatSize), wireV3, kindBeat)
+	msg := append(make([]byte, 0, beatSize), wireV4, kindBeat)
 	msg = binary.BigEndian.AppendUint64(msg, seq)
 	return binary.BigEndian.AppendUint64(msg, term)
 }

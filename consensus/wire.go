@@ -11,8 +11,8 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// wireV3 is the first byte of every message; the second is its kind.
-const wireV3 = 3
+// wireV4 is the first byte of every message; the second is its kind.
+const wireV4 = 4
 
 // The kinds of messages.
 const (
@@ -83,8 +83,8 @@ func parseMessage(b []byte) (core.Message, error) {
 	if len(b) < 2 {
 		return nil, errWireShort
 	}
-	if b[0] != wireV3 {
-		return nil, fmt.Errorf("%w: %d, this release knows %d", errWireVersion, b[0], wireV3)
+	if b[0] != wireV4 {
+		return nil, fmt.Errorf("%w: %d, this release knows %d", errWireVersion, b[0], wireV4)
 	}
 	d := decoder{b: b[2:]}
 	m := d.message(b[1])
@@ -105,7 +105,7 @@ type encoder struct {
 }
 
 func (e *encoder) message(m core.Message) error {
-	kind := func(k byte) { e.b = append(e.b, wireV3, k) }
+	kind := func(k byte) { e.b = append(e.b, wireV4, k) }
 	switch m := m.(type) {
 	case core.Report:
 		kind(kindReport)

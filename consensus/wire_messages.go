@@ -377,6 +377,10 @@ func (e *encoder) spec(s core.GroupSpec) {
 		e.addr(a.Addr())
 		e.byte(byte(a.Bits()))
 	}
+	e.name(string(s.Pool))
+	e.int(int64(s.Reading.MaxLag))
+	e.bool(s.Reading.AllowPrimary)
+	e.int(int64(s.Reading.BalanceAfter))
 }
 
 func (d *decoder) spec() core.GroupSpec {
@@ -390,6 +394,8 @@ func (d *decoder) spec() core.GroupSpec {
 	for range d.count(maxWireList) {
 		s.Addresses = append(s.Addresses, d.prefix())
 	}
+	s.Pool = core.GroupName(d.text(maxWireName))
+	s.Reading = core.Reading{MaxLag: core.Millis(d.int()), AllowPrimary: d.bool(), BalanceAfter: core.Millis(d.int())}
 	return s
 }
 

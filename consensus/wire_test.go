@@ -21,6 +21,7 @@ import (
 func samples() []core.Message {
 	spec := core.GroupSpec{Name: "writer", Role: core.Writer, Policy: core.Follow, Interface: "eth0", Preempt: true, KeepUnwritable: 5,
 		Promotion: core.Promotion{MaxLost: -1, MaxLag: 1, ApplyWithin: 2, Drain: 3, CatchUp: 4},
+		Pool:      "readers", Reading: core.Reading{MaxLag: 5, AllowPrimary: true, BalanceAfter: 6},
 		Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.100/32"), netip.MustParsePrefix("fd00::1/128")}}
 	next := spec
 	next.Interface = "eth1"
@@ -178,11 +179,11 @@ func TestDecoderIsStrict(t *testing.T) {
 	}{
 		"empty":               {nil, errWireShort},
 		"version":             {append([]byte{9}, good[1:]...), errWireVersion},
-		"kind":                {append([]byte{wireV3, 99}, good[2:]...), errWireKind},
+		"kind":                {append([]byte{wireV4, 99}, good[2:]...), errWireKind},
 		"trailing":            {append(append([]byte{}, good...), 0), errWireLong},
 		"cut":                 {good[:len(good)-1], errWireShort},
-		"long form of a term": {append([]byte{wireV3, kindConfirm, 0x85, 0x00}, good[3:]...), errWireValue},
-		"list too long":       {[]byte{wireV3, kindAck, 5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0xff, 0x7f}, errWireValue},
+		"long form of a term": {append([]byte{wireV4, kindConfirm, 0x85, 0x00}, good[3:]...), errWireValue},
+		"list too long":       {[]byte{wireV4, kindAck, 5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0xff, 0x7f}, errWireValue},
 	} {
 		if _, err := parseMessage(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)

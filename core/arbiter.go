@@ -33,6 +33,9 @@ type arbiter struct {
 	moves    map[GroupName]moveWatch
 	advice   adviceDesk
 	undos    map[GroupName]undo
+	// placing holds to whom each reader group is on its way, pools what is known of each pool.
+	placing map[GroupName]NodeName
+	pools   map[GroupName]*poolWatch
 }
 
 // wish is an operator's request that waits for its end.
@@ -61,7 +64,8 @@ const (
 
 func newArbiter() arbiter {
 	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}, choices: map[GroupName]*succession{},
-		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}, undos: map[GroupName]undo{}}
+		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}, undos: map[GroupName]undo{},
+		placing: map[GroupName]NodeName{}, pools: map[GroupName]*poolWatch{}}
 }
 
 func (m *Machine) elected(ev Elected) {
@@ -103,6 +107,7 @@ func (m *Machine) arbitrate() {
 			m.decide(name, g)
 		}
 	}
+	m.balance()
 	m.handOverToIdle()
 }
 
@@ -132,6 +137,7 @@ func (m *Machine) proposalFailed(ev ProposalFailed) {
 	for name, id := range a.inflight {
 		if id == ev.ID {
 			delete(a.inflight, name)
+			delete(a.placing, name)
 		}
 	}
 	m.adviceFailed(ev.ID)
@@ -175,6 +181,7 @@ func (m *Machine) arbiterCommitted(ev Committed) {
 		}
 		if a.inflight[out.Group] == ev.Command.ID {
 			delete(a.inflight, out.Group)
+			delete(a.placing, out.Group)
 		}
 		if i == len(ev.Outcomes)-1 || ev.Outcomes[i+1].Group != out.Group {
 			m.spread(out.Group) // once, with what all its operations led to
@@ -243,6 +250,7 @@ func (m *Machine) decide(name GroupName, g GroupState) {
 	case g.awaitsStart():
 	case !g.Retired && !m.gathering() && g.Spec.Policy == Promote:
 		m.succeed(name, g, cmp.Or(g.Reason, "nobody owned it"))
+	case g.Spec.Role == Reader && m.gatheringReaders():
 	case !g.Retired && !m.gathering():
 		if !m.grant(name, g, cmp.Or(g.Reason, "nobody owned it")) {
 			m.giveBack(name, g)

@@ -66,8 +66,8 @@ func (c Config) check() string {
 			}
 			promoted = g.Name
 		}
-		if g.Role != Writer || g.Policy != AnyHealthy && g.Policy != Follow && g.Policy != Promote {
-			return fmt.Sprintf("group %s has role %q and policy %q, which this release does not know", g.Name, g.Role, g.Policy)
+		if why := g.unknown(); why != "" {
+			return why
 		}
 		for _, p := range g.Addresses {
 			if other, taken := owner[p.Addr()]; taken {
@@ -77,6 +77,17 @@ func (c Config) check() string {
 		}
 	}
 	return ""
+}
+
+// unknown returns what of a group this release does not know, or nothing.
+func (g GroupSpec) unknown() string {
+	switch {
+	case g.Role == Writer && g.Pool == "" && (g.Policy == AnyHealthy || g.Policy == Follow || g.Policy == Promote):
+		return ""
+	case g.Role == Reader && g.Policy == "" && g.Pool != "" && !g.Preempt:
+		return ""
+	}
+	return fmt.Sprintf("group %s has role %q, policy %q and pool %q, which do not go together in this release", g.Name, g.Role, g.Policy, g.Pool)
 }
 
 // sameBinding reports whether two specs put the same addresses on the same interface.

@@ -8,7 +8,8 @@ import (
 )
 
 // Eligible reports whether a server with this health may serve a group, and if not, why. The incumbent, which serves
-// already, is not put out by an unknown; a newcomer must be known to be fit.
+// already, is not put out by an unknown; a newcomer must be known to be fit. What readers ask for besides depends on time
+// and is the matter of Reading.
 func Eligible(spec GroupSpec, h Health, incumbent bool) (bool, string) {
 	if h.State != Healthy {
 		if h.State == HealthUnknown && h.Reason == "" {
@@ -86,7 +87,11 @@ func (m *Machine) candidates(name GroupName, g GroupState) ([]candidate, map[Nod
 			cooling: p.failed && m.now.Sub(p.failedAt) < m.opt.Timing.CoolDown,
 		})
 	}
-	rank(cs)
+	if g.Spec.Role == Reader {
+		m.rankReaders(name, g, cs)
+	} else {
+		rank(cs)
+	}
 	return cs, why
 }
 
@@ -124,6 +129,9 @@ func (m *Machine) unqualified(n NodeSpec, name GroupName, g GroupState) string {
 	}
 	if _, w := Eligible(g.Spec, p.report.Health, false); w != "" {
 		return w
+	}
+	if g.Spec.Role == Reader {
+		return m.peerUnreadable(n.Name, g.Spec)
 	}
 	if g.Spec.Policy == AnyHealthy {
 		if source := m.oneWaySource(n.Name); source != "" {

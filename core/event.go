@@ -129,7 +129,7 @@ type MoveAsked struct {
 	Reason string
 }
 
-// PauseAsked is an operator's wish to freeze or thaw a group; an empty group means all.
+// PauseAsked is an operator's wish to freeze or thaw a group or all addresses of a pool; an empty group means all.
 type PauseAsked struct {
 	Ticket uint64
 	Group  GroupName

@@ -14,20 +14,38 @@ func (m *Machine) lapse() {
 	}
 }
 
-// tend looks at every group: what the ledger gives this node, what it must give up, what is due.
+// tend looks at every group: what the ledger gives this node, what it must give up, what is due. Readers come last, because
+// whether they may stay can depend on what becomes of the group that the server is promoted for.
 func (m *Machine) tend() {
+	readers := false
 	for _, name := range m.groups() {
-		g := m.fresh[name]
-		h := m.held[name]
-		if h != nil {
-			m.tendHolding(h, g)
-			h = m.held[name]
+		if m.fresh[name].Spec.Role == Reader {
+			readers = true
+			continue
 		}
-		if h == nil {
-			m.consider(name, g)
-		}
-		m.tendServer(name, g)
+		m.tendGroup(name)
 	}
+	if !readers {
+		return
+	}
+	for _, name := range m.groups() {
+		if m.fresh[name].Spec.Role == Reader {
+			m.tendGroup(name)
+		}
+	}
+}
+
+func (m *Machine) tendGroup(name GroupName) {
+	g := m.fresh[name]
+	h := m.held[name]
+	if h != nil {
+		m.tendHolding(h, g)
+		h = m.held[name]
+	}
+	if h == nil {
+		m.consider(name, g)
+	}
+	m.tendServer(name, g)
 }
 
 func (m *Machine) tendHolding(h *holding, g GroupState) {
@@ -98,6 +116,9 @@ func (m *Machine) unfit(g GroupState, incumbent bool) string {
 		spec.Policy = onAdvice
 	}
 	_, why := Eligible(spec, m.health, incumbent)
+	if why == "" && g.Spec.Role == Reader {
+		why = m.unreadable(g.Spec)
+	}
 	return why
 }
 

@@ -71,6 +71,7 @@ type Machine struct {
 	waivers map[GroupName]waiver
 
 	server localServer
+	age    age // of what the local server shows
 	// executed is the last known executed set of each node's server, also of one that is dead by now; drained and caught
 	// are the last words on switchovers.
 	executed map[NodeName]string
@@ -93,6 +94,7 @@ type peer struct {
 	unwritable   Instant // since when its server is said to be read-only, 0 if it is not
 	failedAt     Instant
 	failed       bool // it has failed at failedAt
+	age          age  // of what its server shows
 }
 
 // bar keeps this node from claiming a group for a while.
@@ -166,6 +168,7 @@ func (m *Machine) handle(ev Event) {
 	case HealthChanged:
 		m.dirty = m.dirty || ev.Health.State != m.health.State || ev.Health.Writable != m.health.Writable ||
 			ev.Health.MHAActs != m.health.MHAActs
+		m.age.looked(m.now, ev.Health)
 		m.server.looked(m.now, m.health, ev.Health)
 		m.health = ev.Health
 		m.unwritable = unwritableFrom(m.unwritable, m.now, ev.Health.Writable)
@@ -252,6 +255,7 @@ func (m *Machine) reportReceived(from NodeName, r Report, own Term) {
 	}
 	p.report, p.at, p.heard = r, m.now, true
 	p.unwritable = unwritableFrom(p.unwritable, m.now, r.Health.Writable)
+	p.age.looked(m.now, r.Health)
 	m.executedBy(from, r.Health.Executed)
 	m.renewalAsked(from, r, own)
 	m.watchMoves(from, r)

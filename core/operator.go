@@ -35,7 +35,7 @@ func (m *Machine) pauseAsked(ev PauseAsked) {
 	}
 	var ops []Op
 	for _, name := range m.groups() {
-		if !m.view.Groups[name].Retired && (ev.Group == "" || ev.Group == name) {
+		if g := m.view.Groups[name]; !g.Retired && (ev.Group == "" || ev.Group == name || ev.Group == g.Spec.Pool) {
 			ops = append(ops, Op{Pause: &Pause{Group: name, On: ev.On, Reason: ev.Reason}})
 		}
 	}

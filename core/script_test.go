@@ -28,10 +28,11 @@ var sentence = regexp.MustCompile(`^([A-Z]|n[0-9]+ |mgr ).*[^.:]\.$`)
 //
 //	cluster [profile=P] NODE[:witness][:PRIORITY]...   the nodes
 //	group NAME POLICY ADDRESS... [interface=I] [preempt] [keep=D]   a group of the configuration
+//	readers POOL ADDRESS... [max_lag=D] [balance_after=D] [allow_primary]   a group of role reader for each address
 //	settled OWNER LEADER                  boot all, let OWNER own the first group and LEADER lead; says nothing
 //	boot|kill|freeze|thaw|stop NODE...    a process: start, kill -9, SIGSTOP, SIGCONT, SIGTERM
 //	elect NODE                            Raft makes NODE the leader; who can not be reached does not hear of it
-//	health NODE healthy|failed|unknown [reason=R] [writable=yes|no] [source=ADDR] [listens=A,B]
+//	health NODE healthy|failed|unknown [reason=R] [writable=yes|no] [source=ADDR] [replicating=yes|no] [lag=D] [listens=A,B]
 //	mha NODE acts|watches|gone|unknown    which of MHA's locks is held on the server of NODE
 //	link NODE INTERFACE up|down|missing
 //	hang|fail NODE bind|extend|unbind [WHY]   system calls that do not end, or fail
@@ -174,6 +175,8 @@ func (s *script) command(words []string) {
 		s.cluster(args, opts)
 	case "group":
 		s.group(args, opts)
+	case "readers":
+		s.readers(args, opts)
 	case "configure":
 		s.cfg.Version++
 		s.cfg.Groups = nil
@@ -233,6 +236,23 @@ func (s *script) group(args []string, opts map[string]string) {
 		g.Addresses = append(g.Addresses, netip.PrefixFrom(s.addr(a), 32))
 	}
 	s.cfg.Groups = append(s.cfg.Groups, g)
+}
+
+func (s *script) readers(args []string, opts map[string]string) {
+	pool := GroupName(args[0])
+	var r Reading
+	for opt, to := range map[string]*Millis{"max_lag": &r.MaxLag, "balance_after": &r.BalanceAfter} {
+		if v := opts[opt]; v != "" {
+			*to = Millis(s.duration(v).Milliseconds())
+		}
+	}
+	r.AllowPrimary = slices.Contains(args, "allow_primary")
+	for _, a := range args[1:] {
+		if a != "allow_primary" {
+			s.cfg.Groups = append(s.cfg.Groups, GroupSpec{Name: pool + "/" + GroupName(a), Role: Reader, Pool: pool, Reading: r,
+				Interface: "eth0", Addresses: []netip.Prefix{netip.PrefixFrom(s.addr(a), 32)}})
+		}
+	}
 }
 
 // begin makes the cluster when the first command needs it.
@@ -415,6 +435,9 @@ func (s *script) message(n *node, args []string, opts map[string]string) Message
 
 func (s *script) health(state string, opts map[string]string) Health {
 	h := Health{Reason: opts["reason"], Writable: tri(opts["writable"]), Source: opts["source"], Replicating: tri(opts["replicating"])}
+	if l := opts["lag"]; l != "" {
+		h.Lag = s.duration(l)
+	}
 	switch state {
 	case "healthy":
 		h.State = Healthy

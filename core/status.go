@@ -210,13 +210,22 @@ func (m *Machine) nodeFindings(n NodeStatus, add func(string, string, ...any)) {
 		add(subject, "It can not serve group %s: %s.", b.Group, b.Reason)
 	}
 	if !n.Spec.Witness && r.Health.State == Healthy {
+		var told []GroupName // of pools
 		for _, name := range slices.Sorted(maps.Keys(n.Unfit)) {
 			why := n.Unfit[name]
 			if r.Aside != "" {
 				continue
 			}
-			if g := m.fresh[name]; g.Owner != "" && !g.Paused && g.Spec.Policy != Follow && !slices.ContainsFunc(r.Blocked, func(b Blocked) bool { return b.Group == name }) {
+			g := m.fresh[name]
+			if g.Owner == "" || g.Paused || g.Spec.Policy == Follow || slices.ContainsFunc(r.Blocked, func(b Blocked) bool { return b.Group == name }) {
+				continue
+			}
+			switch pool := g.Spec.Pool; {
+			case pool == "":
 				add(subject, "It could not take group %s: %s.", name, why)
+			case (r.Health.Source != "" || r.Health.Writable == No) && !slices.Contains(told, pool): // that a primary serves no readers is as it should be
+				told = append(told, pool)
+				add(subject, "It could not take addresses of %s: %s.", pool, why)
 			}
 		}
 	}

@@ -223,6 +223,9 @@ func (m *Machine) grantTo(name GroupName, g GroupState, to NodeName, why string)
 	p := m.peers[to]
 	ttl := m.view.Config.TTL
 	m.leaseGiven(name, ttl.Duration(), p.report.Unfenced)
+	if g.Spec.Role == Reader {
+		m.arb.placing[name] = to
+	}
 	op := Op{Grant: &Grant{Group: name, Prev: g.Epoch, To: to, Incarnation: p.report.Incarnation, Seq: p.report.Seq, TTL: ttl,
 		Unfenced: p.report.Unfenced, Reason: why}}
 	return op, p.at.Add(ttl.Duration() - m.opt.Timing.Unbind)

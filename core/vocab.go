@@ -66,8 +66,9 @@ const (
 
 // GroupSpec is what the configuration says of a group. It is kept in the ledger, so all nodes have the same one.
 type GroupSpec struct {
-	Name      GroupName      `json:"name"`
-	Role      Role           `json:"role"`
+	Name GroupName `json:"name"`
+	Role Role      `json:"role"`
+	// Policy is empty in a group of role reader.
 	Policy    Policy         `json:"policy"`
 	Addresses []netip.Prefix `json:"addresses"`
 	// Interface is the interface that carries the addresses, unless the node's own table names another.
@@ -80,6 +81,11 @@ type GroupSpec struct {
 	KeepUnwritable Millis `json:"keep_unwritable_ms,omitempty"`
 	// Promotion is what policy promote needs to know.
 	Promotion Promotion `json:"promotion,omitzero"`
+	// Pool is what the configuration calls the set of reader addresses of which this group is one. The addresses of a pool are
+	// a group each, so that each has an owner and an epoch of its own, and are spread over the nodes.
+	Pool GroupName `json:"pool,omitempty"`
+	// Reading is what a group of role reader asks for.
+	Reading Reading `json:"reading,omitzero"`
 }
 
 // Promotion holds the limits of policy promote. A duration of zero means its default.
