@@ -165,12 +165,12 @@ func (a *app) pauseCommand(on bool) *cobra.Command {
 		verb, past = "pause", "paused"
 		c.Use = "pause [GROUP]"
 		c.Short = "Freeze the ownership of one group or of all, for maintenance"
-		c.Long = `Freeze the ownership of one group, or of all groups if none is named. MySQL may be restarted and upgraded
-and nothing moves; leases are still renewed. If the owner's machine dies meanwhile the group stays down until
-it is back or the pause ends.`
+		c.Long = `Freeze the ownership of one group, of all addresses of one reader group, or of all groups if none is named.
+MySQL may be restarted and upgraded and nothing moves; leases are still renewed. If the owner's machine dies
+meanwhile the group stays down until it is back or the pause ends.`
 	}
 	c.Args = atMost(1, "name one group, or none for all")
-	c.ValidArgsFunction = a.complete(1, groupNames)
+	c.ValidArgsFunction = a.complete(1, poolNames)
 	c.RunE = ran(func(cmd *cobra.Command, args []string) error {
 		req := control.PauseRequest{On: on, Reason: a.asked(reason)}
 		what := "all groups"

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,6 +31,17 @@ func groupNames(s control.Status, _ []string) []string {
 	var names []string
 	for _, g := range s.Groups {
 		names = append(names, g.Name)
+	}
+	return names
+}
+
+// poolNames are the groups, and the reader groups as the configuration calls them.
+func poolNames(s control.Status, args []string) []string {
+	names := groupNames(s, args)
+	for _, g := range s.Groups {
+		if g.Pool != "" && !slices.Contains(names, g.Pool) {
+			names = append(names, g.Pool)
+		}
 	}
 	return names
 }

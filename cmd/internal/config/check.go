@@ -17,6 +17,7 @@ type checker struct {
 	*report
 	raw *rawFile
 	cfg *Config
+	of  []*rawGroup // which table each group of cfg comes from
 }
 
 func check(raw *rawFile, r *report) *Config {

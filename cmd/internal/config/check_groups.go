@@ -2,6 +2,7 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -33,7 +34,40 @@ func (c *checker) groups() {
 			names[raw.Name.val] = raw.Name.at
 		}
 		g.Addresses = c.vips(raw, addrs)
-		c.cfg.Groups = append(c.cfg.Groups, g)
+		for _, g := range expanded(g) {
+			c.cfg.Groups, c.of = append(c.cfg.Groups, g), append(c.of, raw)
+		}
+	}
+	c.readerNames()
+}
+
+// expanded returns the groups that a table stands for: one, or of role reader one for each address.
+func expanded(g Group) []Group {
+	if g.Role != core.Reader {
+		return []Group{g}
+	}
+	var gs []Group
+	for _, a := range g.Addresses {
+		one := g
+		one.Name, one.Pool, one.Addresses = g.Name+"/"+core.GroupName(a.Addr().String()), g.Name, []netip.Prefix{a}
+		gs = append(gs, one)
+	}
+	return gs
+}
+
+// readerRoom is how many bytes the names of all groups may take in a report, which lists what a node holds and what it can not
+// serve, beside what it says of the server.
+const readerRoom = 420
+
+// readerNames bounds the addresses of reader groups, each of which is a group of its own.
+func (c *checker) readerNames() {
+	size := 0
+	for i, g := range c.cfg.Groups {
+		if size += len(g.Name) + 4; size > readerRoom && slices.ContainsFunc(c.cfg.Groups, func(g Group) bool { return g.Pool != "" }) {
+			c.bad(c.of[i].Header.At, groupTable+" addresses", "each address of a reader group is a group of its own, and with %q their names and those of the other groups are too long for a report: use fewer addresses (18 IPv4 ones or so) or shorter names",
+				g.Name)
+			return
+		}
 	}
 }
 
@@ -46,7 +80,7 @@ func (c *checker) group(raw *rawGroup) Group {
 		GroupSpec: core.GroupSpec{
 			Name: core.GroupName(name), Role: c.role(raw), Policy: c.policy(raw),
 			Interface: raw.Interface.val, Preempt: raw.Preempt.val, KeepUnwritable: c.keepUnwritable(raw),
-			Promotion: c.promotion(raw),
+			Promotion: c.promotion(raw), Reading: c.reading(raw),
 		},
 		Label: raw.Label.val, FencePort: c.fencePort(raw), FenceAllow: c.fenceAllow(raw),
 	}
@@ -54,15 +88,14 @@ func (c *checker) group(raw *rawGroup) Group {
 
 func (c *checker) role(raw *rawGroup) core.Role {
 	const key = groupTable + " role"
-	if !c.required(raw.Role, raw.Header, groupTable, "role", "\"writer\"") {
+	if !c.required(raw.Role, raw.Header, groupTable, "role", "\"writer\" or \"reader\"") {
 		return core.Writer
 	}
 	switch role := core.Role(raw.Role.val); role {
-	case core.Writer:
-	case core.Reader:
-		c.bad(raw.Role.at, key, "\"reader\" is not in this release: only role \"writer\" is")
+	case core.Writer, core.Reader:
+		return role
 	default:
-		c.bad(raw.Role.at, key, "there is no role %q: use \"writer\"", shorten(raw.Role.val))
+		c.bad(raw.Role.at, key, "there is no role %q: use \"writer\" or \"reader\"", shorten(raw.Role.val))
 	}
 	return core.Writer
 }
@@ -76,6 +109,12 @@ const policies = `choose who may serve the group:
 func (c *checker) policy(raw *rawGroup) core.Policy {
 	const key = groupTable + " policy"
 	policy := core.Policy(raw.Policy.val)
+	if isReader(raw) {
+		if raw.Policy.set() {
+			c.bad(raw.Policy.at, key, "is for role \"writer\": a reader group has none, its addresses go to replicas that are no further behind than max_lag; delete it")
+		}
+		return ""
+	}
 	switch {
 	case raw.Policy.val == "":
 		if !raw.Policy.set() {

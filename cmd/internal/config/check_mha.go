@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/remora-ha/remora/core"
 )
 
 // Defaults and bounds of the [mha] table.
@@ -44,8 +42,7 @@ func (c *checker) mha() {
 	if least := m.Drain + afterMHADrain; m.Graceful && raw.Wait.set() && m.Wait < least {
 		c.bad(raw.Wait.at, "[mha] wait", "is %v: with graceful = true it must be drain and %v at least, %v", m.Wait, afterMHADrain, least)
 	}
-	promotes := slices.ContainsFunc(c.raw.Groups, func(g rawGroup) bool { return g.Policy.val == string(core.Promote) })
-	if m.ActsOnServers() && promotes {
+	if m.ActsOnServers() && slices.ContainsFunc(c.raw.Groups, func(g rawGroup) bool { return promotes(&g) }) {
 		at := raw.Graceful.at
 		if !m.Graceful {
 			at = raw.ClearReadOnly.at

@@ -3,6 +3,7 @@ package config
 import (
 	"cmp"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/remora-ha/remora/core"
@@ -198,13 +199,16 @@ func (c *checker) ownAddresses() {
 // interfaces sees to it that every group has an interface on every node that could own it.
 func (c *checker) interfaces() {
 	for i, g := range c.cfg.Groups {
+		if i > 0 && c.of[i] == c.of[i-1] {
+			continue // another address of the same table
+		}
 		var without []string
 		for _, n := range c.cfg.Nodes {
 			if !n.Witness && c.cfg.InterfaceFor(n.Name, g.Name) == "" {
 				without = append(without, cmp.Or(string(n.Name), "(without a name)"))
 			}
 		}
-		raw := c.raw.Groups[i]
+		raw := c.of[i]
 		if len(without) > 0 && c.isWellFormed(raw.Interface.at, groupTable+" interface") {
 			at := raw.Interface.at
 			if at.line == 0 {
@@ -216,7 +220,7 @@ func (c *checker) interfaces() {
 	}
 	for _, n := range c.raw.Nodes {
 		for _, p := range n.Interfaces.items {
-			if _, ok := c.cfg.Group(core.GroupName(p.key)); !ok {
+			if !slices.Contains(c.groupNames(), p.key) {
 				c.bad(p.val.at, nodeTable+" interfaces", "%s", withNearest("there is no group \""+shorten(p.key)+"\"", p.key, c.groupNames()))
 			}
 		}
@@ -230,10 +234,11 @@ func plural(names []string, one, many string) string {
 	return many + " " + strings.Join(names, ", ")
 }
 
+// groupNames returns the names of the tables.
 func (c *checker) groupNames() []string {
 	var names []string
-	for _, g := range c.cfg.Groups {
-		names = append(names, string(g.Name))
+	for _, g := range c.raw.Groups {
+		names = append(names, g.Name.val)
 	}
 	return names
 }

@@ -10,14 +10,14 @@ import (
 
 // promotion checks the limits of policy promote.
 func (c *checker) promotion(raw *rawGroup) core.Promotion {
-	if raw.Policy.val != string(core.Promote) {
+	if !promotes(raw) {
 		for _, k := range []struct {
 			at  pos
 			key string
 		}{{raw.MaxLost.at, "max_lost_transactions"}, {raw.MaxLag.at, "max_lag"}, {raw.ApplyWithin.at, "apply_within"},
 			{raw.Drain.at, "drain"}, {raw.CatchUp.at, "catch_up"}, {raw.FencePort.at, "fence_port"},
 			{raw.FenceAllow.at, "fence_allow"}} {
-			if k.at.line > 0 {
+			if k.at.line > 0 && (k.key != "max_lag" || !isReader(raw)) {
 				c.warn(k.at, groupTable+" "+k.key, "has no effect without policy = \"promote\": delete it")
 			}
 		}
@@ -35,9 +35,12 @@ func (c *checker) promotion(raw *rawGroup) core.Promotion {
 	}
 }
 
+// promotes reports whether a table is a writer group of policy promote.
+func promotes(raw *rawGroup) bool { return raw.Policy.val == string(core.Promote) && !isReader(raw) }
+
 // fencePort is true by default under policy promote.
 func (c *checker) fencePort(raw *rawGroup) bool {
-	if raw.Policy.val != string(core.Promote) || raw.FencePort.at.line > 0 && !raw.FencePort.val {
+	if !promotes(raw) || raw.FencePort.at.line > 0 && !raw.FencePort.val {
 		return false
 	}
 	c.cfg.at["group.fence_port"] = cmp.Or(raw.FencePort.at, raw.Policy.at)
@@ -50,7 +53,7 @@ const maxAllowed = 16
 // fenceAllow lists networks and addresses.
 func (c *checker) fenceAllow(raw *rawGroup) []netip.Prefix {
 	const key = groupTable + " fence_allow"
-	if raw.Policy.val != string(core.Promote) {
+	if !promotes(raw) {
 		return nil // of which there is a warning already
 	}
 	if n := len(raw.FenceAllow.items); n > maxAllowed {

@@ -72,15 +72,15 @@ func (c *checker) promoters() {
 			continue
 		}
 		if first >= 0 {
-			c.bad(c.raw.Groups[i].Policy.at, groupTable+" policy", "\"promote\" is the policy of the group in line %d too: a server is the primary for one group only",
-				c.raw.Groups[first].Header.At.line)
+			c.bad(c.of[i].Policy.at, groupTable+" policy", "\"promote\" is the policy of the group in line %d too: a server is the primary for one group only",
+				c.of[first].Header.At.line)
 		} else {
 			first = i
 		}
 	}
 	for i, g := range c.cfg.Groups {
 		if g.Policy == core.Promote && c.raw.Replication.Header.At.line == 0 {
-			c.bad(c.raw.Groups[i].Policy.at, groupTable+" policy", "\"promote\" needs a [replication] table with user and password_file: the others are made to follow the new primary with that account")
+			c.bad(c.of[i].Policy.at, groupTable+" policy", "\"promote\" needs a [replication] table with user and password_file: the others are made to follow the new primary with that account")
 			return
 		}
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"os"
@@ -102,7 +103,8 @@ type Node struct {
 	MySQL MySQL
 }
 
-// Group is a [[group]] table.
+// Group is a [[group]] table, or one address of a [[group]] table with role = "reader": it has the name of the table and the
+// address, and the table's name as its Pool.
 type Group struct {
 	core.GroupSpec
 	// Label is the address label (IFA_LABEL, IPv4 only) that the addresses are bound with; it may be empty.
@@ -112,6 +114,9 @@ type Group struct {
 	FencePort  bool
 	FenceAllow []netip.Prefix
 }
+
+// table is the name of the [[group]] table that a group comes from.
+func (g Group) table() core.GroupName { return cmp.Or(g.Pool, g.Name) }
 
 // Core returns the part of the configuration that all nodes must agree on.
 func (c *Config) Core() core.Config {
@@ -152,13 +157,13 @@ func (c *Config) Group(name core.GroupName) (Group, bool) {
 // else the node's choice for all groups, else the group's. It is empty when none of them names one.
 func (c *Config) InterfaceFor(node core.NodeName, group core.GroupName) string {
 	n, _ := c.Node(node)
-	if name := n.Interfaces[group]; name != "" {
+	g, _ := c.Group(group)
+	if name := n.Interfaces[g.table()]; name != "" {
 		return name
 	}
 	if n.Interface != "" {
 		return n.Interface
 	}
-	g, _ := c.Group(group)
 	return g.Interface
 }
 

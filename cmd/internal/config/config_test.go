@@ -54,6 +54,31 @@ func TestCoreConfig(t *testing.T) {
 	}
 }
 
+// A reader group is a group of its own for each address; nodes name their interfaces by the table.
+func TestReaderGroupsExpand(t *testing.T) {
+	cfg := mustParse(t, strings.Replace(okFile(t), "interfaces = { other = \"bond1\" }", "interfaces = { readers = \"bond2\" }", 1)+`
+[[group]]
+name = "readers"
+role = "reader"
+addresses = ["10.77.0.111", "fd00:77::112"]
+interface = "eth0"
+max_lag = "5s"
+allow_primary = true
+balance_after = "1m"
+`)
+	reading := core.Reading{MaxLag: 5000, AllowPrimary: true, BalanceAfter: 60000}
+	want := []core.GroupSpec{
+		{Name: "readers/10.77.0.111", Role: core.Reader, Pool: "readers", Reading: reading, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("10.77.0.111/32")}},
+		{Name: "readers/fd00:77::112", Role: core.Reader, Pool: "readers", Reading: reading, Interface: "eth0", Addresses: []netip.Prefix{netip.MustParsePrefix("fd00:77::112/128")}},
+	}
+	if diff := cmp.Diff(want, cfg.Core().Groups[2:], cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+		t.Errorf("groups (-want +got):\n%s", diff)
+	}
+	if got := cfg.InterfaceFor("db2", "readers/10.77.0.111"); got != "bond2" {
+		t.Errorf("db2 carries a reader address on %s", got)
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	cfg := mustParse(t, okFile(t))
 	if cfg.StateDir != DefaultStateDir || cfg.Socket != DefaultSocket || cfg.Profile != "lan" {
@@ -215,7 +240,7 @@ func TestExampleParses(t *testing.T) {
 		t.Errorf("the example has warnings:\n%v", w)
 	}
 	// With all defaults and examples switched on it must parse too, and mean the same where it shows defaults.
-	all := regexp.MustCompile(`(?m)^#(\w+ *= |\[\w+\]$)`).ReplaceAllString(Example(), "$1")
+	all := regexp.MustCompile(`(?m)^#(\w+ *= |\[+\w+\]+$)`).ReplaceAllString(Example(), "$1")
 	cfg := mustParse(t, all)
 	lan, _ := core.ProfileTiming("lan")
 	if diff := cmp.Diff(lan, cfg.Timing()); diff != "" {
@@ -318,7 +343,7 @@ func checkAccepted(t *testing.T, cfg *Config) {
 				t.Errorf("accepted group %s without an interface on %s", g.Name, n.Name)
 			}
 		}
-		if g.Policy == "" || len(g.Addresses) == 0 {
+		if (g.Policy == "") != (g.Role == core.Reader) || len(g.Addresses) == 0 || g.Role == core.Reader && len(g.Addresses) != 1 {
 			t.Errorf("accepted group %+v", g)
 		}
 	}

@@ -80,8 +80,8 @@ func (h *hostChecker) interfaces() {
 		told = append(told, name)
 		text := fmt.Sprintf("node %s has no interface %q: it has %s", h.node.Name, name, strings.Join(present, ", "))
 		text += fmt.Sprintf("; name the right one, under [[node]] %s if it differs from the other nodes'", h.node.Name)
-		at, key := h.at("group.interface."+string(g.Name)), groupTable+" interface"
-		if h.node.Interfaces[g.Name] != "" {
+		at, key := h.at("group.interface."+string(g.table())), groupTable+" interface"
+		if h.node.Interfaces[g.table()] != "" {
 			at, key = h.at("node.interfaces."+string(h.node.Name)), nodeTable+" interfaces"
 		} else if h.node.Interface != "" {
 			at, key = h.at("node.interface."+string(h.node.Name)), nodeTable+" interface"

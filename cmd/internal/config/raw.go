@@ -108,6 +108,9 @@ type rawGroup struct {
 	CatchUp     span    `toml:"catch_up"`
 	FencePort   boolean `toml:"fence_port"`
 	FenceAllow  list    `toml:"fence_allow"`
+
+	AllowPrimary boolean `toml:"allow_primary"`
+	BalanceAfter span    `toml:"balance_after"`
 }
 
 // header is where a table begins: the line to blame for a key that is missing.

@@ -70,7 +70,7 @@ func quorum(s core.Status) bool {
 func groupFromCore(g core.GroupStatus, f Facts) Group {
 	st := g.State
 	out := Group{
-		Name: string(g.Name), Role: string(st.Spec.Role), Policy: string(st.Spec.Policy), Owner: string(st.Owner),
+		Name: string(g.Name), Role: string(st.Spec.Role), Policy: string(st.Spec.Policy), Pool: string(st.Spec.Pool), Owner: string(st.Owner),
 		Epoch: uint64(st.Epoch), Addresses: []string{}, Interface: st.Spec.Interface, Bound: []string{},
 		BoundHere: len(g.BoundHere) > 0 && len(g.BoundHere) == len(st.Spec.Addresses),
 		Phase:     "none", Paused: st.Paused, Reason: st.Reason, Conflicts: g.Conflicts,

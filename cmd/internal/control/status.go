@@ -55,7 +55,9 @@ type Timing struct {
 type Group struct {
 	Name   string `json:"name"`
 	Role   string `json:"role"`
-	Policy string `json:"policy"`
+	Policy string `json:"policy"` // empty in a group of role reader
+	// Pool is the reader group of the configuration of which this group is one address.
+	Pool string `json:"pool,omitempty"`
 	// Owner is empty when nobody holds the group.
 	Owner string `json:"owner"`
 	Epoch uint64 `json:"epoch"`

@@ -48,7 +48,9 @@ func (s Status) groupLine(g Group) string {
 	if g.Since != nil {
 		parts = append(parts, "since="+ago(s.Time.Sub(*g.Since)))
 	}
-	parts = append(parts, "policy="+g.Policy)
+	if g.Policy != "" {
+		parts = append(parts, "policy="+g.Policy)
+	}
 	if g.Paused {
 		parts = append(parts, "PAUSED")
 	}

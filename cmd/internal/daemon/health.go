@@ -108,13 +108,16 @@ func password(file string) (string, error) {
 	return strings.TrimRight(string(b), "\r\n"), nil
 }
 
-// policyOf is the policy that asks the most of the account.
+// policyOf is the policy that asks the most of the account. Readers ask for what follow does.
 func policyOf(cfg *config.Config) core.Policy {
 	policy := core.Policy("")
 	for _, g := range cfg.Groups {
-		if policy == "" || g.Policy == core.Promote {
+		if g.Role == core.Writer && (policy == "" || g.Policy == core.Promote) {
 			policy = g.Policy
 		}
+	}
+	if policy == "" && len(cfg.Groups) > 0 {
+		return core.Follow
 	}
 	return policy
 }
