@@ -83,6 +83,8 @@ const (
 	DrainedEarly
 	// BlindToWriters lets the machine take the servers of others for read-only.
 	BlindToWriters
+	// DeafToLag does not tell the machine that what its server shows gets older.
+	DeafToLag
 	breaks
 )
 
@@ -147,6 +149,11 @@ func (b Break) event(p *process, ev core.Event) core.Event {
 				r.Msg = rep
 				return r
 			}
+		}
+	case DeafToLag:
+		if h, ok := ev.(core.HealthChanged); ok && h.Health.Source != "" {
+			h.Health.Replicating, h.Health.Lag = core.Yes, 0
+			return h
 		}
 	case DeafToHealth:
 		if h, ok := ev.(core.HealthChanged); ok && h.Health.State == core.Failed {
@@ -273,7 +280,7 @@ func (b Break) afterwards(p *process, ev core.Event) {
 			p.step(core.Restored{View: c.View}) // the real one
 		}
 	case GrantUnasked:
-		name := groupName(p.n.w.dice.IntN(maxGroups))
+		name := groupName(p.n.w.dice.IntN(writerGroups))
 		if g := p.ledger.View().Groups[name]; g.Owner != "" && g.Owner != p.n.name && p.n.w.dice.chance(0.002) {
 			p.step(core.Received{From: g.Owner, Msg: core.ReleaseRequest{Group: name, Epoch: g.Epoch, Reason: "on purpose"}})
 		}
@@ -307,5 +314,6 @@ func (b Break) String() string {
 		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
 		"proposals of an old office count", "kernel more generous than holder", "lifetimes rounded up",
 		"no longer margin without a fence", "grant without waiting", "vote before the start-up wait", "two votes in a term",
-		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early", "others taken for read-only"}[b]
+		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early", "others taken for read-only",
+		"deaf to lag"}[b]
 }

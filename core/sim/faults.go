@@ -328,6 +328,9 @@ func (w *world) keepCalm() {
 			n.health.State, n.health.Writable = core.Healthy, core.Yes
 			n.healthChanged()
 		}
+		if w.plan.readers > 0 {
+			n.mendReplica()
+		}
 		for a := range n.kern.addrs {
 			n.removeByHand(a)
 		}

@@ -9,9 +9,12 @@ import (
 const (
 	// iface carries all addresses on all nodes.
 	iface = "eth0"
-	// maxAddrs and maxGroups bound what a seed can configure.
-	maxAddrs  = 6
-	maxGroups = 4
+	// writerAddrs and writerGroups bound what a seed can configure for writers; readers come after those.
+	writerAddrs  = 6
+	writerGroups = 4
+	maxReaders   = 2
+	maxAddrs     = writerAddrs + maxReaders
+	maxGroups    = writerGroups + maxReaders
 )
 
 // kaddr is an address in a node's kernel.

@@ -263,6 +263,9 @@ func (o *oracle) unsettled() (Rule, string) {
 			return I6, why
 		}
 	}
+	if why := o.unbalanced(); why != "" {
+		return I6, why
+	}
 	if v := o.w.newest.Version; o.view.Config.Version != v {
 		return I6, fmt.Sprintf("the ledger has configuration %d, the files %d", o.view.Config.Version, v)
 	}
@@ -281,7 +284,7 @@ func (o *oracle) unserved(name core.GroupName, g core.GroupState) string {
 	switch {
 	case g.Retired && g.Owner != "":
 		return fmt.Sprintf("%s is retired and %s still owns it", name, g.Owner)
-	case g.Retired:
+	case g.Retired, g.Owner == "" && g.Spec.Role == core.Reader && o.nobodyFollows():
 		return ""
 	case g.Owner == "":
 		return fmt.Sprintf("nobody owns %s", name)

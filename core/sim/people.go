@@ -15,15 +15,15 @@ func (w *world) disturb(k faultKind, n *node, d time.Duration) {
 		n.setLink(false)
 		w.after(d, func() { n.setLink(true) })
 	case deletedByHand:
-		if a := w.dice.IntN(maxAddrs); n.kern.addrs[a].bound {
+		if a := w.dice.IntN(writerAddrs); n.kern.addrs[a].bound {
 			n.kern.remove(a)
 			n.kern.addrs[a].deleted = true
 		}
 	case addedByHand:
-		w.addByHand(n, w.dice.IntN(maxAddrs), d)
+		w.addByHand(n, w.dice.IntN(writerAddrs), d)
 	case foreignClaim:
 		if n.proc != nil {
-			n.deliverSoon(core.ForeignClaim{Address: address(w.dice.IntN(maxAddrs)), MAC: []byte{2, 0, 0, 0, 0, 99}})
+			n.deliverSoon(core.ForeignClaim{Address: address(w.dice.IntN(writerAddrs)), MAC: []byte{2, 0, 0, 0, 0, 99}})
 		}
 	case shutdown:
 		if n.proc != nil {
@@ -66,7 +66,7 @@ func (w *world) flipMySQL(n *node, d time.Duration) {
 // crashServer kills a node's server for a while, or lets somebody change its mode.
 func (w *world) crashServer(n *node, d time.Duration) {
 	if w.sqlDice.chance(0.3) {
-		n.sql.writable = w.sqlDice.chance(0.5)
+		n.sql.writable = w.sqlDice.chance(0.5) && (n.sql.writable || w.plan.readers == 0) // what nobody has seen yet readers can write to
 		n.sql.look()
 		return
 	}

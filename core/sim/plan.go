@@ -37,6 +37,8 @@ type plan struct {
 	promote       bool // the first group has policy promote
 	// mha says that all groups have policy follow and one server is writable, as under MHA, whose advice is about servers too.
 	mha bool
+	// readers is how many addresses a reader group has; 0 means that there is none.
+	readers int
 }
 
 // timings are the profiles in use, some closer to the edge of what Timing.Check allows than those that are shipped.
@@ -110,6 +112,9 @@ func (w *world) makePlan() {
 	w.net.heal()
 	p.promote = w.opt.promote || w.sqlDice.chance(0.2)
 	p.mha = !p.promote && w.sqlDice.chance(0.3)
+	if !p.mha && (w.opt.readers || w.readDice.chance(0.3)) {
+		p.readers = 1 + w.readDice.IntN(maxReaders)
+	}
 }
 
 // makeClocks gives the nodes clocks whose rates are up to 1 % off, often by just that.
@@ -142,7 +147,7 @@ func groupsOf(v core.View) iter.Seq2[core.GroupName, core.GroupState] {
 
 func groupName(i int) core.GroupName { return names[i] }
 
-var names = [maxGroups]core.GroupName{"g1", "g2", "g3", "g4"}
+var names = [maxGroups]core.GroupName{"g1", "g2", "g3", "g4", "g5", "g6"}
 
 func groupIndex(g core.GroupName) int { return int(g[1] - '1') }
 
@@ -193,6 +198,7 @@ func (w *world) firstConfig() core.Config {
 		}
 		c.Groups = append(c.Groups, g)
 	}
+	c.Groups = append(c.Groups, w.readerGroups()...)
 	return c
 }
 

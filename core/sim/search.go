@@ -79,6 +79,7 @@ func (s *Stats) add(o Stats) {
 	s.Failovers += o.Failovers
 	s.Stops += o.Stops
 	s.Drained, s.Opened, s.Undone = s.Drained+o.Drained, s.Opened+o.Opened, s.Undone+o.Undone
+	s.Balanced += o.Balanced
 	if o.Closest != 0 {
 		s.closest(o.Closest)
 	}

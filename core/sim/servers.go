@@ -46,6 +46,7 @@ func (s *server) alive() bool { return s.n.health.State != core.Failed }
 
 // tickServers lets clients write and replicas receive and apply.
 func (w *world) tickServers() {
+	w.or.oneWriter()
 	for _, n := range w.nodes {
 		s := n.sql
 		if s.alive() && s.writable && !s.draining && n.servesPromoted() {
@@ -70,12 +71,12 @@ func (w *world) tickServers() {
 	w.after(w.load(), w.tickServers)
 }
 
-// servesPromoted reports whether clients reach the node's server: at an address of the group, or at the server's own port,
-// which the kernel's fence keeps closed without a lease.
+// servesPromoted reports whether clients reach the node's server: at an address of the group or one for readers, where they may
+// write as well, or at the server's own port, which the kernel's fence keeps closed without a lease.
 func (n *node) servesPromoted() bool {
 	for _, g := range groupsOf(n.w.or.view) {
 		for _, pre := range g.Spec.Addresses {
-			if g.Spec.Policy == core.Promote && n.kern.answers(addressIndex(pre.Addr())) {
+			if (g.Spec.Policy == core.Promote || g.Spec.Role == core.Reader) && n.kern.answers(addressIndex(pre.Addr())) {
 				return true
 			}
 		}
@@ -116,7 +117,7 @@ func (n *node) serverAddress() netip.AddrPort {
 // restart is what a server does that was dead, as a rule with read_only set in its configuration.
 func (s *server) restart() {
 	s.restarts++
-	s.writable = s.n.w.sqlDice.chance(0.2)
+	s.writable = s.n.w.sqlDice.chance(0.2) && s.n.w.plan.readers == 0 // beside readers it must be read-only, as it should be
 	s.draining = false
 	s.received = s.executed.union(s.received)
 }

@@ -14,6 +14,7 @@ type watch struct {
 	groups   [maxGroups]groupWatch
 	health   core.Health
 	readOnly core.Instant // since when the server is read-only as far as it was told, 0 if it is not
+	replica  replicaWatch
 	linkDown bool
 	stopping bool
 	jumped   bool // in this step
@@ -107,6 +108,7 @@ func (o *oracle) told(p *process, now core.Instant, ev core.Event) {
 		} else if ev.Health.Writable == core.No && w.readOnly == 0 {
 			w.readOnly = now
 		}
+		w.replica.told(now, ev.Health)
 	case core.LinkChanged:
 		w.linkDown = !ev.Up
 	case core.ShutdownAsked:
@@ -280,6 +282,8 @@ func (w *watch) unfit(g *groupWatch, now core.Instant) string {
 		return "its MySQL is " + w.health.State.String()
 	case g.told.Spec.Policy == core.Follow && now >= g.drained && !w.excused(g, now) && !w.kept(g, now) && w.health.Writable == core.No:
 		return "its MySQL is read-only"
+	case g.told.Spec.Role == core.Reader:
+		return w.unreadable(g, now)
 	}
 	return ""
 }

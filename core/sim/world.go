@@ -3,6 +3,7 @@ package sim
 import (
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/remora-ha/remora/core"
@@ -34,8 +35,8 @@ type Options struct {
 	Trace io.Writer
 	// faults restricts the kinds of faults; nil lets the seed choose.
 	faults []faultKind
-	// promote sees to it that a group has policy promote.
-	promote bool
+	// promote sees to it that a group has policy promote, readers that there are readers.
+	promote, readers bool
 }
 
 // Failure is a rule that did not hold.
@@ -67,6 +68,8 @@ type Stats struct {
 	// Drained counts servers that were made read-only for a stop, Opened those that were made writable for a start, Undone those
 	// that were made writable again after a stop.
 	Drained, Opened, Undone int
+	// Balanced counts the moves for balance alone.
+	Balanced int
 	// Closest is the shortest time between the end of a lease and the grant to another node that did not wait for a
 	// release; 0 if there was none.
 	Closest time.Duration
@@ -81,18 +84,20 @@ type world struct {
 	dice dice
 	// sqlDice is chance for servers, so that worlds without policy promote are what they were before there was any.
 	sqlDice dice
-	now     int64
-	q       queue
-	net     network
-	nodes   []*node
-	names   []core.NodeName
-	plan    plan
-	or      oracle
-	trace   *tracer
-	steps   int
-	failed  *Failure
-	over    bool
-	stats   Stats
+	// readDice is chance for readers, likewise.
+	readDice dice
+	now      int64
+	q        queue
+	net      network
+	nodes    []*node
+	names    []core.NodeName
+	plan     plan
+	or       oracle
+	trace    *tracer
+	steps    int
+	failed   *Failure
+	over     bool
+	stats    Stats
 
 	newest     core.Config // the newest configuration file
 	calm       int64       // when the faults end, by plan
@@ -111,7 +116,7 @@ func (w *world) run(opt Options) Result {
 	if opt.Rules == 0 {
 		opt.Rules = AllRules
 	}
-	*w = world{opt: opt, q: q, dice: newDice(opt.Seed), sqlDice: newDice(^opt.Seed), now: epochOfTime}
+	*w = world{opt: opt, q: q, dice: newDice(opt.Seed), sqlDice: newDice(^opt.Seed), readDice: newDice(opt.Seed ^ 1<<40), now: epochOfTime}
 	w.or.log = log
 	w.or.init(w)
 	if opt.Trace != nil {
@@ -123,6 +128,7 @@ func (w *world) run(opt Options) Result {
 	w.newest = w.firstConfig()
 	w.makeNodes()
 	w.makeServers()
+	w.makeReplicas()
 	w.scheduleFaults()
 	if w.plan.mha {
 		w.after(3*w.plan.timing.TTL, w.managePlanned)
@@ -243,6 +249,9 @@ func (w *world) deadline() int64 {
 	if w.plan.promote {
 		from += int64(10 * time.Second) // rounds of a choice, and what people then do
 	}
+	if w.plan.readers > 0 {
+		from += int64(14*w.plan.timing.TTL + 5*time.Second) // the cool-down, and the moves for balance after it
+	}
 	return from + int64(12*w.plan.timing.TTL+3*time.Second)
 }
 
@@ -259,6 +268,8 @@ func (w *world) count() Stats {
 				w.stats.Releases++
 			case op.TakeOffice != nil:
 				w.stats.Offices++
+			case op.Move != nil && strings.HasPrefix(op.Move.Reason, "balance"):
+				w.stats.Balanced++
 			}
 		}
 	}
