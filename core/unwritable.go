@@ -60,7 +60,11 @@ func (m *Machine) sayKept(h *holding, g GroupState) {
 func (m *Machine) unwritableFinding(owner NodeStatus, g GroupStatus, add func(string, string, ...any)) {
 	keep, since := g.State.Spec.KeepUnwritable.Duration(), m.unwritable
 	if owner.Spec.Name != m.opt.Self {
-		since = m.peers[owner.Spec.Name].unwritable
+		p := m.peers[owner.Spec.Name]
+		if p == nil {
+			return // it has not been heard yet
+		}
+		since = p.unwritable
 	}
 	if g.State.Spec.Policy != Follow || keep == 0 || since == 0 || g.State.Paused || owner.Report.Health.Writable != No ||
 		!serving(owner.Report, g.Name, g.State.Epoch) {

@@ -47,6 +47,7 @@ type process struct {
 	workers         [maxGroups]worker
 	gate            [maxGroups]core.Epoch // up to which epoch claims are shut out
 	stopped         bool
+	steps           int
 	reports         []fencedReport // those that wait for the fence
 	watch           watch
 	broken
@@ -176,6 +177,7 @@ func (p *process) step(ev core.Event) {
 	w.steps++
 	now := n.clock.at(w.now)
 	w.or.told(p, now, ev)
+	p.asked(now)
 	told := w.opt.Break.event(p, ev)
 	acts := p.m.Step(now, told)
 	w.trace.step(n, told, acts)
@@ -187,6 +189,17 @@ func (p *process) step(ev core.Event) {
 	if p.stopped {
 		n.end("stopped")
 	}
+}
+
+// askedEvery is with how many steps of the world an operator asks for the status.
+const askedEvery = 32
+
+// asked is what an operator asks the daemon, at any time and most of all when it has just begun. The answer changes nothing.
+func (p *process) asked(now core.Instant) {
+	if p.steps < askedEvery || p.n.w.steps%askedEvery == 0 {
+		p.m.Status(now)
+	}
+	p.steps++
 }
 
 // carryOut does what the machine wants done, in order, except that a report with an Arm before it goes its own way.
