@@ -90,7 +90,7 @@ func (n *node) healthChanged() {
 		n.sql.seen = n.health
 	}
 	if n.proc != nil {
-		n.deliverSoon(core.HealthChanged{Health: n.health})
+		n.tellHealth(n.w.dice.about(n.w.plan.mailbox))
 	}
 }
 

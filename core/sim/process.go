@@ -24,6 +24,7 @@ type node struct {
 	newsStall   int64 // until then Raft's news and committed entries do not get through to the machine
 	snapshotAt  int   // up to which entry the disk has a snapshot of the ledger
 	health      core.Health
+	healthTold  int64 // when the last news of it arrives, or arrived
 	linkDown    bool
 	file        core.Config
 	sql         *server // nil where no group has policy promote
@@ -60,6 +61,12 @@ func (n *node) deliverAfter(d time.Duration, ev core.Event) {
 
 // deliverSoon puts an event into the mailbox after the time that a busy host takes for that.
 func (n *node) deliverSoon(ev core.Event) { n.deliverAfter(n.w.dice.about(n.w.plan.mailbox), ev) }
+
+// tellHealth has the detector tell what it sees now. It says one thing after the other, never an older one later.
+func (n *node) tellHealth(after time.Duration) {
+	n.healthTold = max(n.w.now+int64(after), n.healthTold+1)
+	n.deliverAfter(time.Duration(n.healthTold-n.w.now), core.HealthChanged{Health: n.health})
+}
 
 // boot starts a process. Before anything else it removes what an earlier one has left in the kernel.
 func (n *node) boot() {
@@ -120,7 +127,8 @@ func (n *node) run() {
 	}
 	p.step(core.VotersChanged{Voters: w.names})
 	n.deliverSoon(core.LinkChanged{Interface: iface, Up: !n.linkDown})
-	n.deliverAfter(w.dice.about(5*time.Millisecond), core.HealthChanged{Health: n.health})
+	n.healthTold = 0
+	n.tellHealth(w.dice.about(5 * time.Millisecond))
 	for a := range n.kern.addrs {
 		if n.kern.addrs[a].bound {
 			n.seen(a)

@@ -107,7 +107,7 @@ func (s *server) look() {
 		return
 	}
 	s.seen, s.n.health = h, h
-	s.n.deliverSoon(core.HealthChanged{Health: h})
+	s.n.tellHealth(s.n.w.dice.about(s.n.w.plan.mailbox))
 }
 
 func (n *node) serverAddress() netip.AddrPort {
