@@ -199,12 +199,15 @@ func (p *process) step(ev core.Event) {
 	}
 }
 
-// askedEvery is with how many steps of the world an operator asks for the status.
-const askedEvery = 32
+// An operator asks for the status at some of the first steps of each process and, later, with every askedEvery-th of the world.
+const (
+	askedFirst = 12
+	askedEvery = 128
+)
 
 // asked is what an operator asks the daemon, at any time and most of all when it has just begun. The answer changes nothing.
 func (p *process) asked(now core.Instant) {
-	if p.steps < askedEvery || p.n.w.steps%askedEvery == 0 {
+	if p.steps < askedFirst && p.steps%3 == 0 || p.n.w.steps%askedEvery == 0 {
 		p.m.Status(now)
 	}
 	p.steps++
