@@ -147,6 +147,10 @@ func byHand(ctx context.Context, l *Lab, s Scene) (undo, error) {
 	if l.Holder(l.VIP()) == s.Peer {
 		return nil, nil
 	}
+	err := command(ctx, "add")
+	if err != nil && l.Holder(l.VIP()) == s.Peer {
+		return nil, nil // the daemon was faster
+	}
 	return func(ctx context.Context) error {
 		var st Status
 		err := poll(ctx, 50*time.Millisecond, func() (bool, error) { // its daemon may just have been started again
@@ -158,7 +162,7 @@ func byHand(ctx context.Context, l *Lab, s Scene) (undo, error) {
 			_ = command(ctx, "del") // the daemon may have removed it, after owning it for a while
 		}
 		return err
-	}, command(ctx, "add")
+	}, err
 }
 
 // elsewhere moves the address to a node that is neither the owner nor named. It asks again when the answer was lost with a
