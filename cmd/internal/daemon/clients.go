@@ -18,8 +18,9 @@ import (
 // owner tells the others once in a while who is connected to its addresses, and the next owner makes them talk to it, which
 // resets them. Nothing rests on it: a client that is forgotten is where it would be anyway.
 const (
-	// tellEvery is how often an owner tells who its clients are.
-	tellEvery = time.Second
+	// tellEvery is how often an owner tells who its clients are. The kernel looks through its whole table of connections for
+	// that, which takes it 2 ms where the table has 262,144 places, however few connections there are.
+	tellEvery = 3 * time.Second
 	// clientsMost is how many of them it tells of, for each address and port.
 	clientsMost = 4096
 	// clientsFresh is how much older than the last news of a group the news of a client may be. An owner tells of all of them
