@@ -2,13 +2,10 @@ package lab
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"runtime"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/net/bpf"
@@ -37,17 +34,14 @@ type Prober struct {
 	q       questioner
 	targets []target
 	names   map[[6]byte]string
-	sock    int
-	timer   int
-	stop    stopper
-	once    sync.Once
+	caller
 
-	next uint32 // the next turn
+	next  uint32    // the next turn
+	asked time.Time // when the last one was
 
-	mu      sync.Mutex
+	// The caller's lock guards what follows.
 	answers Answers
 	late    time.Duration
-	err     error
 }
 
 // target is an interface that is asked.
@@ -83,7 +77,7 @@ func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
 	if !opts.Target.Addr().Is4() {
 		return nil, fmt.Errorf("probe %v: only IPv4 is built", opts.Target)
 	}
-	p := &Prober{names: map[[6]byte]string{}, sock: -1, timer: -1, next: l.series.Add(1) * probeSeries,
+	p := &Prober{names: map[[6]byte]string{}, next: l.series.Add(1) * probeSeries,
 		q: questioner{mac: [6]byte(l.client.MAC), vip: opts.Target.Addr(), port: opts.Target.Port()}}
 	for _, n := range l.nodes {
 		p.add(n.Name, n.MAC)
@@ -94,11 +88,15 @@ func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
 	if len(p.targets) > targetsMax {
 		return nil, fmt.Errorf("probe %v: %d interfaces, at most %d can be asked", opts.Target, len(p.targets), targetsMax)
 	}
-	if err := l.client.NS.Do(func() error { return p.open(opts.Interval) }); err != nil {
-		p.closeFDs()
+	filter, err := proberFilter()
+	if err == nil {
+		err = l.client.NS.Do(func() error { return p.open(opts.Interval, filter, 4<<20) })
+	}
+	if err != nil {
 		return nil, fmt.Errorf("probe %v: %w", opts.Target, err)
 	}
-	go p.run()
+	p.asked = time.Now()
+	go p.run("probe", p.take, p.turn)
 	l.streamMu.Lock()
 	defer l.streamMu.Unlock()
 	l.probers = append(l.probers, p)
@@ -108,39 +106,6 @@ func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
 func (p *Prober) add(node string, mac net.HardwareAddr) {
 	p.names[[6]byte(mac)] = node
 	p.targets = append(p.targets, target{node: node, mac: [6]byte(mac)})
-}
-
-// open makes the packet socket and the timer.
-func (p *Prober) open(interval time.Duration) (err error) {
-	index, err := net.InterfaceByName(Interface)
-	if err != nil {
-		return fmt.Errorf("find the client's interface: %w", err)
-	}
-	const none = 0 // no frames before the filter is there
-	if p.sock, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, none); err != nil {
-		return fmt.Errorf("open a packet socket: %w", err)
-	}
-	filter, err := proberFilter()
-	if err != nil {
-		return err
-	}
-	err = errors.Join(
-		unix.SetsockoptSockFprog(p.sock, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, filter),
-		unix.SetsockoptInt(p.sock, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
-		unix.SetsockoptInt(p.sock, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 4<<20),
-		unix.SetsockoptInt(p.sock, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
-		unix.Bind(p.sock, &unix.SockaddrLinklayer{Protocol: bigEndian16(unix.ETH_P_ALL), Ifindex: index.Index}))
-	if err != nil {
-		return fmt.Errorf("set up the packet socket: %w", err)
-	}
-	if p.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
-		return fmt.Errorf("make a timer: %w", err)
-	}
-	every := unix.NsecToTimespec(interval.Nanoseconds())
-	if err := unix.TimerfdSettime(p.timer, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
-		return fmt.Errorf("start the timer: %w", err)
-	}
-	return p.stop.open()
 }
 
 // proberFilter passes what is sent to the prober's addresses.
@@ -178,48 +143,12 @@ func assemble(prog ...bpf.Instruction) (*unix.SockFprog, error) {
 	return &unix.SockFprog{Len: uint16(len(filters)), Filter: &filters[0]}, nil
 }
 
-func (p *Prober) run() {
-	defer p.stop.finished()
-	runtime.LockOSThread() // for good: the raised priority ends with the thread
-	raisePriority()
-	if err := p.loop(); err != nil {
-		p.mu.Lock()
-		p.err = err
-		p.mu.Unlock()
-	}
-}
-
-func (p *Prober) loop() error {
-	fds := []unix.PollFd{{Fd: int32(p.stop.fd), Events: unix.POLLIN}, {Fd: int32(p.sock), Events: unix.POLLIN},
-		{Fd: int32(p.timer), Events: unix.POLLIN}}
-	buf, oob := make([]byte, 2048), make([]byte, 256)
-	last := time.Now()
-	for {
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("probe: wait: %w", err)
-		}
-		if fds[0].Revents != 0 {
-			return nil
-		}
-		for {
-			more, err := p.receive(buf, oob)
-			if err != nil {
-				return err
-			}
-			if !more {
-				break
-			}
-		}
-		if n, err := unix.Read(p.timer, buf[:8]); err != nil || n != 8 {
-			continue
-		}
-		now := time.Now()
-		p.notePause(now.Sub(last))
-		last = now
-		if err := p.ask(); err != nil {
-			return err
-		}
-	}
+// turn notes how long nobody was asked, and asks.
+func (p *Prober) turn() error {
+	now := time.Now()
+	p.notePause(now.Sub(p.asked))
+	p.asked = now
+	return p.ask()
 }
 
 func (p *Prober) notePause(d time.Duration) {
@@ -247,43 +176,24 @@ func (p *Prober) ask() error {
 	return nil
 }
 
-// send sends a frame. A full queue or a link that is down costs the question.
-func (p *Prober) send(frame []byte) error {
-	_, err := unix.Write(p.sock, frame)
-	if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ENETDOWN) {
-		return fmt.Errorf("probe: send: %w", err)
-	}
-	return nil
-}
-
-// receive reads one frame and reports whether there may be more.
-func (p *Prober) receive(buf, oob []byte) (bool, error) {
-	n, oobn, _, _, err := unix.Recvmsg(p.sock, buf, oob, 0)
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return false, nil
-	case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENETDOWN):
-		return true, nil
-	case err != nil:
-		return false, fmt.Errorf("probe: receive: %w", err)
-	}
-	h, err := p.q.hear(buf[:n])
+// take takes what may be an answer.
+func (p *Prober) take(frame []byte, at time.Time) error {
+	h, err := p.q.hear(frame)
 	if err != nil {
-		return true, nil // somebody else's
+		return nil // somebody else's
 	}
 	if h.asks {
-		return true, p.send(p.q.arp(2, h.from, hostAddr4(hostProber), h.from, h.sender))
+		return p.send(p.q.arp(2, h.from, hostAddr4(hostProber), h.from, h.sender))
 	}
 	if sent, ok := p.sentAt(h); ok {
 		p.mu.Lock()
-		p.answers = append(p.answers, Answer{Node: p.names[h.from], Kind: h.kind, Sent: sent, Received: kernelTime(oob[:oobn]),
-			Frame: bytes.Clone(buf[:n])})
+		p.answers = append(p.answers, Answer{Node: p.names[h.from], Kind: h.kind, Sent: sent, Received: at, Frame: bytes.Clone(frame)})
 		p.mu.Unlock()
 	}
 	if h.opens {
-		return true, p.send(p.q.tcp(h.from, h.port, h.number+1, 0, tcpRST))
+		return p.send(p.q.tcp(h.from, h.port, h.number+1, 0, tcpRST))
 	}
-	return true, nil
+	return nil
 }
 
 // sentAt returns when the question was sent that was answered. An answer to what another node was asked does not count: that
@@ -320,20 +230,4 @@ func (p *Prober) Pause() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.late
-}
-
-// Stop ends the prober. It may be called again.
-func (p *Prober) Stop() {
-	p.once.Do(func() {
-		p.stop.stop()
-		p.closeFDs()
-	})
-}
-
-func (p *Prober) closeFDs() {
-	for _, fd := range []int{p.sock, p.timer} {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-	}
 }

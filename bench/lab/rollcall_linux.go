@@ -3,13 +3,9 @@ package lab
 import (
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"runtime"
 	"strings"
-	"sync"
 	"time"
 
 	"golang.org/x/net/bpf"
@@ -29,15 +25,12 @@ type RollCall struct {
 	next  int       // whom to ask next
 	asked uint32
 
-	sock, timer int
-	stop        stopper
-	once        sync.Once
+	caller
 
-	mu       sync.Mutex
+	// The caller's lock guards what follows.
 	answered []time.Time // zero until the address has answered
 	left     int
 	all      chan struct{}
-	err      error
 }
 
 const (
@@ -54,18 +47,21 @@ func (l *Lab) StartRollCall(ctx context.Context, holder string) (*RollCall, erro
 		return nil, err
 	}
 	r := &RollCall{mac: [6]byte(l.client.MAC), old: [6]byte(l.Node(holder).MAC), index: map[netip.Addr]int{},
-		sock: -1, timer: -1, all: make(chan struct{})}
+		all: make(chan struct{})}
 	for _, p := range l.Served() {
 		r.index[p.Addr()] = len(r.addrs)
 		r.addrs = append(r.addrs, p.Addr())
 		r.at = append(r.at, r.old)
 	}
 	r.answered, r.left = make([]time.Time, len(r.addrs)), len(r.addrs)
-	if err := l.client.NS.Do(r.open); err != nil {
-		r.closeFDs()
+	filter, err := rollFilter()
+	if err == nil {
+		err = l.client.NS.Do(func() error { return r.open(rollEvery, filter, 16<<20) })
+	}
+	if err != nil {
 		return nil, fmt.Errorf("ask for %d addresses: %w", len(r.addrs), err)
 	}
-	go r.run()
+	go r.run("ask for addresses", r.take, r.askSome)
 	return r, nil
 }
 
@@ -88,38 +84,6 @@ func (n *Node) waitBound(ctx context.Context, ps []netip.Prefix) error {
 	return nil
 }
 
-func (r *RollCall) open() error {
-	index, err := net.InterfaceByName(Interface)
-	if err != nil {
-		return fmt.Errorf("find the client's interface: %w", err)
-	}
-	const none = 0 // no frames before the filter is there
-	if r.sock, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, none); err != nil {
-		return fmt.Errorf("open a packet socket: %w", err)
-	}
-	filter, err := rollFilter()
-	if err != nil {
-		return err
-	}
-	err = errors.Join(
-		unix.SetsockoptSockFprog(r.sock, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, filter),
-		unix.SetsockoptInt(r.sock, unix.SOL_SOCKET, unix.SO_TIMESTAMPNS, 1),
-		unix.SetsockoptInt(r.sock, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 16<<20),
-		unix.SetsockoptInt(r.sock, unix.SOL_PACKET, unix.PACKET_IGNORE_OUTGOING, 1),
-		unix.Bind(r.sock, &unix.SockaddrLinklayer{Protocol: bigEndian16(unix.ETH_P_ALL), Ifindex: index.Index}))
-	if err != nil {
-		return fmt.Errorf("set up the packet socket: %w", err)
-	}
-	if r.timer, err = unix.TimerfdCreate(unix.CLOCK_MONOTONIC, unix.TFD_NONBLOCK|unix.TFD_CLOEXEC); err != nil {
-		return fmt.Errorf("make a timer: %w", err)
-	}
-	every := unix.NsecToTimespec(rollEvery.Nanoseconds())
-	if err := unix.TimerfdSettime(r.timer, 0, &unix.ItimerSpec{Interval: every, Value: every}, nil); err != nil {
-		return fmt.Errorf("start the timer: %w", err)
-	}
-	return r.stop.open()
-}
-
 // rollFilter passes IPv4 packets to the prober's address, and ARP.
 func rollFilter() (*unix.SockFprog, error) {
 	return assemble(
@@ -131,43 +95,6 @@ func rollFilter() (*unix.SockFprog, error) {
 		bpf.RetConstant{Val: 0xffff},
 		bpf.RetConstant{Val: 0},
 	)
-}
-
-func (r *RollCall) run() {
-	defer r.stop.finished()
-	runtime.LockOSThread() // for good: the raised priority ends with the thread
-	raisePriority()
-	if err := r.loop(); err != nil {
-		r.mu.Lock()
-		r.err = err
-		r.mu.Unlock()
-	}
-}
-
-func (r *RollCall) loop() error {
-	fds := []unix.PollFd{{Fd: int32(r.stop.fd), Events: unix.POLLIN}, {Fd: int32(r.sock), Events: unix.POLLIN},
-		{Fd: int32(r.timer), Events: unix.POLLIN}}
-	buf, oob := make([]byte, 2048), make([]byte, 256)
-	for {
-		if _, err := unix.Poll(fds, -1); err != nil && !errors.Is(err, unix.EINTR) {
-			return fmt.Errorf("ask for addresses: wait: %w", err)
-		}
-		if fds[0].Revents != 0 {
-			return nil
-		}
-		for more := true; more; {
-			var err error
-			if more, err = r.receive(buf, oob); err != nil {
-				return err
-			}
-		}
-		if n, err := unix.Read(r.timer, buf[:8]); err != nil || n != 8 {
-			continue
-		}
-		if err := r.askSome(); err != nil {
-			return err
-		}
-	}
 }
 
 // askSome asks for the next addresses that have not answered.
@@ -198,44 +125,27 @@ func (r *RollCall) ask(i int) error {
 	return r.send(r.questioner(i).tcp(r.at[i], uint16(probePort+r.asked%probePorts), r.asked, 0, tcpSYN))
 }
 
-// send sends a frame. A full queue or a link that is down costs the question.
-func (r *RollCall) send(frame []byte) error {
-	_, err := unix.Write(r.sock, frame)
-	if err != nil && !errors.Is(err, unix.ENOBUFS) && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, unix.ENETDOWN) {
-		return fmt.Errorf("ask for addresses: send: %w", err)
+// take takes what may be an answer or an announcement.
+func (r *RollCall) take(frame []byte, at time.Time) error {
+	if len(frame) < etherLen+ipv4Len {
+		return nil
 	}
-	return nil
-}
-
-// receive reads one frame and reports whether there may be more.
-func (r *RollCall) receive(buf, oob []byte) (bool, error) {
-	n, oobn, _, _, err := unix.Recvmsg(r.sock, buf, oob, 0)
-	switch {
-	case errors.Is(err, unix.EAGAIN):
-		return false, nil
-	case errors.Is(err, unix.EINTR), errors.Is(err, unix.ENETDOWN):
-		return true, nil
-	case err != nil:
-		return false, fmt.Errorf("ask for addresses: receive: %w", err)
-	case n < etherLen+ipv4Len:
-		return true, nil
+	if binary.BigEndian.Uint16(frame[12:]) == etherTypeARP {
+		return r.hearARP(frame)
 	}
-	if binary.BigEndian.Uint16(buf[12:]) == etherTypeARP {
-		return true, r.hearARP(buf[:n])
-	}
-	i, known := r.index[netip.AddrFrom4([4]byte(buf[etherLen+12:]))]
+	i, known := r.index[netip.AddrFrom4([4]byte(frame[etherLen+12:]))]
 	if !known {
-		return true, nil
+		return nil
 	}
 	q := r.questioner(i)
-	h, err := q.hear(buf[:n])
+	h, err := q.hear(frame)
 	if err != nil || !h.opens {
-		return true, nil // a reset: the server is dead, or has not been alive yet
+		return nil // a reset: the server is dead, or has not been alive yet
 	}
 	if h.from != r.old {
-		r.note(i, kernelTime(oob[:oobn]))
+		r.note(i, at)
 	}
-	return true, r.send(q.tcp(h.from, h.port, h.number+1, 0, tcpRST))
+	return r.send(q.tcp(h.from, h.port, h.number+1, 0, tcpRST))
 }
 
 // hearARP learns from an announcement and asks at once, and answers who wants to answer.
@@ -283,20 +193,4 @@ func (r *RollCall) Answered() (n int, last time.Time, err error) {
 		last = later(last, at)
 	}
 	return len(r.addrs) - r.left, last, r.err
-}
-
-// Stop ends it. It may be called again.
-func (r *RollCall) Stop() {
-	r.once.Do(func() {
-		r.stop.stop()
-		r.closeFDs()
-	})
-}
-
-func (r *RollCall) closeFDs() {
-	for _, fd := range []int{r.sock, r.timer} {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
-	}
 }
