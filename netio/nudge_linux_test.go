@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"net/netip"
@@ -86,6 +87,33 @@ func TestNudgedClientsOfADeadOwnerAreReset(t *testing.T) {
 			}
 		})
 	}
+}
+
+// The lease is looked at before each segment: one that ends meanwhile ends the nudging.
+func TestNudgeEndsWithTheLease(t *testing.T) {
+	w := newWire(t)
+	w.giveToPeer("10.77.0.200/24")
+	must(t, addByHand(w.name, netip.MustParsePrefix("10.77.0.1/24")))
+	var c scripted
+	c.at = map[int32]func(){3: c.leap} // after one look before all and one before the first segment
+	late := newBinder(t, Config{Clock: c.now})
+	s := spec(w.name, vip4)
+	must(t, newBinder(t, Config{}).Bind(t.Context(), bindOf(s, 1)))
+	heard := w.tap(unix.ETH_P_IP)
+	a := announceOf(s)
+	end := netip.MustParseAddr("10.77.0.200")
+	ends := []netip.AddrPort{netip.AddrPortFrom(end, 1001), netip.AddrPortFrom(end, 1002)}
+	if err := late.Nudge(t.Context(), a, netip.AddrPortFrom(vip4.Addr(), 3306), ends); !errors.Is(err, ErrLate) {
+		t.Errorf("nudge: %v, want %v", err, ErrLate)
+	}
+	port := func(f []byte) uint16 { return binary.BigEndian.Uint16(f[headerLen+ipv4Len+2:]) }
+	expect(t, heard, "the first segment", func(f []byte) bool {
+		to, ok := tcpTo(f)
+		if ok && to == end && port(f) == 1002 {
+			t.Error("the second segment went out after the lease")
+		}
+		return ok && to == end && port(f) == 1001
+	})
 }
 
 // vanish ends a connection on its own side alone, as the death of a machine does.

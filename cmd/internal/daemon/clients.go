@@ -44,6 +44,7 @@ type clientele struct {
 
 	mu      sync.Mutex
 	serving map[core.GroupName]*told
+	gone    map[core.GroupName]core.Epoch // up to which epoch a group was given up
 	rolls   map[core.GroupName]*roll
 	closed  bool
 	done    sync.WaitGroup
@@ -52,6 +53,7 @@ type clientele struct {
 // roll is what another owner has said of its clients.
 type roll struct {
 	last    time.Time
+	cleared time.Time // when who has left was forgotten last
 	clients map[client]time.Time
 }
 
@@ -80,7 +82,10 @@ func (c *clientele) heard(_ core.NodeName, news core.Clients) {
 	for _, end := range news.Ends {
 		r.clients[client{news.Server, end}] = now
 	}
-	maps.DeleteFunc(r.clients, func(_ client, at time.Time) bool { return now.Sub(at) > clientsFresh })
+	if now.Sub(r.cleared) >= tellEvery { // and not with each of the many messages of one telling
+		r.cleared = now
+		maps.DeleteFunc(r.clients, func(_ client, at time.Time) bool { return now.Sub(at) > clientsFresh })
+	}
 }
 
 // of returns the clients that the last owner of a group had, by what they were connected to.
@@ -100,14 +105,15 @@ func (c *clientele) of(g core.GroupName) map[netip.AddrPort][]netip.AddrPort {
 	return all
 }
 
-// announced is called after each round of announcements. It waits for nothing.
+// announced is called after each round of announcements. It waits for nothing. The group may have been given up while the
+// announcement was on its way.
 func (c *clientele) announced(a core.Announce) {
 	if a.Round < 1 || a.Round > nudgeRounds {
 		return
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
+	if c.closed || a.Epoch <= c.gone[a.Group] {
 		return
 	}
 	c.done.Go(func() { c.nudge(a) })
@@ -168,10 +174,17 @@ func (c *clientele) tellWhile(ctx context.Context, a core.Announce, t *told) {
 	}
 }
 
-// given is called when a group is given up.
-func (c *clientele) given(g core.GroupName) {
+// given is called when a group is given up in an epoch. Epoch 0 is a stray address, and no holding.
+func (c *clientele) given(g core.GroupName, e core.Epoch) {
+	if e == 0 {
+		return
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.gone == nil {
+		c.gone = map[core.GroupName]core.Epoch{}
+	}
+	c.gone[g] = max(c.gone[g], e)
 	c.stop(g)
 	delete(c.rolls, g) // what was known is of the time before this node served
 }
@@ -217,7 +230,7 @@ func (c *clientele) close() {
 
 // tellAll sends to every other node. A node without a server never owns, so it need not know.
 func (d *daemon) tellAll(news core.Clients) {
-	for _, n := range d.opt.Config.Nodes {
+	for _, n := range d.node.View().Config.Nodes {
 		if n.Name != d.opt.Self.Name && !n.Witness {
 			d.node.Send(n.Name, news)
 		}
@@ -232,7 +245,7 @@ type clientsBinder struct {
 
 func (b clientsBinder) Unbind(ctx context.Context, a core.Unbind) error {
 	err := b.Binder.Unbind(ctx, a)
-	b.clients.given(a.Group)
+	b.clients.given(a.Group, a.Epoch)
 	return err
 }
 

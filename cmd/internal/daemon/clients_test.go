@@ -111,10 +111,23 @@ func TestWhoHasGivenUpTellsNothing(t *testing.T) {
 		if n := told.Load(); n != 2 {
 			t.Errorf("told %d times in two periods", n)
 		}
-		c.given("writer")
+		c.given("writer", 3)
 		time.Sleep(10 * tellEvery)
 		if n := told.Load(); n != 2 || len(c.of("writer")) > 0 {
 			t.Errorf("told %d times, knows %v, after the group was given up", n, c.of("writer"))
+		}
+		// An announcement that was on its way meanwhile begins nothing, and a stray address that is removed ends nothing.
+		c.announced(core.Announce{Group: "writer", Epoch: 3, Round: 1})
+		c.heard("db2", core.Clients{Group: "writer", Epoch: 4, Server: vipPort, Ends: ends(1)})
+		c.given("writer", 0)
+		time.Sleep(10 * tellEvery)
+		if n := told.Load(); n != 2 || len(c.of("writer")) != 1 {
+			t.Errorf("told %d times, knows %v, after a late announcement", n, c.of("writer"))
+		}
+		c.announced(core.Announce{Group: "writer", Epoch: 5, Round: 1})
+		time.Sleep(tellEvery + tellEvery/2)
+		if n := told.Load(); n != 3 {
+			t.Errorf("told %d times, after the group was served again", n)
 		}
 	})
 }
