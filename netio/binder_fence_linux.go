@@ -61,11 +61,9 @@ func (b *Binder) Arm(_ context.Context, a core.Arm) error {
 	if b.cfg.Fence == nil {
 		return nil
 	}
-	open := map[netip.Addr]uint64{}
+	open := make([]FenceOpening, 0, len(a.Open))
 	for _, o := range a.Open {
-		for _, p := range o.Addresses {
-			open[p.Addr()] = uint64(o.Report)
-		}
+		open = append(open, FenceOpening{Addrs: addressesOf(o.Addresses), Report: uint64(o.Report)})
 	}
 	return b.cfg.Fence.Arm(uint64(a.Seq), a.TTL, open)
 }
@@ -93,9 +91,11 @@ func (b *Binder) closeFence(spec core.GroupSpec) {
 	}
 }
 
-func addresses(spec core.GroupSpec) []netip.Addr {
-	as := make([]netip.Addr, 0, len(spec.Addresses))
-	for _, p := range spec.Addresses {
+func addresses(spec core.GroupSpec) []netip.Addr { return addressesOf(spec.Addresses) }
+
+func addressesOf(prefixes []netip.Prefix) []netip.Addr {
+	as := make([]netip.Addr, 0, len(prefixes))
+	for _, p := range prefixes {
 		as = append(as, p.Addr())
 	}
 	return as

@@ -33,32 +33,30 @@ func benchFence(b *testing.B, n int, bench func(b *testing.B, f *Fence, as []net
 	})
 }
 
+// BenchmarkArm renews all addresses, which are one bundle.
 func BenchmarkArm(b *testing.B) {
-	for _, n := range []int{1, 100} {
+	for _, n := range []int{1, 100, 1000} {
 		benchFence(b, n, func(b *testing.B, f *Fence, as []netip.Addr) {
 			must(b, f.Arm(1, time.Second, nil))
-			open, seq := make(map[netip.Addr]uint64), uint64(1)
-			medians(b, func() {
-				for _, a := range as {
-					open[a] = seq
-				}
-				seq++
-			}, func() { must(b, f.Arm(seq, time.Second, open)) })
+			seq := uint64(1)
+			medians(b, func() { seq++ }, func() {
+				must(b, f.Arm(seq, time.Second, []FenceOpening{{Addrs: as, Report: seq - 1}}))
+			})
 		})
 	}
 }
 
 func BenchmarkOpen(b *testing.B) {
-	for _, n := range []int{1, 100} {
+	for _, n := range []int{1, 100, 1000} {
 		benchFence(b, n, func(b *testing.B, f *Fence, as []netip.Addr) {
 			must(b, f.Arm(1, time.Minute, nil))
-			medians(b, func() {}, func() { must(b, f.Open(as, 1)) })
+			medians(b, func() { must(b, f.Close(as)) }, func() { must(b, f.Open(as, 1)) })
 		})
 	}
 }
 
 func BenchmarkClose(b *testing.B) {
-	for _, n := range []int{1, 100} {
+	for _, n := range []int{1, 100, 1000} {
 		benchFence(b, n, func(b *testing.B, f *Fence, as []netip.Addr) {
 			must(b, f.Arm(1, time.Minute, nil))
 			medians(b, func() { must(b, f.Open(as, 1)) }, func() { must(b, f.Close(as)) })

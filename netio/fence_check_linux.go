@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/google/nftables"
@@ -101,7 +102,11 @@ func (f *Fence) readChain(c *nftables.Conn, want *nftables.Chain) error {
 	if err != nil {
 		return err
 	}
-	if have.Hooknum == nil || *have.Hooknum != *want.Hooknum || have.Priority == nil || *have.Priority != *want.Priority {
+	if want.Hooknum == nil {
+		if have.Hooknum != nil {
+			return errors.New("it is hooked in")
+		}
+	} else if have.Hooknum == nil || *have.Hooknum != *want.Hooknum || have.Priority == nil || *have.Priority != *want.Priority {
 		return errors.New("it is hooked in elsewhere")
 	}
 	rules, err := c.GetRules(want.Table, want)
@@ -149,9 +154,9 @@ func (f *Fence) readSets(c *nftables.Conn) error {
 	for _, a := range f.state.addresses() {
 		count[a.Is4()]++
 	}
-	for _, s := range f.tables.leases {
+	for _, s := range slices.Concat(f.tables.leases, f.tables.bundles) {
 		if _, err := c.GetSetByName(s.Table, s.Name); err != nil {
-			return fmt.Errorf("set leases: %w", err)
+			return fmt.Errorf("set %s: %w", s.Name, err)
 		}
 	}
 	for _, s := range f.tables.addr4 {

@@ -45,7 +45,7 @@ func TestHolder(t *testing.T) {
 			open = map[netip.Addr]uint64{fence4: seq - 1, fence6: seq - 1}
 		}
 		say("b", seq)
-		must(t, f.Arm(seq, holderTTL, open))
+		must(t, f.Arm(seq, holderTTL, openings(open)))
 		say("a", seq)
 		must(t, f.Open(fenced, seq)) // as if the answer were there at once
 		say("o", seq)

@@ -21,8 +21,9 @@ func TestElementsAreEncodedAsTheLibraryDoes(t *testing.T) {
 	build := func(b *fenceBatch) {
 		b.take(7, 8)
 		b.arm(41, 300*time.Millisecond)
-		b.point(map[netip.Addr]uint64{fence4: 40})
-		b.point(map[netip.Addr]uint64{fence6: 40})
+		b.bundle(claimPlan{numbers: map[uint32]uint64{3: 40}, kept: []uint32{3}, remove: []uint32{2},
+			to: map[netip.Addr]uint32{fence4: 3}})
+		b.point(map[netip.Addr]uint32{fence6: 3})
 	}
 	var theirs []netlink.Message
 	lib, err := nftables.New(nftables.AsLasting(), nftables.WithTestDial(func(req []netlink.Message) ([]netlink.Message, error) {

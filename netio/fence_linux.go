@@ -19,8 +19,9 @@ import (
 //
 // What expires is not the address but the report. The set "leases" has the number of each report for TTL from a moment
 // before it is sent: Arm adds the number and returns, then the report is sent. The maps "addr4" and "addr6" lead from
-// each guarded address to the number of the report that its lease rests on; the rules look the address up there, and
-// the number in leases. Opening and renewing only make the address point to another number. However late the kernel
+// each guarded address to the number of a bundle, which is the addresses that are renewed together, and the map "bundles"
+// from there to the number of the report that their lease rests on. The rules look the address up there, and the report in
+// leases. Opening makes addresses point to a new bundle, renewing the bundle to another report. However late the kernel
 // carries that out, whether the process was stopped before, within or after the system call, the address is open no
 // longer than the report's number lives, and that was decided before the report was sent. A lease is counted from the
 // sending of its report, so the kernel's never ends later than the holder's.
@@ -145,7 +146,7 @@ func (f *Fence) rebuild() error {
 		b.clear()
 		b.build(addrs, turn)
 	})
-	f.state.setTurn(turn)
+	f.state.rebuilt(turn)
 	f.state.shutAll() // also for claims that began while this was on its way
 	if err == nil {
 		return nil
@@ -202,13 +203,14 @@ func (f *Fence) yield(build func(*fenceBatch)) error {
 }
 
 // Arm lets report seq live in the kernel for ttl from now on, and makes the addresses of open point to the answered
-// reports that their leases rest on, all in one transaction. It must have returned without an error before the report
+// reports that their leases rest on, all in one transaction. An opening of the same addresses as before, of which none was
+// given up since, costs as much as one of a single address. It must have returned without an error before the report
 // is sent. Numbers rise from call to call, and those of open are smaller than seq, else it fails with [ErrReportOrder];
 // a call that failed may be repeated with the same number. ttl is at least [MinFenceTTL]. An address that is given up
 // while Arm is on its way stays closed.
 //
 // After a loss of the tables addresses open again with the first Arm whose answered reports were armed afterwards.
-func (f *Fence) Arm(seq uint64, ttl time.Duration, open map[netip.Addr]uint64) error {
+func (f *Fence) Arm(seq uint64, ttl time.Duration, open []FenceOpening) error {
 	since := f.state.now()
 	f.claimMu.Lock()
 	defer f.claimMu.Unlock()
@@ -217,7 +219,7 @@ func (f *Fence) Arm(seq uint64, ttl time.Duration, open map[netip.Addr]uint64) e
 		_, err = f.claim(since, open, func(b *fenceBatch) { b.arm(seq, ttl) })
 	}
 	if err != nil {
-		return fmt.Errorf("netio: fence: arm report %d for %v and extend %d addresses: %w", seq, ttl, len(open), err)
+		return fmt.Errorf("netio: fence: arm report %d for %v and extend %d openings: %w", seq, ttl, len(open), err)
 	}
 	f.state.setArmed(seq)
 	return nil
@@ -229,14 +231,10 @@ func (f *Fence) Open(addrs []netip.Addr, seq uint64) error {
 	since := f.state.now()
 	f.claimMu.Lock()
 	defer f.claimMu.Unlock()
-	open := make(map[netip.Addr]uint64, len(addrs))
-	for _, a := range addrs {
-		open[a] = seq
-	}
 	err := f.state.mayOpen(seq)
 	var left []netip.Addr
 	if err == nil {
-		left, err = f.claim(since, open, func(*fenceBatch) {})
+		left, err = f.claim(since, []FenceOpening{{Addrs: addrs, Report: seq}}, func(*fenceBatch) {})
 	}
 	if err == nil && len(left) > 0 {
 		err = fmt.Errorf("%w: %v was given up meanwhile", ErrLate, left)
@@ -249,34 +247,41 @@ func (f *Fence) Open(addrs []netip.Addr, seq uint64) error {
 
 // claim carries out a transaction that may open addresses, without those that are given up after generation since; it
 // returns these. The caller holds claimMu.
-func (f *Fence) claim(since uint64, open map[netip.Addr]uint64, more func(*fenceBatch)) (left []netip.Addr, err error) {
+func (f *Fence) claim(since uint64, open []FenceOpening, more func(*fenceBatch)) (left []netip.Addr, err error) {
 	for range claimTries {
-		turn, allowed, left, err := f.state.plan(open, since)
+		p, err := f.state.plan(open, since)
 		if err != nil {
 			return nil, err
 		}
 		err = f.claims.commitElements(func(b *fenceBatch) {
-			b.take(turn, turn)
+			b.take(p.turn, p.turn)
 			more(b)
-			b.point(allowed)
+			b.bundle(p)
 		})
-		if !errors.Is(err, unix.ENOENT) {
-			return left, err
+		switch {
+		case err == nil:
+			f.state.carried(p, since)
+			return p.left, nil
+		case !errors.Is(err, unix.ENOENT):
+			f.state.forget()
+			return p.left, err
 		}
-		if err := f.settle(turn); err != nil {
+		if err := f.settle(p.turn); err != nil {
 			return nil, err
 		}
 	}
 	return nil, fmt.Errorf("something was given up %d times meanwhile: try again", claimTries)
 }
 
-// settle finds out why a claim was refused: waits for what is being given up, or restores what was lost.
+// settle finds out why a claim was refused: waits for what is being given up, or restores what was lost. Bundles that
+// somebody else removed, which closed their addresses, are made anew.
 func (f *Fence) settle(turn uint32) error {
 	f.yieldMu.Lock()
 	defer f.yieldMu.Unlock()
 	if f.state.currentTurn() != turn {
 		return nil
 	}
+	f.state.forget()
 	return f.repair()
 }
 

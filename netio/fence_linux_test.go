@@ -3,6 +3,7 @@ package netio
 import (
 	"context"
 	"errors"
+	"maps"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -34,6 +35,18 @@ func newFence(tb testing.TB, guard ...netip.Addr) *Fence {
 	})
 	must(tb, f.Install(guard))
 	return f
+}
+
+// openings are addresses that rest on reports, those of the same report together.
+func openings(open map[netip.Addr]uint64) (os []FenceOpening) {
+	for _, a := range slices.SortedFunc(maps.Keys(open), netip.Addr.Compare) {
+		i := slices.IndexFunc(os, func(o FenceOpening) bool { return o.Report == open[a] })
+		if i < 0 {
+			i, os = len(os), append(os, FenceOpening{Report: open[a]})
+		}
+		os[i].Addrs = append(os[i].Addrs, a)
+	}
+	return os
 }
 
 // node lays a wire to a node that has the guarded addresses and others.
@@ -101,10 +114,10 @@ func TestLateOpenOpensNothing(t *testing.T) {
 	must(t, f.Open(fenced, 1))
 	a.silent(fence4, own4)
 	a.silent(fence6, own6)
-	must(t, f.Arm(2, long, map[netip.Addr]uint64{fence4: 1, fence6: 1}))
+	must(t, f.Arm(2, long, openings(map[netip.Addr]uint64{fence4: 1, fence6: 1})))
 	a.silent(fence4, own4)
 	a.silent(fence6, own6)
-	must(t, f.Arm(3, long, map[netip.Addr]uint64{fence4: 2}))
+	must(t, f.Arm(3, long, openings(map[netip.Addr]uint64{fence4: 2})))
 	a.expect(fence4)
 	a.silent(fence6, own6)
 }
@@ -117,9 +130,9 @@ func TestReportsComeInOrder(t *testing.T) {
 		"arm the same report":                     f.Arm(5, long, nil),
 		"arm an earlier report":                   f.Arm(4, long, nil),
 		"arm report 0":                            f.Arm(0, long, nil),
-		"rest on the report that is being armed":  f.Arm(6, long, open(6)),
-		"rest on a report of the future":          f.Arm(6, long, open(7)),
-		"rest on no report":                       f.Arm(6, long, open(0)),
+		"rest on the report that is being armed":  f.Arm(6, long, openings(open(6))),
+		"rest on a report of the future":          f.Arm(6, long, openings(open(7))),
+		"rest on no report":                       f.Arm(6, long, openings(open(0))),
 		"open by a report that was not armed yet": f.Open([]netip.Addr{fence4}, 6),
 		"open by no report":                       f.Open([]netip.Addr{fence4}, 0),
 	} {
@@ -130,7 +143,7 @@ func TestReportsComeInOrder(t *testing.T) {
 	if err := f.Arm(6, MinFenceTTL-1, nil); err == nil {
 		t.Error("a lease that may be of no ticks was taken")
 	}
-	must(t, f.Arm(6, MinFenceTTL, open(5)))
+	must(t, f.Arm(6, MinFenceTTL, openings(open(5))))
 }
 
 func TestOnlyGuardedAddressesOpen(t *testing.T) {
@@ -296,7 +309,7 @@ func TestLeftoversAreReplaced(t *testing.T) {
 	err := first.claims.commit(func(b *fenceBatch) {
 		turn := first.state.currentTurn()
 		b.take(turn, turn)
-		b.point(map[netip.Addr]uint64{fence4: 7})
+		b.bundle(claimPlan{numbers: map[uint32]uint64{1: 7}, to: map[netip.Addr]uint32{fence4: 1}})
 	})
 	if !errors.Is(err, unix.ENOENT) {
 		t.Errorf("a claim from before: %v", err)
@@ -377,7 +390,7 @@ func TestThousandsOfAddresses(t *testing.T) {
 		for _, x := range as {
 			open[x] = seq
 		}
-		must(t, f.Arm(seq+1, long, open))
+		must(t, f.Arm(seq+1, long, openings(open)))
 		a.expect(fence4)
 		must(t, f.Close(as))
 		a.silent(fence4, own4)

@@ -69,19 +69,17 @@ func (t *fenceTables) setPorts(p *PortFence, rules []*nftables.Rule) {
 	t.rules = slices.Concat(t.addressRules, rules)
 }
 
-// portRules come after those of the addresses in the chain for what comes in.
+// portRules come after those of the addresses in the chain for what comes in: what goes to guarded addresses does not get
+// as far.
 func (t *fenceTables) portRules(p PortFence) []*nftables.Rule {
 	var rules []*nftables.Rule
 	add := func(exprs ...[]expr.Any) {
-		rules = append(rules, &nftables.Rule{Table: t.inet, Chain: t.addressRules[0].Chain, Exprs: slices.Concat(exprs...)})
+		rules = append(rules, &nftables.Rule{Table: t.inet, Chain: t.input, Exprs: slices.Concat(exprs...)})
 	}
 	accept, drop := []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}, []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
 	v4, v6 := meta(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV4), meta(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6)
-	const network = expr.PayloadBaseNetworkHeader
 	add([]expr.Any{&expr.Meta{Key: expr.MetaKeyIIFTYPE, Register: regAddress},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: regAddress, Data: binary.NativeEndian.AppendUint16(nil, arphrdLoopback)}}, accept)
-	add(v4, numberOf(t.addr4[0], network, 16), accept) // a closed one was dropped before
-	add(v6, numberOf(t.addr6[0], network, 24), accept)
 	for _, permit := range p.Permit {
 		permit = netip.PrefixFrom(plainAddr(permit.Addr()), permit.Bits()).Masked()
 		family, offset := v4, uint32(12)
@@ -99,9 +97,7 @@ func (t *fenceTables) portRules(p PortFence) []*nftables.Rule {
 		match := slices.Concat(meta(expr.MetaKeyL4PROTO, unix.IPPROTO_TCP), []expr.Any{
 			&expr.Payload{DestRegister: regAddress, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: regAddress, Data: binary.BigEndian.AppendUint16(nil, port)}})
-		alive := append(numbered(addrs, &expr.Immediate{Register: regAddress, Data: lease.AsSlice()}),
-			&expr.Lookup{SourceRegister: regNumber, SetName: t.leases[0].Name, SetID: t.leases[0].ID})
-		add(match, alive, accept)
+		add(match, t.alive(addrs, &expr.Immediate{Register: regAddress, Data: lease.AsSlice()}), accept)
 		add(match, drop)
 	}
 	return rules

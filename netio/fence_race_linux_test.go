@@ -26,7 +26,7 @@ func TestGivingUpIsFinal(t *testing.T) {
 		must(t, f.Open(fenced, 1))
 		f.claimMu.Lock()
 		var once sync.Once
-		left, err := f.claim(f.state.now(), map[netip.Addr]uint64{fence4: 1, fence6: 1}, func(b *fenceBatch) {
+		left, err := f.claim(f.state.now(), openings(map[netip.Addr]uint64{fence4: 1, fence6: 1}), func(b *fenceBatch) {
 			b.arm(2, long)
 			once.Do(func() { must(t, giveUp()) }) // the claim is made, and not sent yet
 		})
@@ -55,7 +55,7 @@ func TestCloseDoesNotWaitForClaims(t *testing.T) {
 		f.claimMu.Lock()
 		defer f.claimMu.Unlock()
 		var once sync.Once
-		_, err := f.claim(f.state.now(), map[netip.Addr]uint64{fence4: 1}, func(*fenceBatch) {
+		_, err := f.claim(f.state.now(), openings(map[netip.Addr]uint64{fence4: 1}), func(*fenceBatch) {
 			once.Do(func() { close(hung); <-resume })
 		})
 		if err != nil {
@@ -117,7 +117,7 @@ func TestFenceIsSafeForConcurrentUse(t *testing.T) {
 			open = map[netip.Addr]uint64{fence4: seq}
 		}
 		seq++
-		err := f.Arm(seq, long, open)
+		err := f.Arm(seq, long, openings(open))
 		if err == nil {
 			acked.Store(seq)
 		} else {

@@ -15,6 +15,7 @@ type fenceState struct {
 	installed bool
 	// guarded has, for each guarded address, the generation at which it was last given up.
 	guarded map[netip.Addr]uint64
+	bundles bundles
 	// generation counts the acts of giving up, turn is the number in the kernel that each of them replaces.
 	generation uint64
 	turn       uint32
@@ -38,6 +39,7 @@ func (s *fenceState) shut(addrs []netip.Addr) (guarded []netip.Addr) {
 		if _, ok := s.guarded[a]; ok {
 			s.guarded[a] = s.generation
 			guarded = append(guarded, a)
+			s.bundles.tear(a)
 		}
 	}
 	return guarded
@@ -62,31 +64,79 @@ func (s *fenceState) addresses() []netip.Addr {
 	return slices.Collect(maps.Keys(s.guarded))
 }
 
-// plan returns the turn that a claim must name, and which addresses a claim that began at generation since may open.
-// The others, left, were given up in the meantime.
-func (s *fenceState) plan(open map[netip.Addr]uint64, since uint64) (turn uint32, allowed map[netip.Addr]uint64, left []netip.Addr, err error) {
+// plan returns what a claim that began at generation since has to do to open these addresses. Those that were given up in
+// the meantime are left out.
+func (s *fenceState) plan(open []FenceOpening, since uint64) (p claimPlan, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.installed {
-		return 0, nil, nil, fmt.Errorf("%w: it is not installed", ErrNotGuarded)
+		return p, fmt.Errorf("%w: it is not installed", ErrNotGuarded)
 	}
-	allowed = make(map[netip.Addr]uint64, len(open))
-	for a, seq := range open {
-		a = plainAddr(a)
-		switch given, ok := s.guarded[a]; {
-		case !ok:
-			return 0, nil, nil, fmt.Errorf("%w: %v", ErrNotGuarded, a)
-		case given > since:
-			left = append(left, a)
-		default:
-			allowed[a] = seq
+	p = claimPlan{turn: s.turn, built: s.bundles.built, remove: slices.Clone(s.bundles.stale), numbers: map[uint32]uint64{}}
+	for _, o := range open {
+		if b := s.bundles.whole(o.Addrs, since); b != nil {
+			p.numbers[b.number], p.kept = o.Report, append(p.kept, b.number)
+			continue
+		}
+		made := &bundle{number: s.bundles.next(), asked: slices.Clone(o.Addrs)}
+		for _, a := range o.Addrs {
+			a = plainAddr(a)
+			given, ok := s.guarded[a]
+			switch {
+			case !ok:
+				return p, fmt.Errorf("%w: %v", ErrNotGuarded, a)
+			case given > since:
+				p.left = append(p.left, a)
+			case p.to[a] == 0:
+				if p.to == nil {
+					p.to = make(map[netip.Addr]uint32, len(o.Addrs))
+				}
+				p.to[a] = made.number
+				made.members, made.given = append(made.members, a), max(made.given, given)
+			}
+		}
+		if len(made.members) > 0 {
+			p.numbers[made.number] = o.Report
+			p.made = append(p.made, made)
 		}
 	}
-	return s.turn, allowed, left, nil
+	s.bundles.abandon(&p)
+	return p, nil
+}
+
+// carried takes note of a claim that began at generation since and was carried out.
+func (s *fenceState) carried(p claimPlan, since uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.bundles.carried(p) {
+		return
+	}
+	for _, b := range p.made {
+		for _, a := range b.members {
+			if given, ok := s.guarded[a]; !ok || given > since {
+				b.torn = true
+			}
+		}
+	}
+}
+
+// forget is called when it is not known what bundles the kernel has.
+func (s *fenceState) forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bundles.reset()
+}
+
+// rebuilt takes note of new tables, in which all addresses are closed.
+func (s *fenceState) rebuilt(turn uint32) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.turn = turn
+	s.bundles.reset()
 }
 
 // mayArm checks the numbers of a claim that arms a report.
-func (s *fenceState) mayArm(seq uint64, ttl time.Duration, open map[netip.Addr]uint64) error {
+func (s *fenceState) mayArm(seq uint64, ttl time.Duration, open []FenceOpening) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ttl < MinFenceTTL {
@@ -95,10 +145,10 @@ func (s *fenceState) mayArm(seq uint64, ttl time.Duration, open map[netip.Addr]u
 	if seq <= s.armed {
 		return fmt.Errorf("%w: report %d comes after %d", ErrReportOrder, seq, s.armed)
 	}
-	for a, acked := range open {
-		if acked == closedNumber || acked >= seq {
-			return fmt.Errorf("%w: %v is to rest on report %d, which can not have been answered before report %d is sent",
-				ErrReportOrder, a, acked, seq)
+	for _, o := range open {
+		if o.Report == closedNumber || o.Report >= seq {
+			return fmt.Errorf("%w: %d addresses are to rest on report %d, which can not have been answered before report %d is sent",
+				ErrReportOrder, len(o.Addrs), o.Report, seq)
 		}
 	}
 	return nil
@@ -150,6 +200,11 @@ func (s *fenceState) set(addrs map[netip.Addr]bool, installed bool) {
 			given = s.generation
 		}
 		guarded[a] = given
+	}
+	for a := range s.guarded {
+		if !addrs[a] {
+			s.bundles.leave(a)
+		}
 	}
 	s.guarded, s.installed = guarded, installed
 }

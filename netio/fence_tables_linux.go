@@ -24,16 +24,18 @@ const (
 // fenceTables is the layout of the fence's tables in the kernel. Sets belong to one table, so each family has its own.
 type fenceTables struct {
 	inet, arp    *nftables.Table
+	input        *nftables.Chain // of inet
 	turn         *nftables.Set
 	leases       []*nftables.Set
+	bundles      []*nftables.Set
 	addr4, addr6 []*nftables.Set
 	rules        []*nftables.Rule // of the addresses, and then of the ports
 	addressRules []*nftables.Rule
 	portFence    *PortFence
 }
 
-// newFenceTables lays out the tables: maps from each guarded address to a report's number, the reports that are alive,
-// and the rules that drop what is neither.
+// newFenceTables lays out the tables: maps from each guarded address to a bundle's number and from there to a report's, the
+// reports that are alive, and the rules that drop what is guarded and does not lead to one of these.
 func newFenceTables(name string) *fenceTables {
 	t := &fenceTables{
 		inet: &nftables.Table{Family: nftables.TableFamilyINet, Name: name},
@@ -45,12 +47,15 @@ func newFenceTables(name string) *fenceTables {
 		return &s
 	}
 	leases := nftables.Set{Name: "leases", KeyType: num, HasTimeout: true, Size: leasesMax}
+	bundles := nftables.Set{Name: "bundles", KeyType: num, DataType: num, IsMap: true}
 	addr4 := nftables.Set{Name: "addr4", KeyType: nftables.TypeIPAddr, DataType: num, IsMap: true}
 	addr6 := nftables.Set{Name: "addr6", KeyType: nftables.TypeIP6Addr, DataType: num, IsMap: true}
 	t.turn = set(t.inet, 1, nftables.Set{Name: "turn", KeyType: num})
 	t.leases = []*nftables.Set{set(t.inet, 2, leases), set(t.arp, 3, leases)}
 	t.addr4 = []*nftables.Set{set(t.inet, 4, addr4), set(t.arp, 5, addr4)}
 	t.addr6 = []*nftables.Set{set(t.inet, 6, addr6)}
+	t.bundles = []*nftables.Set{set(t.inet, 7, bundles), set(t.arp, 8, bundles)}
+	t.input = baseChain(t.inet, "input", *nftables.ChainHookInput)
 	t.addressRules = slices.Concat(t.inetRules(), t.arpRules())
 	t.rules = t.addressRules
 	return t
@@ -59,10 +64,10 @@ func newFenceTables(name string) *fenceTables {
 func (t *fenceTables) both() []*nftables.Table { return []*nftables.Table{t.inet, t.arp} }
 
 func (t *fenceTables) sets() []*nftables.Set {
-	return slices.Concat([]*nftables.Set{t.turn}, t.leases, t.addr4, t.addr6)
+	return slices.Concat([]*nftables.Set{t.turn}, t.leases, t.bundles, t.addr4, t.addr6)
 }
 
-// chains returns the base chains that the rules are in, in their order.
+// chains returns the chains that the rules are in, in their order.
 func (t *fenceTables) chains() (cs []*nftables.Chain) {
 	for _, r := range t.rules {
 		if !slices.Contains(cs, r.Chain) {
@@ -80,10 +85,12 @@ func baseChain(t *nftables.Table, name string, hook nftables.ChainHook) *nftable
 }
 
 // inetRules drops packets to and from closed addresses, and neighbour discovery about them, which is sent to multicast
-// addresses and may come from another address.
-func (t *fenceTables) inetRules() []*nftables.Rule {
-	in := baseChain(t.inet, "input", *nftables.ChainHookInput)
+// addresses and may come from another address, and so has chains of its own, to go on after them.
+func (t *fenceTables) inetRules() (rules []*nftables.Rule) {
+	in := t.input
 	out := baseChain(t.inet, "output", *nftables.ChainHookOutput)
+	asked := &nftables.Chain{Table: t.inet, Name: "asked"}
+	told := &nftables.Chain{Table: t.inet, Name: "told"}
 	v4 := meta(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV4)
 	v6 := meta(expr.MetaKeyNFPROTO, unix.NFPROTO_IPV6)
 	nd := func(kind uint8) []expr.Any {
@@ -92,18 +99,23 @@ func (t *fenceTables) inetRules() []*nftables.Rule {
 			&expr.Cmp{Op: expr.CmpOpEq, Register: regAddress, Data: []byte{kind}},
 		})
 	}
-	drop := func(c *nftables.Chain, addrs *nftables.Set, match []expr.Any, base expr.PayloadBase, off uint32) *nftables.Rule {
-		return &nftables.Rule{Table: t.inet, Chain: c, Exprs: slices.Concat(match, t.closed(addrs, base, off))}
+	jump := func(c *nftables.Chain, match []expr.Any, to *nftables.Chain) {
+		rules = append(rules, &nftables.Rule{Table: t.inet, Chain: c,
+			Exprs: slices.Concat(match, []expr.Any{&expr.Verdict{Kind: expr.VerdictJump, Chain: to.Name}})})
 	}
 	const network, transport = expr.PayloadBaseNetworkHeader, expr.PayloadBaseTransportHeader
-	return []*nftables.Rule{
-		drop(in, t.addr4[0], v4, network, 16),                          // destination address
-		drop(in, t.addr6[0], v6, network, 24),                          // destination address
-		drop(in, t.addr6[0], nd(NeighborSolicitation), transport, 8),   // target (RFC 4861, 4.3)
-		drop(out, t.addr4[0], v4, network, 12),                         // source address
-		drop(out, t.addr6[0], v6, network, 8),                          // source address
-		drop(out, t.addr6[0], nd(NeighborAdvertisement), transport, 8), // target (RFC 4861, 4.4)
+	only := func(c *nftables.Chain, alive expr.VerdictKind, addrs *nftables.Set, match []expr.Any, base expr.PayloadBase, off uint32) {
+		rules = append(rules, t.onlyAlive(c, alive, addrs, match, base, off)...)
 	}
+	only(asked, expr.VerdictReturn, t.addr6[0], nd(NeighborSolicitation), transport, 8) // target (RFC 4861, 4.3)
+	only(told, expr.VerdictReturn, t.addr6[0], nd(NeighborAdvertisement), transport, 8) // target (RFC 4861, 4.4)
+	jump(in, nd(NeighborSolicitation), asked)
+	only(in, expr.VerdictAccept, t.addr4[0], v4, network, 16) // destination address
+	only(in, expr.VerdictAccept, t.addr6[0], v6, network, 24) // destination address
+	jump(out, nd(NeighborAdvertisement), told)
+	only(out, expr.VerdictAccept, t.addr4[0], v4, network, 12) // source address
+	only(out, expr.VerdictAccept, t.addr6[0], v6, network, 8)  // source address
+	return rules
 }
 
 // arpRules drops questions about closed addresses and what is said in their name. What is said in the name of a guarded
@@ -112,11 +124,9 @@ func (t *fenceTables) arpRules() []*nftables.Rule {
 	in, out := baseChain(t.arp, "input", arpIn), baseChain(t.arp, "output", arpOut)
 	const network, sender, target = expr.PayloadBaseNetworkHeader, 14, 24
 	announced := append(numberOf(t.addr4[1], network, sender), &expr.Verdict{Kind: expr.VerdictAccept})
-	return []*nftables.Rule{
-		{Table: t.arp, Chain: in, Exprs: announced},
-		{Table: t.arp, Chain: in, Exprs: t.closed(t.addr4[1], network, target)},
-		{Table: t.arp, Chain: out, Exprs: t.closed(t.addr4[1], network, sender)},
-	}
+	return slices.Concat([]*nftables.Rule{{Table: t.arp, Chain: in, Exprs: announced}},
+		t.onlyAlive(in, expr.VerdictAccept, t.addr4[1], nil, network, target),
+		t.onlyAlive(out, expr.VerdictAccept, t.addr4[1], nil, network, sender))
 }
 
 func meta(key expr.MetaKey, value byte) []expr.Any {
@@ -126,28 +136,42 @@ func meta(key expr.MetaKey, value byte) []expr.Any {
 	}
 }
 
-// closed drops the packet if the address at off is guarded and the report that it points to is not alive.
-func (t *fenceTables) closed(addrs *nftables.Set, base expr.PayloadBase, off uint32) []expr.Any {
-	leases := t.leases[slices.Index(t.both(), addrs.Table)]
-	return append(numberOf(addrs, base, off),
-		&expr.Lookup{SourceRegister: regNumber, SetName: leases.Name, SetID: leases.ID, Invert: true},
-		&expr.Verdict{Kind: expr.VerdictDrop})
+// onlyAlive is two rules about packets that match and have an address at off: if its bundle points to a report that is
+// alive, the verdict is alive, and otherwise a packet of a guarded address is dropped. A lookup that finds nothing ends its
+// rule, so whatever is missing on the way to the report closes the address.
+func (t *fenceTables) onlyAlive(c *nftables.Chain, alive expr.VerdictKind, addrs *nftables.Set, match []expr.Any, base expr.PayloadBase, off uint32) []*nftables.Rule {
+	load := &expr.Payload{DestRegister: regAddress, Base: base, Offset: off, Len: addrs.KeyType.Bytes}
+	return []*nftables.Rule{
+		{Table: c.Table, Chain: c, Exprs: slices.Concat(match, t.alive(addrs, load), []expr.Any{&expr.Verdict{Kind: alive}})},
+		{Table: c.Table, Chain: c, Exprs: slices.Concat(match, numbered(addrs, load), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}})},
+	}
+}
+
+// alive ends the rule unless the report is alive to which the bundle points of the address that load puts into regAddress.
+func (t *fenceTables) alive(addrs *nftables.Set, load expr.Any) []expr.Any {
+	i := slices.Index(t.both(), addrs.Table)
+	bundles, leases := t.bundles[i], t.leases[i]
+	return slices.Concat(numbered(addrs, load), found(bundles, regNumber), []expr.Any{
+		&expr.Lookup{SourceRegister: regNumber, SetName: leases.Name, SetID: leases.ID}})
 }
 
 // numberOf ends the rule unless the address at off is guarded, and loads the number that it points to.
-//
-// The number goes through the packet's mark, and the mark is put back, because nft(8) dies when it lists a lookup in a
-// set of what was found in a map. Between the two nothing ends the rule, and nobody else has the packet.
 func numberOf(addrs *nftables.Set, base expr.PayloadBase, off uint32) []expr.Any {
 	return numbered(addrs, &expr.Payload{DestRegister: regAddress, Base: base, Offset: off, Len: addrs.KeyType.Bytes})
 }
 
 // numbered is numberOf for the address that load puts into regAddress.
 func numbered(addrs *nftables.Set, load expr.Any) []expr.Any {
+	return slices.Concat([]expr.Any{&expr.Meta{Key: expr.MetaKeyMARK, Register: regMark}, load}, found(addrs, regAddress))
+}
+
+// found looks up in a map what is in a register, and loads the number that is found; regMark has the packet's mark.
+//
+// The number goes through the packet's mark, and the mark is put back, because nft(8) dies when it lists a lookup in a
+// set of what was found in a map. Between the two nothing ends the rule, and nobody else has the packet.
+func found(m *nftables.Set, key uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyMARK, Register: regMark},
-		load,
-		&expr.Lookup{SourceRegister: regAddress, DestRegister: regNumber, IsDestRegSet: true, SetName: addrs.Name, SetID: addrs.ID},
+		&expr.Lookup{SourceRegister: key, DestRegister: regNumber, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: regNumber},
 		&expr.Meta{Key: expr.MetaKeyMARK, Register: regNumber},
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: regMark},
@@ -212,8 +236,28 @@ func (b *fenceBatch) arm(seq uint64, ttl time.Duration) {
 	}
 }
 
-// point makes guarded addresses point to reports. An element's data can not be changed, so it is replaced.
-func (b *fenceBatch) point(addrs map[netip.Addr]uint64) {
+// bundle makes bundles point to reports, and addresses to bundles that are new.
+func (b *fenceBatch) bundle(p claimPlan) {
+	keys := func(numbers []uint32) (els []nftables.SetElement) {
+		for _, n := range numbers {
+			els = append(els, nftables.SetElement{Key: mark(n)})
+		}
+		return els
+	}
+	var vals []nftables.SetElement
+	for n, seq := range p.numbers {
+		vals = append(vals, nftables.SetElement{Key: mark(n), Val: number(seq)})
+	}
+	for _, s := range b.t.bundles {
+		b.remove(s, keys(p.kept))
+		b.remove(s, keys(p.remove))
+		b.add(s, vals)
+	}
+	b.point(p.to)
+}
+
+// point makes guarded addresses point to bundles. An element's data can not be changed, so it is replaced.
+func (b *fenceBatch) point(addrs map[netip.Addr]uint32) {
 	keys4, keys6, vals4, vals6 := fenceElements(addrs)
 	for _, s := range b.t.addr4 {
 		b.remove(s, keys4)
@@ -247,8 +291,8 @@ func (b *fenceBatch) unguard(addrs []netip.Addr) {
 	}
 }
 
-func allClosed(addrs []netip.Addr) map[netip.Addr]uint64 {
-	m := make(map[netip.Addr]uint64, len(addrs))
+func allClosed(addrs []netip.Addr) map[netip.Addr]uint32 {
+	m := make(map[netip.Addr]uint32, len(addrs))
 	for _, a := range addrs {
 		m[a] = closedNumber
 	}
@@ -256,9 +300,9 @@ func allClosed(addrs []netip.Addr) map[netip.Addr]uint64 {
 }
 
 // fenceElements returns the elements of the maps for addresses of each family, without and with data.
-func fenceElements(addrs map[netip.Addr]uint64) (keys4, keys6, vals4, vals6 []nftables.SetElement) {
-	for a, seq := range addrs {
-		k, v := nftables.SetElement{Key: a.AsSlice()}, nftables.SetElement{Key: a.AsSlice(), Val: number(seq)}
+func fenceElements(addrs map[netip.Addr]uint32) (keys4, keys6, vals4, vals6 []nftables.SetElement) {
+	for a, n := range addrs {
+		k, v := nftables.SetElement{Key: a.AsSlice()}, nftables.SetElement{Key: a.AsSlice(), Val: mark(n)}
 		if a.Is4() {
 			keys4, vals4 = append(keys4, k), append(vals4, v)
 		} else {

@@ -65,11 +65,11 @@ func TestLossIsNoticedAndMended(t *testing.T) {
 		a.silent(fence4, own4)
 		open := map[netip.Addr]uint64{fence4: seq, fence6: seq}
 		seq++
-		must(t, f.Arm(seq, long, open))
+		must(t, f.Arm(seq, long, openings(open)))
 		a.silent(fence4, own4) // it rests on a report from before the loss
 		open = map[netip.Addr]uint64{fence4: seq, fence6: seq}
 		seq++
-		must(t, f.Arm(seq, long, open))
+		must(t, f.Arm(seq, long, openings(open)))
 		a.expect(fence4)
 		a.expect(fence6)
 	}

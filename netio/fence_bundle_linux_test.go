@@ -1,0 +1,167 @@
+package netio
+
+import (
+	"encoding/binary"
+	"maps"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/google/nftables"
+)
+
+// rests reads back on what reports the guarded addresses rest in each of the two tables; an address that is closed is left
+// out.
+func rests(tb testing.TB, f *Fence) (inet, arp map[netip.Addr]uint64) {
+	tb.Helper()
+	read := func(s *nftables.Set) map[string]uint32 {
+		els, err := f.reads.conn.GetSetElements(s)
+		must(tb, err)
+		m := map[string]uint32{}
+		for _, e := range els {
+			m[string(e.Key)] = 0
+			if s.IsMap {
+				m[string(e.Key)] = binary.BigEndian.Uint32(e.Val)
+			}
+		}
+		return m
+	}
+	f.yieldMu.Lock()
+	defer f.yieldMu.Unlock()
+	through := func(i int, addrs ...*nftables.Set) map[netip.Addr]uint64 {
+		bundles, leases, open := read(f.tables.bundles[i]), read(f.tables.leases[i]), map[netip.Addr]uint64{}
+		for _, s := range addrs {
+			for key, n := range read(s) {
+				a, _ := netip.AddrFromSlice([]byte(key))
+				report, known := bundles[string(mark(n))]
+				if _, alive := leases[string(mark(report))]; known && alive {
+					open[a] = uint64(report)
+				}
+			}
+		}
+		return open
+	}
+	return through(0, f.tables.addr4[0], f.tables.addr6[0]), through(1, f.tables.addr4[1])
+}
+
+// An oracle that knows no bundles: each address rests on the report by which it was opened last, until it is closed.
+func TestBundlesAreNotSeenFromOutside(t *testing.T) {
+	as := many(8)
+	f := newFence(t, as...)
+	some := func() []netip.Addr {
+		s := slices.Clone(as)
+		rand.Shuffle(len(s), func(i, j int) { s[i], s[j] = s[j], s[i] })
+		return s[:1+rand.IntN(len(s))]
+	}
+	want, groups, seq := map[netip.Addr]uint64{}, [][]netip.Addr{as[:4], as[4:]}, uint64(1)
+	must(t, f.Arm(seq, long, nil))
+	for i := range 600 {
+		switch rand.IntN(8) {
+		case 0:
+			s := some()
+			must(t, f.Close(s))
+			for _, a := range s {
+				delete(want, a)
+			}
+		case 1:
+			s := some()
+			must(t, f.Open(s, seq))
+			for _, a := range s {
+				want[a] = seq
+			}
+		case 2:
+			split := rand.IntN(len(as) + 1)
+			groups = [][]netip.Addr{as[:split], as[split:]}
+		case 3:
+			must(t, f.Install(as))
+			clear(want)
+			seq++
+			must(t, f.Arm(seq, long, nil))
+		default:
+			var open []FenceOpening
+			for _, g := range groups[:rand.IntN(3)] {
+				open = append(open, FenceOpening{Addrs: g, Report: seq})
+				for _, a := range g {
+					want[a] = seq
+				}
+			}
+			seq++
+			must(t, f.Arm(seq, long, open))
+		}
+		inet, arp := rests(t, f)
+		if !maps.Equal(inet, want) {
+			t.Fatalf("step %d: the addresses rest on %v, want %v", i, inet, want)
+		}
+		maps.DeleteFunc(want, func(a netip.Addr, _ uint64) bool { return a.Is6() })
+		if !maps.Equal(arp, want) {
+			t.Fatalf("step %d: in ARP the addresses rest on %v, want %v", i, arp, want)
+		}
+		want = inet
+	}
+	must(t, f.Check())
+	els, err := f.reads.conn.GetSetElements(f.tables.bundles[0])
+	must(t, err)
+	if len(els) > len(as)+1 {
+		t.Errorf("%d bundles are left for %d addresses", len(els), len(as))
+	}
+}
+
+func TestRenewalCostsTheSameForManyAddresses(t *testing.T) {
+	as := many(1000)
+	f := newFence(t, as...)
+	must(t, f.Arm(1, long, nil))
+	must(t, f.Open(as, 1))
+	p, err := f.state.plan([]FenceOpening{{Addrs: as, Report: 1}}, f.state.now())
+	must(t, err)
+	if len(p.to) > 0 || len(p.numbers) != 1 || len(p.kept) != 1 || len(p.remove) > 0 {
+		t.Errorf("to renew 1,000 addresses %d of them, %d numbers and %d removals are touched", len(p.to), len(p.numbers), len(p.remove))
+	}
+}
+
+func TestOneAddressOfABundleCloses(t *testing.T) {
+	_, a := newNode(t)
+	f := newFence(t, fenced...)
+	must(t, f.Arm(1, long, nil))
+	must(t, f.Open(fenced, 1))
+	must(t, f.Arm(2, long, openings(map[netip.Addr]uint64{fence4: 1, fence6: 1})))
+	must(t, f.Close([]netip.Addr{fence4}))
+	a.silent(fence4, own4)
+	a.expect(fence6)
+	must(t, f.Arm(3, long, openings(map[netip.Addr]uint64{fence6: 2})))
+	a.silent(fence4, own4)
+	a.expect(fence6)
+}
+
+// A claim that began before an address was given up does not renew the bundle in which a later claim has opened it again.
+func TestOldClaimDoesNotTouchANewBundle(t *testing.T) {
+	f := newFence(t, fenced...)
+	must(t, f.Arm(1, long, nil))
+	must(t, f.Arm(2, long, nil))
+	old := f.state.now()
+	must(t, f.Close(fenced))
+	must(t, f.Open(fenced, 2))
+	f.claimMu.Lock()
+	left, err := f.claim(old, []FenceOpening{{Addrs: fenced, Report: 1}}, func(*fenceBatch) {})
+	f.claimMu.Unlock()
+	must(t, err)
+	if inet, _ := rests(t, f); len(left) != len(fenced) || inet[fence4] != 2 {
+		t.Errorf("the old claim leaves out %v, and the addresses rest on %v", left, inet)
+	}
+}
+
+// Whoever takes bundles away closes their addresses, until they are renewed.
+func TestMissingBundlesAreClosed(t *testing.T) {
+	_, a := newNode(t)
+	f := newFence(t, fenced...)
+	must(t, f.Arm(1, long, nil))
+	must(t, f.Open(fenced, 1))
+	a.expect(fence4)
+	nft(t, "flush", "map", "inet", FenceTable, "bundles")
+	nft(t, "flush", "map", "arp", FenceTable, "bundles")
+	a.silent(fence4, own4)
+	a.silent(fence6, own6)
+	must(t, f.Arm(2, long, []FenceOpening{{Addrs: fenced, Report: 1}}))
+	a.expect(fence4)
+	a.expect(fence6)
+}
