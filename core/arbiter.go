@@ -342,7 +342,7 @@ func (m *Machine) preempt(name GroupName, g GroupState) {
 		m.now.Sub(m.peers[cs[0].node].healthySince) < m.opt.Timing.CoolDown {
 		return
 	}
-	m.arb.inflight[name] = m.propose(0, Op{Move: &Move{Group: name, Epoch: g.Epoch, To: cs[0].node, Reason: "preempted by a higher priority"}})
+	m.arb.inflight[name] = m.propose(0, Op{Move: &Move{Group: name, Epoch: g.Epoch, To: cs[0].node, Reason: ReasonPreempted}})
 }
 
 func (m *Machine) priority(n NodeName) int {

@@ -273,7 +273,7 @@ func (m *Machine) balancePool(w *poolWatch, pool GroupName, members []GroupName)
 			continue
 		}
 		if apart >= 2 && apart > most {
-			best, most = Move{Group: name, Epoch: g.Epoch, To: to, Reason: cut("balance: "+why, MaxReason)}, apart
+			best, most = Move{Group: name, Epoch: g.Epoch, To: to, Reason: cut(ReasonBalance+why, MaxReason)}, apart
 		}
 	}
 	if most > 0 {

@@ -2,12 +2,22 @@ package core
 
 import "time"
 
+// What the reasons of releases and moves that nobody asked for begin with.
+const (
+	// ReasonStopping is that of a release by a daemon that ends in an orderly way.
+	ReasonStopping = "the daemon is stopping"
+	// ReasonPreempted is that of a move to a node with a higher priority.
+	ReasonPreempted = "preempted by a higher priority"
+	// ReasonBalance is that of a move that spreads a pool's addresses.
+	ReasonBalance = "balance: "
+)
+
 func (m *Machine) shutdownAsked() {
 	if m.stopping != 0 {
 		return
 	}
 	m.stopping, m.dirty = max(m.now, 1), true
-	m.giveUpAll("the daemon is stopping")
+	m.giveUpAll(ReasonStopping)
 }
 
 // shutdownLimit bounds an orderly end: two leases, which are over by then on everybody's clock, and a second.

@@ -32,6 +32,7 @@ func check(raw *rawFile, r *report) *Config {
 	c.nodes()
 	c.groups()
 	c.promoters()
+	c.metrics()
 	c.together()
 	return c.cfg
 }

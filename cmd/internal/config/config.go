@@ -36,8 +36,10 @@ type Config struct {
 	TLS         TLS
 	Process     Process
 	MHA         MHA
-	Nodes       []Node
-	Groups      []Group
+	// Metrics is where each node offers its metrics, unless its own table says otherwise; not valid if nowhere.
+	Metrics netip.AddrPort
+	Nodes   []Node
+	Groups  []Group
 	// Warnings are problems that do not keep the daemon from starting.
 	Warnings Problems
 
@@ -99,6 +101,8 @@ type Node struct {
 	Interfaces map[core.GroupName]string
 	// Aliases are further names and addresses by which MHA may call the node.
 	Aliases []string
+	// Metrics replaces the Metrics of the Config on this node if it is valid.
+	Metrics netip.AddrPort
 	// MySQL is the server of this node; it has no meaning on a witness.
 	MySQL MySQL
 }
@@ -142,6 +146,14 @@ func (c *Config) Node(name core.NodeName) (Node, bool) {
 		return Node{}, false
 	}
 	return c.Nodes[i], true
+}
+
+// MetricsFor returns where a node offers its metrics; the address is not valid if it offers none.
+func (c *Config) MetricsFor(node core.NodeName) netip.AddrPort {
+	if n, _ := c.Node(node); n.Metrics.IsValid() {
+		return n.Metrics
+	}
+	return c.Metrics
 }
 
 // Group returns the table of a group.

@@ -16,6 +16,7 @@ type rawFile struct {
 	Replication rawReplication `toml:"replication"`
 	TLS         rawTLS         `toml:"tls"`
 	MHA         rawMHA         `toml:"mha"`
+	Metrics     rawMetrics     `toml:"metrics"`
 	Nodes       []rawNode      `toml:"node"`
 	Groups      []rawGroup     `toml:"group"`
 }
@@ -76,6 +77,11 @@ type rawMHA struct {
 	ClearReadOnly boolean `toml:"clear_read_only"`
 }
 
+type rawMetrics struct {
+	Header header
+	Listen text `toml:"listen"`
+}
+
 type rawNode struct {
 	Header       header
 	Name         text    `toml:"name"`
@@ -87,6 +93,7 @@ type rawNode struct {
 	MySQLAddress text    `toml:"mysql_address"`
 	Aliases      list    `toml:"aliases"`
 	MySQL        text    `toml:"mysql"`
+	Metrics      text    `toml:"metrics"`
 }
 
 type rawGroup struct {

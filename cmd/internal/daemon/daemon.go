@@ -17,6 +17,7 @@ import (
 
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/cmd/internal/metrics"
 	"github.com/remora-ha/remora/cmd/internal/realtime"
 	"github.com/remora-ha/remora/cmd/internal/sdnotify"
 	"github.com/remora-ha/remora/cmd/internal/trace"
@@ -65,13 +66,15 @@ type daemon struct {
 	locked     realtime.Lock
 	guard      chan toGuard
 	recorder   *trace.Recorder
-	watched    toGuard // what the ledger had last; used by the agent's loop
+	metrics    *metrics.Metrics // nil if none are offered
+	watched    toGuard          // what the ledger had last; used by the agent's loop
 }
 
 // Run carries a node from its start to its orderly end, which begins with the end of ctx: unbind, verify, release, hand
 // leadership on; then Run returns nil. SIGHUP makes it read its file again.
 func Run(ctx context.Context, opt Options) error {
 	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan toGuard, 1), recorder: trace.NewRecorder()}
+	d.makeMetrics()
 	beThrifty(d.log)
 	d.notify = sdnotify.FromEnvironment()
 
@@ -195,6 +198,9 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	g.Go(func() error { return d.keepWarm(parts) })
 	g.Go(func() error { return d.takePart(parts) })
 	g.Go(func() error { d.reloads(parts); return nil })
+	if d.metrics != nil {
+		g.Go(func() error { d.metrics.Serve(parts, d.cfg.MetricsFor(d.opt.Self.Name), d.log); return nil })
+	}
 
 	cause := d.wait(ctx, loop)
 	d.tell(d.notify.Stopping())
@@ -238,6 +244,9 @@ func (d *daemon) takePart(ctx context.Context) error {
 // observe sees every step of the machine. It notes what belongs to takeovers, logs what was committed and tells the watcher
 // which groups the ledger has.
 func (d *daemon) observe(at core.Instant, ev core.Event, actions []core.Action) {
+	if d.metrics != nil {
+		d.metrics.Observe(at, netio.Boottime(), ev, actions)
+	}
 	d.recorder.Observe(at, ev, actions)
 	if d.keeper != nil {
 		d.keeper.follow(d.machine.Grip())

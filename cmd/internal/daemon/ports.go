@@ -27,7 +27,10 @@ func (d *daemon) binderPort() agent.Binder {
 	if d.opt.DryRun {
 		return dryRun{d.log}
 	}
-	binder := clientsBinder{kernel{d.binder}, d.clients}
+	var binder agent.Binder = clientsBinder{kernel{d.binder}, d.clients}
+	if d.metrics != nil {
+		binder = d.metrics.Binder(binder)
+	}
 	if d.keeper != nil {
 		return watchedBinder{binder, d.keeper}
 	}

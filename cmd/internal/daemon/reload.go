@@ -75,6 +75,7 @@ func fixed(old, next *config.Config, self core.NodeName) error {
 	note("state_dir", old.StateDir == next.StateDir)
 	note("socket", old.Socket == next.Socket)
 	note("[process]", old.Process == next.Process)
+	note("[metrics] listen, [[node]] metrics", old.MetricsFor(self) == next.MetricsFor(self))
 	note("[tls] paths", old.TLS == next.TLS)
 	note("[timing] or profile, other than ttl", sameTiming(old.Timing(), next.Timing()))
 	for _, g := range old.Groups {

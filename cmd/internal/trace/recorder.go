@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -74,6 +75,7 @@ type Recorder struct {
 	ring  [kept]record
 	next  int
 	words map[core.GroupName]*word
+	phase func(p Phase, took time.Duration)
 }
 
 // NewRecorder returns an empty recorder.
@@ -87,8 +89,10 @@ func (r *Recorder) Mark(group core.GroupName, epoch core.Epoch, m Moment, now co
 }
 
 func (r *Recorder) mark(group core.GroupName, epoch core.Epoch, m Moment, now core.Instant) {
-	if at := &r.record(group, epoch).at[m]; *at == 0 {
-		*at = now
+	c := r.record(group, epoch)
+	if c.at[m] == 0 {
+		c.at[m] = now
+		r.ended(c, m)
 	}
 }
 
@@ -228,9 +232,13 @@ func (r *Recorder) aborted(group core.GroupName, epoch core.Epoch) {
 // proposed notes the last proposal of a grant: one that failed before it is part of the wait.
 func (r *Recorder) proposed(now core.Instant, group core.GroupName, epoch core.Epoch) {
 	c := r.record(group, epoch)
+	first := c.at[Proposed] == 0
 	c.at[Proposed] = now
 	if w := r.words[group]; w != nil && w.epoch == epoch-1 && c.at[ReleaseCame] == 0 {
 		c.at[LastWord] = w.at
+	}
+	if first {
+		r.ended(c, Proposed)
 	}
 }
 

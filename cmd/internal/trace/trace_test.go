@@ -259,3 +259,21 @@ func BenchmarkObserve(b *testing.B) {
 		})
 	}
 }
+
+// Phases are told on the node on which they happen, once, however often a message comes again.
+func TestPhases(t *testing.T) {
+	db1, db2, mgr := newNode("db1", time.Hour), newNode("db2", time.Minute), newNode("mgr", 400*time.Hour)
+	got := map[string]time.Duration{}
+	for _, n := range []*node{db1, db2, mgr} {
+		n.r.OnPhase(func(p Phase, took time.Duration) { got[string(n.name)+" "+p.Name] += took })
+	}
+	mgr.after(0, core.Received{From: "db1", Msg: serving(7)})
+	giveUp(db1)
+	decide(mgr)
+	claim(db2)
+	want := map[string]time.Duration{"db1 unbind": 400 * us, "db1 release": 3000 * us, "mgr decide": 0, "mgr commit": 2000 * us,
+		"db2 react": 0, "db2 bind": 500 * us, "db2 fence": 100 * us, "db2 announce": 50 * us}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
