@@ -125,6 +125,8 @@ func (e *encoder) message(m core.Message) error {
 		kind(kindNotice)
 		e.name(string(m.Group))
 		e.state(m.State)
+		e.uint(uint64(m.Spec))
+		e.uint(uint64(m.Next))
 	case core.ReleaseRequest:
 		kind(kindReleaseRequest)
 		e.name(string(m.Group))

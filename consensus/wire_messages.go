@@ -160,7 +160,8 @@ func (d *decoder) message(kind byte) core.Message {
 	case kindAck:
 		return d.ack()
 	case kindNotice:
-		return core.Notice{Group: core.GroupName(d.text(maxWireName)), State: d.state()}
+		return core.Notice{Group: core.GroupName(d.text(maxWireName)), State: d.state(), Spec: core.AddressDigest(d.uint()),
+			Next: core.AddressDigest(d.uint())}
 	case kindReleaseRequest:
 		return core.ReleaseRequest{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
 			Unproved: d.bool(), Reason: d.text(core.MaxReason)}

@@ -43,7 +43,7 @@ func samples() []core.Message {
 				Advice: 1 << 62, Waive: 30000, Clear: true, Undo: true, Basis: []core.NodeName{"db2"}},
 			Advice: &core.Advice{ID: 1 << 62, Group: "writer", Epoch: 3, From: "db3", Online: true, Wait: 60000, Graceful: true,
 				Drain: 1000, Writable: true, By: "mha", Given: "db1", Over: true},
-			Move: &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}},
+			Move: &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}, Spec: 1 << 63, Next: 7},
 		core.Notice{Group: "writer"},
 		core.ReleaseRequest{Group: "writer", Epoch: 4, Reason: "mysqld exited", Unproved: true},
 		core.Freeze{Group: "writer", Epoch: 4, Round: 1 << 63, Term: 5},
@@ -151,6 +151,29 @@ func TestTextsAreCutUntilAMessageFits(t *testing.T) {
 	}
 	if len(r.Blocked) != len(m.Blocked) || !utf8.ValidString(r.Health.GTID) || len(r.Health.GTID) == 0 {
 		t.Errorf("got %d blocked groups and the GTID set %q", len(r.Blocked), r.Health.GTID)
+	}
+}
+
+// The news of a commit goes out whatever the number of addresses.
+func TestNoticesOfManyAddressesFit(t *testing.T) {
+	name := strings.Repeat("g", 32)
+	spec := core.GroupSpec{Name: core.GroupName(name), Role: core.Writer, Policy: core.Promote, Interface: "enp129s0f0np15"}
+	for _, n := range []int{1, core.MaxNoticed, core.MaxNoticed + 1, 1024} {
+		for len(spec.Addresses) < n {
+			a := netip.AddrFrom16([16]byte{0xfd, 14: byte(len(spec.Addresses) >> 8), 15: byte(len(spec.Addresses))})
+			spec.Addresses = append(spec.Addresses, netip.PrefixFrom(a, 128))
+		}
+		next := spec
+		m := core.NewNotice(spec.Name, core.GroupState{Index: 1 << 40, Spec: spec, Next: &next, Epoch: 1 << 40, Owner: core.NodeName(name),
+			Reason: strings.Repeat("r", core.MaxReason), Grant: &core.Grant{Group: spec.Name, Prev: 1 << 40, To: core.NodeName(name),
+				Reason: strings.Repeat("r", core.MaxReason), Basis: []core.NodeName{"db1", "db2"}}})
+		b, err := appendMessage(nil, m)
+		must(t, err)
+		got, err := parseMessage(b)
+		must(t, err)
+		if diff := sameMessage(m, got); diff != "" && n > core.MaxNoticed {
+			t.Errorf("%d addresses (-want +got):\n%s", n, diff)
+		}
 	}
 }
 

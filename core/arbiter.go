@@ -226,9 +226,10 @@ func (m *Machine) leaseWait(unfenced bool) time.Duration {
 
 // spread tells all nodes the committed state of a group, which they would hear from their own log some time later.
 func (m *Machine) spread(name GroupName) {
+	news := NewNotice(name, m.view.Groups[name])
 	for n := range m.everyone() {
 		if n != m.opt.Self {
-			m.do(Send{To: n, Msg: Notice{Group: name, State: m.view.Groups[name]}})
+			m.do(Send{To: n, Msg: news})
 		}
 	}
 }

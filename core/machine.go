@@ -276,10 +276,15 @@ func (m *Machine) adopt(v View) {
 	}
 }
 
-// noticed takes the leader's word that a state is committed. A state that is older than what is known changes nothing.
+// noticed takes the leader's word that a state is committed. A state that is older than what is known changes nothing, nor
+// does one of addresses that are not known.
 func (m *Machine) noticed(n Notice) {
-	if n.State.Index > m.fresh[n.Group].Index {
-		m.fresh[n.Group] = n.State
+	known := m.fresh[n.Group]
+	if n.State.Index <= known.Index {
+		return
+	}
+	if g, ok := n.whole(known); ok {
+		m.fresh[n.Group] = g
 	}
 }
 

@@ -1,6 +1,7 @@
 package core
 
 import (
+	"hash/fnv"
 	"net/netip"
 	"time"
 )
@@ -111,9 +112,74 @@ type GroupEpoch struct {
 
 // Notice is the leader's news that an entry is committed. It tells a node the state of a group before its own Raft log
 // does. States are ordered by Index.
+//
+// Addresses of which there are more than [MaxNoticed] are left out of the state's Spec and Next, since they do not fit into a
+// datagram. Their digest stands for them, 0 where they are named; a node that does not know them waits for its log.
 type Notice struct {
-	Group GroupName
-	State GroupState
+	Group      GroupName
+	State      GroupState
+	Spec, Next AddressDigest
+}
+
+// MaxNoticed is how many addresses of a group a Notice names.
+const MaxNoticed = 16
+
+// AddressDigest is what a list of addresses is recognised by.
+type AddressDigest uint64
+
+// digestOf is not 0.
+func digestOf(addrs []netip.Prefix) AddressDigest {
+	h := fnv.New64a()
+	var b []byte
+	for _, a := range addrs {
+		b = append(a.Addr().AppendTo(b[:0]), '/', byte(a.Bits()))
+		h.Write(b)
+	}
+	return AddressDigest(max(h.Sum64(), 1))
+}
+
+// NewNotice tells of a committed state, without the addresses if they are too many.
+func NewNotice(name GroupName, g GroupState) Notice {
+	n := Notice{Group: name, State: g}
+	if addrs := g.Spec.Addresses; len(addrs) > MaxNoticed {
+		n.Spec, n.State.Spec.Addresses = digestOf(addrs), nil
+	}
+	if g.Next != nil && len(g.Next.Addresses) > MaxNoticed {
+		next := *g.Next
+		n.Next, next.Addresses = digestOf(next.Addresses), nil
+		n.State.Next = &next
+	}
+	return n
+}
+
+// whole returns the state with all addresses, if those left out are among what is known of the group.
+func (n Notice) whole(known GroupState) (g GroupState, ok bool) {
+	g = n.State
+	lists := [][]netip.Prefix{known.Spec.Addresses}
+	if known.Next != nil {
+		lists = append(lists, known.Next.Addresses)
+	}
+	find := func(d AddressDigest) []netip.Prefix {
+		for _, l := range lists {
+			if len(l) > MaxNoticed && digestOf(l) == d {
+				return l
+			}
+		}
+		return nil
+	}
+	if n.Spec != 0 {
+		if g.Spec.Addresses = find(n.Spec); g.Spec.Addresses == nil {
+			return g, false
+		}
+	}
+	if n.Next != 0 && g.Next != nil {
+		next := *g.Next
+		if next.Addresses = find(n.Next); next.Addresses == nil {
+			return g, false
+		}
+		g.Next = &next
+	}
+	return g, true
 }
 
 // ReleaseRequest asks the leader to commit the release of a group that the sender has unbound and read back.
