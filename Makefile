@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test sim lint fmt demo gap frozen faults soak mha bench bench-baseline bench-check microbench clean
+.PHONY: help build deps test sim lint fmt demo gap frozen faults soak mha bench bench-baseline bench-check bench-load microbench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -84,6 +84,10 @@ bench-check: build ## measure the same RUNS times each (5), and fail if a ratio 
 	if [ ! -s $(BASELINE) ]; then echo "there is no $(BASELINE): record one with \"make bench-baseline\"" >&2; exit 1; fi
 	$(RATIOS) $(or $(RUNS),5)
 	bin/remora-lab report --out bin/bench-check --baseline $(BASELINE)
+
+bench-load: build ## keep all processors busy to 95 % and count moves of the address that nothing called for, SPAN (10m) each
+	deploy/deps.sh bench
+	bin/remora-lab load --remora bin/remora --out $(RESULTS) --for $(or $(SPAN),10m) $(if $(SYSTEMS),--system $(SYSTEMS))
 
 microbench: deps ## measure the parts one by one, COUNT times each (5), in a form that benchstat reads
 	deploy/deps.sh bench

@@ -99,6 +99,32 @@ func Unowned(events []AddrEvent, addr netip.Addr, from, to time.Time) time.Durat
 	return longest
 }
 
+// Changes counts the times between from and to at which a node got addr that was not the last to get it.
+func Changes(events []AddrEvent, addr netip.Addr, from, to time.Time) int {
+	changes, last := 0, ""
+	for _, e := range events {
+		if e.Addr != addr || !e.Added || e.Node == last {
+			continue
+		}
+		if last != "" && !e.Time.Before(from) && !e.Time.After(to) {
+			changes++
+		}
+		last = e.Node
+	}
+	return changes
+}
+
+// Losses counts the times between from and to at which a node that held addr lost it, also if it got it again.
+func Losses(events []AddrEvent, addr netip.Addr, from, to time.Time) int {
+	losses := 0
+	for _, h := range Holdings(events, addr) {
+		if !h.To.IsZero() && !h.To.Before(from) && !h.To.After(to) {
+			losses++
+		}
+	}
+	return losses
+}
+
 // withHolder returns the holders after a node got or lost the address.
 func withHolder(holders []string, node string, added bool) []string {
 	i := slices.Index(holders, node)

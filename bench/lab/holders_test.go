@@ -101,3 +101,31 @@ func TestUnowned(t *testing.T) {
 		})
 	}
 }
+
+// A change is a node that gets the address after another, whether or not the other has lost it by then.
+func TestChanges(t *testing.T) {
+	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
+	vip := DefaultVIP().Addr()
+	ev := func(ms int, node string, added bool) AddrEvent {
+		return AddrEvent{Time: at(ms), Node: node, Addr: vip, Added: added}
+	}
+	events := []AddrEvent{
+		ev(1, "db1", true),                      // the first is none
+		ev(2, "db1", true),                      // a lifetime
+		ev(3, "db2", true), ev(4, "db1", false), // before the time
+		ev(10, "db3", true), // both sides of a partition
+		ev(11, "db2", true), // it has had it all the time, and gets it again
+		{Time: at(12), Node: "db1", Addr: DefaultVIP().Addr().Next(), Added: true},
+		ev(13, "db2", false), ev(14, "db2", true), // back to where it was
+		ev(30, "db1", true), // after the time
+	}
+	if got := Changes(events, vip, at(10), at(20)); got != 2 {
+		t.Errorf("%d changes, want 2", got)
+	}
+	if got := Losses(events, vip, at(10), at(20)); got != 1 { // db2's, for a millisecond
+		t.Errorf("%d losses, want 1", got)
+	}
+	if got := Changes(nil, vip, at(0), at(20)); got != 0 {
+		t.Errorf("%d changes of nothing", got)
+	}
+}

@@ -166,9 +166,11 @@ type session struct {
 }
 
 const (
-	// startLimit bounds the start of a system, trialLimit a scenario with the way back to health.
+	// startLimit bounds the start of a system, trialLimit a scenario with the way back to health, readyLimit what makes the
+	// owner ready before: 4 GiB are not filled in a moment.
 	startLimit = 40 * time.Second
 	trialLimit = 40 * time.Second
+	readyLimit = 2 * time.Minute
 )
 
 // takeTurn puts one system through some scenarios with the same addresses.
@@ -204,6 +206,13 @@ func (b *session) takeTurn(ctx context.Context, jobs []job) error {
 func (b *session) try(ctx context.Context, j job) error {
 	if _, isRemora := j.system.(peers.Remora); j.trial.arrange != nil && isRemora {
 		if err := j.trial.arrange(ctx, b.lab); err != nil {
+			return err
+		}
+	}
+	if j.trial.ready != nil {
+		filling, cancel := context.WithTimeout(ctx, readyLimit)
+		err := j.trial.ready(filling, b.lab, b.lab.Holder(b.lab.VIP()))
+		if cancel(); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,7 @@ func rootCommand() *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(demoCommand(), gapCommand(), frozenCommand(), faultsCommand(), soakCommand(), mhaCommand(), benchCommand(), reportCommand(), upCommand(),
+	root.AddCommand(demoCommand(), gapCommand(), frozenCommand(), faultsCommand(), soakCommand(), mhaCommand(), benchCommand(), loadCommand(), burnCommand(), reportCommand(), upCommand(),
 		listCommand(), downCommand(), sweepCommand(), execCommand())
 	return root
 }

@@ -233,11 +233,6 @@ func (w watchers) figures(r lab.Report, out *report.Run) error {
 func runTrial(ctx context.Context, l *lab.Lab, s peers.System, t trial) (report.Run, error) {
 	out := report.Run{System: s.Name(), Scenario: t.name, Addresses: t.addresses}
 	owner := l.Holder(l.VIP())
-	if t.ready != nil {
-		if err := t.ready(ctx, l, owner); err != nil {
-			return out, err
-		}
-	}
 	w, err := watch(ctx, l, t, owner)
 	defer w.stop()
 	if err != nil {
