@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -119,6 +120,70 @@ func TestBindAgainIsNoError(t *testing.T) {
 	}
 }
 
+// Many addresses go to the kernel together: one that is there already, or gone already, spoils nothing for the others.
+func TestManyAddressesAtOnce(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	s := spec(w.name, manyAddresses(3*changesAtOnce+1)...)
+	must(t, addByHand(w.name, s.Addresses[5]))
+	must(t, addByHand(w.name, s.Addresses[changesAtOnce-1]))
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	whole := func() {
+		t.Helper()
+		var found []address
+		must(t, withSession(func(n *session) (err error) {
+			found, err = n.copies(s.Addresses)
+			return err
+		}))
+		if len(found) != len(s.Addresses) {
+			t.Errorf("%d of %d addresses are bound", len(found), len(s.Addresses))
+		}
+		for _, a := range found {
+			if !a.ours("") || a.permanent() {
+				t.Errorf("%v has not got our mark and lifetime: %+v", a.prefix(), a)
+			}
+		}
+	}
+	whole()
+	must(t, removeByHand(w.name, s.Addresses[0]))
+	wantErr(t, b.Extend(t.Context(), extendOf(s, 1, time.Minute)), ErrAbsent)
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	must(t, b.Extend(t.Context(), extendOf(s, 1, time.Minute)))
+	whole()
+	must(t, b.Unbind(t.Context(), unbindOf(s, 1)))
+	for _, p := range []int{0, 5, changesAtOnce, len(s.Addresses) - 1} {
+		wantBound(t, s.Addresses[p], 0)
+	}
+}
+
+// A verdict belongs to its address, wherever in the list the kernel refuses one.
+func TestVerdictsOnManyChanges(t *testing.T) {
+	w := newWire(t)
+	l, err := findLink(w.name)
+	must(t, err)
+	var as []address
+	for _, p := range manyAddresses(changesAtOnce) {
+		as = append(as, address{Index: l.Index, Local: p.Addr(), Peer: p.Addr(), Bits: 32})
+	}
+	for _, refused := range [][]int{nil, {0}, {changesAtOnce - 1}, {1, 30, 31, changesAtOnce - 1}} {
+		must(t, withSession(func(s *session) error {
+			for _, i := range refused {
+				_, err := s.addAll(as[i : i+1])
+				must(t, err)
+			}
+			verdicts, err := s.addAll(as)
+			for i, v := range verdicts {
+				if want := slices.Contains(refused, i); errors.Is(v, unix.EEXIST) != want || !want && v != nil {
+					t.Errorf("refused %v: the verdict on %d is %v", refused, i, v)
+				}
+			}
+			_, gone := s.removeAll(as)
+			_, twice := s.removeAll(as)
+			return errors.Join(err, gone, twice)
+		}))
+	}
+}
+
 func TestInterfaceOverride(t *testing.T) {
 	w := newWire(t)
 	b := newBinder(t, Config{Interface: func(core.GroupSpec) string { return w.name }})
@@ -150,17 +215,19 @@ func TestBindTooLateAddsNothing(t *testing.T) {
 	wantBound(t, vip4, 0)
 }
 
-// The readings of a Bind of two addresses: one at its beginning, one before each system call, one at its end.
+// The readings of a Bind in two system calls: one at its beginning, one before each of them, one at its end.
 func TestBindFoundLateTakesBack(t *testing.T) {
-	for name, reading := range map[string]int32{"before the second address": 3, "after the last": 4} {
+	for name, reading := range map[string]int32{"before the second call": 3, "after the last": 4} {
 		t.Run(name, func(t *testing.T) {
 			w := newWire(t)
 			c := &scripted{}
 			c.at = map[int32]func(){reading: c.leap}
 			b := newBinder(t, Config{Clock: c.now})
-			wantErr(t, b.Bind(t.Context(), bindOf(spec(w.name, vip4, vip6), 1)), ErrLate)
-			wantBound(t, vip4, 0)
-			wantBound(t, vip6, 0)
+			as := append([]netip.Prefix{vip6}, manyAddresses(changesAtOnce)...)
+			wantErr(t, b.Bind(t.Context(), bindOf(spec(w.name, as...), 1)), ErrLate)
+			for _, p := range as {
+				wantBound(t, p, 0)
+			}
 		})
 	}
 }

@@ -1,12 +1,14 @@
 package netio
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -141,12 +143,10 @@ func (c *claim) undo(which func(address) bool) error {
 // bind adds what is missing, then takes over and reads back until nothing is left to do.
 func (c *claim) bind(ctx context.Context) error {
 	existed := make(map[netip.Addr]bool)
-	for _, p := range c.targets {
-		was, err := c.addOne(ctx, p)
-		if err != nil {
+	for part := range slices.Chunk(c.targets, changesAtOnce) {
+		if err := c.add(ctx, part, existed); err != nil {
 			return err
 		}
-		existed[p.Addr()] = was
 	}
 	for range settleRounds {
 		found, err := c.s.copies(c.targets)
@@ -157,39 +157,47 @@ func (c *claim) bind(ctx context.Context) error {
 		if len(todo) == 0 {
 			return c.confirm(found)
 		}
-		for _, a := range todo {
-			if err := c.renew(ctx, a); err != nil {
-				return err
-			}
+		if err := c.renew(ctx, todo); err != nil {
+			return err
 		}
 	}
 	return errors.New("addresses keep changing while they are bound: somebody else manages them too")
 }
 
-// addOne adds p to the claim's interface. That it is there already is no error.
-func (c *claim) addOne(ctx context.Context, p netip.Prefix) (existed bool, err error) {
-	a := c.wanted(p)
+// add adds addresses to the claim's interface, and notes which existed already, which is no error.
+func (c *claim) add(ctx context.Context, ps []netip.Prefix, existed map[netip.Addr]bool) error {
+	as := make([]address, len(ps))
+	for i, p := range ps {
+		as[i] = c.wanted(p)
+	}
 	if err := c.allowed(ctx); err != nil {
-		return false, err
+		return err
 	}
-	err = c.touch(a, c.s.add)
-	if errors.Is(err, unix.EEXIST) {
-		return true, nil
-	}
+	verdicts, err := c.touch(as, c.s.addAll)
 	if err != nil {
-		return false, fmt.Errorf("add %v to %s: %w", p, c.link.Name, err)
+		return fmt.Errorf("add %d addresses to %s: %w", len(ps), c.link.Name, err)
 	}
-	return false, nil
-}
-
-// touch makes a system call that claims. The address counts as touched unless the kernel has refused: without an answer
-// it may have been added all the same.
-func (c *claim) touch(a address, call func(address) error) error {
-	err := call(a)
-	if err == nil || c.s.broken {
-		c.touched[a.place()] = true
+	for i, p := range ps {
+		switch v := verdicts[i]; {
+		case errors.Is(v, unix.EEXIST):
+			existed[p.Addr()] = true
+		case v != nil:
+			err = cmp.Or(err, fmt.Errorf("add %v to %s: %w", p, c.link.Name, v))
+		}
 	}
 	return err
+}
+
+// touch makes a system call that claims. An address counts as touched unless the kernel has refused it: without an answer
+// it may have been added all the same.
+func (c *claim) touch(as []address, call func([]address) ([]error, error)) ([]error, error) {
+	verdicts, err := call(as)
+	for i, a := range as {
+		if err == nil && verdicts[i] == nil || c.s.broken {
+			c.touched[a.place()] = true
+		}
+	}
+	return verdicts, err
 }
 
 // wanted is the address that the claim adds for p.
@@ -225,27 +233,39 @@ func (c *claim) foreign(found []address, existed map[netip.Addr]bool) []address 
 	return todo
 }
 
-// renew gives a copy that is bound our mark and the claim's lifetime, and leaves all else about it as it is.
-func (c *claim) renew(ctx context.Context, a address) error {
-	if err := c.allowed(ctx); err != nil {
-		return err
-	}
-	if !a.ours(c.b.cfg.Label) {
-		c.b.cfg.Logger.Info("an address that was bound by somebody else is taken over", "group", c.permit.group,
-			"epoch", uint64(c.permit.epoch), "address", a.prefix(), "interface_index", a.Index)
-	}
-	a.Proto, a.Flags = MarkProtocol, a.Flags&ifaFlagsKept
-	a.Expiry = lifetime{Preferred: c.seconds, Valid: c.seconds}
-	if err := c.touch(a, c.s.replace); err != nil {
-		return fmt.Errorf("renew %s: %w", where([]address{a}), err)
+// renew gives copies that are bound our mark and the claim's lifetime, and leaves all else about them as it is.
+func (c *claim) renew(ctx context.Context, copies []address) error {
+	for part := range slices.Chunk(copies, changesAtOnce) {
+		if err := c.allowed(ctx); err != nil {
+			return err
+		}
+		as := slices.Clone(part)
+		for i, a := range as {
+			if !a.ours(c.b.cfg.Label) {
+				c.b.cfg.Logger.Info("an address that was bound by somebody else is taken over", "group", c.permit.group,
+					"epoch", uint64(c.permit.epoch), "address", a.prefix(), "interface_index", a.Index)
+			}
+			as[i].Proto, as[i].Flags = MarkProtocol, a.Flags&ifaFlagsKept
+			as[i].Expiry = lifetime{Preferred: c.seconds, Valid: c.seconds}
+		}
+		verdicts, err := c.touch(as, c.s.replaceAll)
+		if err != nil {
+			return fmt.Errorf("renew %d addresses: %w", len(as), err)
+		}
+		for i, v := range verdicts {
+			if v != nil {
+				return fmt.Errorf("renew %s: %w", where(as[i:i+1]), v)
+			}
+		}
 	}
 	return nil
 }
 
 // confirm reports what of the targets was not read back on the claim's interface.
 func (c *claim) confirm(found []address) error {
+	standing := c.standing(found)
 	for _, p := range c.targets {
-		a, ok := findOn(found, c.link.Index, p)
+		a, ok := standing[stand(p)]
 		if !ok {
 			return fmt.Errorf("add %v to %s: it was gone when it was read back", p, c.link.Name)
 		}
@@ -259,14 +279,23 @@ func (c *claim) confirm(found []address) error {
 	return nil
 }
 
-// findOn returns the copy that stands where p would be added.
-func findOn(found []address, index uint32, p netip.Prefix) (address, bool) {
+// standing returns the copies on the claim's interface by what adding them would collide with.
+func (c *claim) standing(found []address) map[netip.Prefix]address {
+	m := make(map[netip.Prefix]address, len(found))
 	for _, a := range found {
-		if a.sameOn(index, p) {
-			return a, true
+		if a.on(c.link.Index) {
+			m[stand(a.prefix())] = a
 		}
 	}
-	return address{}, false
+	return m
+}
+
+// stand is what p takes up on an interface, see sameOn.
+func stand(p netip.Prefix) netip.Prefix {
+	if p.Addr().Is6() {
+		return netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+	}
+	return p
 }
 
 // extend renews what is bound and ours, and removes again what came back from the dead by that.
@@ -276,13 +305,9 @@ func (c *claim) extend(ctx context.Context) error {
 		return err
 	}
 	missing := c.missing(before)
-	for _, a := range before {
-		if !c.renewable(a) {
-			continue
-		}
-		if err := c.renew(ctx, a); err != nil {
-			return err
-		}
+	renewable := slices.DeleteFunc(slices.Clone(before), func(a address) bool { return !c.renewable(a) })
+	if err := c.renew(ctx, renewable); err != nil {
+		return err
 	}
 	after, err := c.s.copies(c.targets)
 	if err != nil {
@@ -316,8 +341,9 @@ func (c *claim) renewable(a address) bool {
 
 // missing returns an ErrAbsent if a target does not stand on the claim's interface as something that Extend renews.
 func (c *claim) missing(found []address) error {
+	standing := c.standing(found)
 	for _, p := range c.targets {
-		if a, ok := findOn(found, c.link.Index, p); !ok || !c.renewable(a) {
+		if a, ok := standing[stand(p)]; !ok || !c.renewable(a) {
 			return fmt.Errorf("extend %v on %s: %w", p, c.link.Name, ErrAbsent)
 		}
 	}

@@ -244,7 +244,8 @@ func addByHand(name string, p netip.Prefix) error {
 		if p.Addr().Is6() {
 			a.Flags = ifaFlagNoDAD
 		}
-		return s.add(a)
+		verdicts, err := s.addAll([]address{a})
+		return errors.Join(append(verdicts, err)...)
 	})
 }
 
@@ -255,7 +256,8 @@ func removeByHand(name string, p netip.Prefix) error {
 		return err
 	}
 	return withSession(func(s *session) error {
-		return s.remove(address{Index: l.Index, Local: p.Addr(), Peer: p.Addr(), Bits: p.Bits()})
+		verdicts, err := s.removeAll([]address{{Index: l.Index, Local: p.Addr(), Peer: p.Addr(), Bits: p.Bits()}})
+		return errors.Join(append(verdicts, err)...)
 	})
 }
 

@@ -22,7 +22,8 @@ func fill(tb testing.TB, name string, n int) {
 	must(tb, withSession(func(s *session) error {
 		ip := netip.MustParseAddr("10.99.0.1")
 		for range n {
-			if err := s.add(address{Index: l.Index, Local: ip, Peer: ip, Bits: 32}); err != nil {
+			verdicts, err := s.addAll([]address{{Index: l.Index, Local: ip, Peer: ip, Bits: 32}})
+			if err := errors.Join(append(verdicts, err)...); err != nil {
 				return err
 			}
 			ip = ip.Next()
@@ -114,10 +115,11 @@ func TestALostAnswerCountsAsDone(t *testing.T) {
 	err := b.claims.use(func(n *session) error {
 		cl, err := b.newClaim(n, b.permit(s.Name, 1, soon()), s, time.Minute)
 		must(t, err)
-		err = cl.touch(cl.wanted(vip4), func(a address) error {
-			must(t, n.add(a))
+		_, err = cl.touch([]address{cl.wanted(vip4)}, func(as []address) ([]error, error) {
+			_, err := n.addAll(as)
+			must(t, err)
 			n.broken = true
-			return errors.New("no answer")
+			return nil, errors.New("no answer")
 		})
 		wantBound(t, vip4, 1)
 		must(t, n.close())
@@ -157,7 +159,10 @@ func TestTakeoverKeepsTheRest(t *testing.T) {
 	b := newBinder(t, Config{})
 	l := w.link()
 	byHand := address{Index: l.Index, Local: vip6.Addr(), Peer: vip6.Addr(), Bits: 64, Flags: ifaFlagNoDAD | 0x200, Metric: 77}
-	must(t, withSession(func(s *session) error { return s.add(byHand) }))
+	must(t, withSession(func(s *session) error {
+		verdicts, err := s.addAll([]address{byHand})
+		return errors.Join(append(verdicts, err)...)
+	}))
 	must(t, b.Bind(t.Context(), bindOf(spec(w.name, vip6), 1)))
 	a := bound(t, vip6)[0]
 	if a.Proto != MarkProtocol || a.permanent() || a.Metric != 77 || a.Flags&0x200 == 0 || a.Bits != 64 {

@@ -9,7 +9,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -24,12 +23,9 @@ const (
 	dumpBuffer = 32 << 10
 )
 
-// session is a pair of netlink sockets: changes go through package rtnetlink, lists through a socket of their own whose
-// datagrams are read below the library; see receive. It is used by one goroutine at a time.
+// session is a netlink socket whose lists and verdicts are read below the library; see receive. It is used by one goroutine
+// at a time.
 type session struct {
-	changes  *rtnetlink.Conn
-	changeBy answerBy
-
 	conn   *netlink.Conn
 	connBy answerBy
 	raw    syscall.RawConn
@@ -39,25 +35,20 @@ type session struct {
 }
 
 func newSession() (*session, error) {
-	changes, err := rtnetlink.Dial(nil)
+	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", classify(err))
 	}
-	conn, err := netlink.Dial(unix.NETLINK_ROUTE, nil)
-	if err != nil {
-		return nil, fmt.Errorf("open a netlink socket: %w", classify(errors.Join(err, changes.Close())))
-	}
-	s := &session{changes: changes, conn: conn, buf: make([]byte, dumpBuffer)}
+	s := &session{conn: conn, buf: make([]byte, dumpBuffer)}
 	// Better error texts, where the kernel has them (4.12).
 	_ = conn.SetOption(netlink.ExtendedAcknowledge, true)
-	_ = changes.SetOption(netlink.ExtendedAcknowledge, true)
 	if s.raw, err = conn.SyscallConn(); err != nil {
 		return nil, fmt.Errorf("open a netlink socket: %w", errors.Join(err, s.close()))
 	}
 	return s, nil
 }
 
-func (s *session) close() error { return errors.Join(s.changes.Close(), s.conn.Close()) }
+func (s *session) close() error { return s.conn.Close() }
 
 // request sends one message and returns the kernel's answer.
 func (s *session) request(typ netlink.HeaderType, flags netlink.HeaderFlags, body []byte) ([]netlink.Message, error) {
@@ -286,53 +277,69 @@ func (s *session) link(name string) (link, error) {
 	return l, nil
 }
 
-// change sends an RTM_NEWADDR or RTM_DELADDR message and waits for the kernel's verdict.
-func (s *session) change(typ netlink.HeaderType, flags netlink.HeaderFlags, a address) error {
-	body, err := a.encode()
-	if err != nil {
-		return err
+// changesAtOnce is how many changes go to the kernel in one system call: few enough for the answers, if all are refused, to
+// fit into a socket's buffer, and for whoever looks at the clock in between.
+const changesAtOnce = 64
+
+// changeAll makes changes in one system call, at most changesAtOnce, and returns the kernel's verdict on each. The kernel
+// goes on after one that it refuses. Only the last asks for an answer: refusals come in any case, and before it.
+func (s *session) changeAll(typ netlink.HeaderType, flags netlink.HeaderFlags, as []address) (verdicts []error, err error) {
+	reqs := make([]netlink.Message, 0, len(as))
+	for _, a := range as {
+		body, err := a.encode()
+		if err != nil {
+			return nil, err
+		}
+		reqs = append(reqs, netlink.Message{Header: netlink.Header{Type: typ, Flags: flags | netlink.Request}, Data: body})
 	}
-	req, err := s.changes.Send(&addressMessage{body: body}, uint16(typ), flags|netlink.Acknowledge|netlink.Request)
-	if err == nil { // the deadline is for the answer alone, because sending may take long
-		err = s.changeBy.renew(s.changes)
+	reqs[len(reqs)-1].Header.Flags |= netlink.Acknowledge
+	if reqs, err = s.conn.SendMessages(reqs); err != nil {
+		return nil, s.fail(err)
 	}
-	if err != nil {
-		return s.fail(err)
+	verdicts = make([]error, len(as))
+	for first, last := reqs[0].Header.Sequence, reqs[len(reqs)-1].Header.Sequence; ; {
+		msgs, err := s.receive()
+		if err != nil {
+			s.broken = true
+			return nil, err
+		}
+		for _, m := range msgs {
+			i := int(m.Header.Seq - first)
+			if m.Header.Type != unix.NLMSG_ERROR || i < 0 || i >= len(as) {
+				continue
+			}
+			if _, verdicts[i] = endOfDump(m); m.Header.Seq == last {
+				return verdicts, nil
+			}
+		}
 	}
-	_, msgs, err := s.changes.Receive()
-	if err == nil {
-		err = netlink.Validate(req, msgs)
-	}
-	if err != nil {
-		return s.fail(err)
-	}
-	return nil
 }
 
-// addressMessage is an address message with a body of our own: rtnetlink.AddressMessage reads lifetimes and marks and
-// does not write them.
-type addressMessage struct {
-	rtnetlink.AddressMessage
-	body []byte
+// addAll adds at most changesAtOnce addresses and returns the kernel's verdict on each.
+func (s *session) addAll(as []address) ([]error, error) {
+	return s.changeAll(unix.RTM_NEWADDR, netlink.Create|netlink.Excl, as)
 }
 
-// MarshalBinary returns the body.
-func (m *addressMessage) MarshalBinary() ([]byte, error) { return m.body, nil }
-
-func (s *session) add(a address) error {
-	return s.change(unix.RTM_NEWADDR, netlink.Create|netlink.Excl, a)
+// replaceAll renews at most changesAtOnce addresses, or adds them if they are absent, and returns the kernel's verdict on each.
+func (s *session) replaceAll(as []address) ([]error, error) {
+	return s.changeAll(unix.RTM_NEWADDR, netlink.Replace, as)
 }
 
-func (s *session) replace(a address) error { return s.change(unix.RTM_NEWADDR, netlink.Replace, a) }
-
-// remove removes an address. That it or its interface is gone already is no error.
-func (s *session) remove(a address) error {
-	a.Flags, a.Proto, a.Metric, a.Expiry = 0, 0, 0, lifetime{} // not part of an address's identity
-	err := s.change(unix.RTM_DELADDR, 0, a)
-	if errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.ENODEV) {
-		return nil
+// removeAll removes at most changesAtOnce addresses and returns the kernel's verdict on each. That an address or its interface
+// is gone already is no error.
+func (s *session) removeAll(as []address) ([]error, error) {
+	plain := make([]address, len(as))
+	for i, a := range as {
+		a.Flags, a.Proto, a.Metric, a.Expiry = 0, 0, 0, lifetime{} // not part of an address's identity
+		plain[i] = a
 	}
-	return err
+	verdicts, err := s.changeAll(unix.RTM_DELADDR, 0, plain)
+	for i, v := range verdicts {
+		if errors.Is(v, unix.EADDRNOTAVAIL) || errors.Is(v, unix.ENODEV) {
+			verdicts[i] = nil
+		}
+	}
+	return verdicts, err
 }
 
 // pool keeps netlink sockets that nobody uses. Its lock is not held while one is in use.

@@ -62,12 +62,18 @@ func removeAll(s *session, which func(address) bool) (removed []netip.Prefix, er
 			return removed, errors.Join(fmt.Errorf("%w: %s", ErrStillBound, where(left)), failed)
 		}
 		failed = nil
-		for _, a := range left {
-			if err := s.remove(a); err != nil {
-				failed = errors.Join(failed, fmt.Errorf("remove %s: %w", where([]address{a}), err))
-				continue
+		for part := range slices.Chunk(left, changesAtOnce) {
+			verdicts, err := s.removeAll(part)
+			if err != nil {
+				return removed, errors.Join(fmt.Errorf("remove %d addresses: %w", len(part), err), failed)
 			}
-			removed = append(removed, a.prefix())
+			for i, a := range part {
+				if verdicts[i] != nil {
+					failed = errors.Join(failed, fmt.Errorf("remove %s: %w", where([]address{a}), verdicts[i]))
+					continue
+				}
+				removed = append(removed, a.prefix())
+			}
 		}
 	}
 }
