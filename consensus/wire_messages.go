@@ -80,6 +80,7 @@ func (e *encoder) health(h core.Health) {
 	e.byte(byte(h.MHAWatches))
 	e.byte(byte(h.MHAActs))
 	e.duration(h.Lag)
+	e.duration(h.Measured)
 	e.text(h.Source, maxWireName)
 	e.text(h.GTID, e.gtid)
 	if len(h.Executed) <= e.set {
@@ -109,7 +110,7 @@ func (e *encoder) health(h core.Health) {
 func (d *decoder) health() core.Health {
 	h := core.Health{State: core.HealthState(d.enum(byte(core.Failed))), Writable: core.Tri(d.enum(byte(core.No))),
 		Replicating: core.Tri(d.enum(byte(core.No))), MHAWatches: core.Tri(d.enum(byte(core.No))), MHAActs: core.Tri(d.enum(byte(core.No))),
-		Lag: d.duration()}
+		Lag: d.duration(), Measured: d.duration()}
 	h.Source = d.text(maxWireName)
 	h.GTID = d.text(core.MaxGTID)
 	h.Executed = d.text(core.MaxSet)

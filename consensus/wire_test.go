@@ -30,7 +30,7 @@ func samples() []core.Message {
 			Holds:   []core.Holding{{Group: "writer", Epoch: 4, Phase: core.Serving}, {Group: "reader", Epoch: 9, Phase: core.Yielding}},
 			Blocked: []core.Blocked{{Group: "reader", Reason: "eth0 is down"}}, Foreign: []core.GroupName{"old"},
 			Health: core.Health{State: core.Failed, Reason: "refused", Writable: core.Yes, Replicating: core.No, MHAWatches: core.Yes, MHAActs: core.No, Source: "db2:3306",
-				Lag: -time.Second, GTID: "0-1-2", Executed: "0-1-2", Version: "10.11.6-MariaDB", Alarms: []string{"wrong password"},
+				Lag: -time.Second, Measured: 3 * time.Second, GTID: "0-1-2", Executed: "0-1-2", Version: "10.11.6-MariaDB", Alarms: []string{"wrong password"},
 				Listens: []netip.Addr{netip.MustParseAddr("0.0.0.0"), netip.MustParseAddr("::1")}}},
 		core.Report{Health: core.Health{Listens: []netip.Addr{}}},
 		core.Report{},
@@ -114,7 +114,7 @@ func TestRandomReportsSurviveTheWire(t *testing.T) {
 		r := rand.New(rand.NewPCG(seed, 1))
 		m := core.Report{Incarnation: core.Incarnation(r.Uint64()), Seq: core.Seq(r.Uint64()), Leaving: r.IntN(2) == 0,
 			Config: r.Uint64() >> r.IntN(64), Release: word(r, 20), Health: core.Health{State: core.HealthState(r.IntN(3)),
-				Writable: core.Tri(r.IntN(3)), Lag: time.Duration(r.Uint64()), Reason: word(r, core.MaxReason), GTID: word(r, core.MaxGTID)}}
+				Writable: core.Tri(r.IntN(3)), Lag: time.Duration(r.Uint64()), Measured: time.Duration(r.Uint64()), Reason: word(r, core.MaxReason), GTID: word(r, core.MaxGTID)}}
 		for range r.IntN(4) {
 			m.Holds = append(m.Holds, core.Holding{Group: core.GroupName(word(r, 40)), Epoch: core.Epoch(r.Uint64()), Phase: core.HoldPhase(r.IntN(4))})
 		}

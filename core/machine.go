@@ -72,6 +72,7 @@ type Machine struct {
 
 	server localServer
 	age    age // of what the local server shows
+	behind behind
 	// executed is the last known executed set of each node's server, also of one that is dead by now; drained and caught
 	// are the last words on switchovers.
 	executed map[NodeName]string
@@ -168,6 +169,7 @@ func (m *Machine) handle(ev Event) {
 	case HealthChanged:
 		m.dirty = m.dirty || ev.Health.State != m.health.State || ev.Health.Writable != m.health.Writable ||
 			ev.Health.MHAActs != m.health.MHAActs
+		ev.Health.Measured = m.health.Measured
 		m.age.looked(m.now, ev.Health)
 		m.server.looked(m.now, m.health, ev.Health)
 		m.health = ev.Health

@@ -37,7 +37,7 @@ func (a *age) looked(now Instant, h Health) {
 	case h.State == Failed:
 		*a = age{}
 	case h.Replicating == Yes && h.Lag >= 0:
-		*a = age{known: true, lag: h.Lag}
+		*a = age{known: true, lag: h.behindNow()}
 	case a.known && a.since == 0:
 		a.since = max(now, 1)
 	}

@@ -28,6 +28,7 @@ func (m *Machine) report() {
 		return
 	}
 	m.dirty = false
+	m.measure()
 	m.seq++
 	m.sent[m.seq%sentRing] = sentReport{seq: m.seq, at: m.now, ttl: m.ttl()}
 	m.nextReport = m.now.Add(m.opt.Timing.Heartbeat)

@@ -53,9 +53,9 @@ func (m *Machine) MoveChecks(name GroupName, to NodeName) []Check {
 	if l := g.Spec.Promotion.MaxLag.Duration(); l > 0 {
 		limit = min(limit, l)
 	}
-	if t.Lag < 0 || t.Lag > limit {
-		lag.Why = fmt.Sprintf("its lag is %v, and %v is allowed", t.Lag, limit)
-		if t.Lag < 0 {
+	if behind := t.behindNow(); behind < 0 || behind > limit {
+		lag.Why = fmt.Sprintf("its lag is %v, and %v is allowed", behind, limit)
+		if behind < 0 {
 			lag.Why = "its lag is not known"
 		}
 	}

@@ -209,6 +209,9 @@ type Health struct {
 	Replicating Tri
 	// Lag is the server's own figure of how far it is behind; negative if unknown.
 	Lag time.Duration
+	// Measured is how far it is behind what the primary had told of itself, in whole seconds; negative if unknown. The node itself
+	// reckons it, and no detector tells it.
+	Measured time.Duration
 	// GTID is the executed set or the current position, in the server's own notation; it may be cut at MaxGTID bytes.
 	GTID string
 	// Executed is the whole executed set, read together with Writable. It is empty if unknown or longer than MaxSet.

@@ -132,6 +132,9 @@ func mysqlFromCore(h core.Health) *MySQL {
 	if h.Source != "" && h.Lag >= 0 {
 		out.LagMS = millis(h.Lag)
 	}
+	if h.Source != "" && h.Measured >= 0 {
+		out.MeasuredLagMS = millis(h.Measured)
+	}
 	for _, a := range h.Listens {
 		out.Listens = append(out.Listens, a.String())
 	}

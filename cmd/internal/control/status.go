@@ -122,11 +122,12 @@ type MySQL struct {
 	MHAWatches string `json:"mha_watches"` // yes, no or unknown
 	MHAActs    string `json:"mha_acts"`    // yes, no or unknown
 	GTID       string `json:"gtid"`
-	// LagMS is null when unknown.
-	LagMS   *int64   `json:"lag_ms"`
-	Version string   `json:"version"`
-	Listens []string `json:"listens"`
-	Alarms  []string `json:"alarms"`
+	// LagMS is the server's own figure, MeasuredLagMS the one by what the primary told. Each is null when unknown.
+	LagMS         *int64   `json:"lag_ms"`
+	MeasuredLagMS *int64   `json:"measured_lag_ms"`
+	Version       string   `json:"version"`
+	Listens       []string `json:"listens"`
+	Alarms        []string `json:"alarms"`
 }
 
 // Problem is something that is not as it should be, in a sentence that says why.

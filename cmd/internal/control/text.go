@@ -82,9 +82,7 @@ func (s Status) nodeTable(b *strings.Builder) {
 		health, role, lag, gtid, server := "-", "-", "-", "-", "-"
 		if m := n.MySQL; m != nil {
 			health, role, gtid, server = m.Health, m.Role, orDash(oneLine(cut(m.GTID, 40))), orDash(oneLine(m.Version))
-			if m.LagMS != nil {
-				lag = short(time.Duration(*m.LagMS) * time.Millisecond)
-			}
+			lag = m.lag()
 		}
 		heard := "never"
 		if n.LastHeardMS != nil {
@@ -93,6 +91,18 @@ func (s Status) nodeTable(b *strings.Builder) {
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", n.Name, n.Address, n.state(), heard, health, role, lag, gtid, server)
 	}
 	_ = t.Flush() // a Builder takes everything
+}
+
+// lag says how far a server is behind: by its own word, and, after a slash, as measured where that is known.
+func (m *MySQL) lag() string {
+	own := "-"
+	if m.LagMS != nil {
+		own = short(time.Duration(*m.LagMS) * time.Millisecond)
+	}
+	if m.MeasuredLagMS == nil {
+		return own
+	}
+	return own + "/" + short(time.Duration(*m.MeasuredLagMS)*time.Millisecond)
 }
 
 // state puts what is special about a node into words.

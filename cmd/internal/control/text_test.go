@@ -47,7 +47,7 @@ func coreSample() core.Status {
 					Listens: []netip.Addr{netip.IPv6Unspecified()}}}},
 			{Spec: node("db2", "10.77.0.12:7400"), Heard: true, Age: 90 * time.Second, Voter: true, Unfit: map[core.GroupName]string{"writer": "not heard"},
 				Report: core.Report{Release: "v0.1.0", Config: 2, Health: core.Health{State: core.Failed, Reason: "connection\x1b[2J refused",
-					Writable: core.No, Source: "10.77.0.11:3306", Replicating: core.No, Lag: 1500 * time.Millisecond, GTID: strings.Repeat("0-1-4711,", 9),
+					Writable: core.No, Source: "10.77.0.11:3306", Replicating: core.No, Lag: 1500 * time.Millisecond, Measured: 12 * time.Second, GTID: strings.Repeat("0-1-4711,", 9),
 					Version: "10.11.6\nMariaDB", Alarms: []string{"the password is wrong"}}}},
 			{Spec: witness, Heard: true, Reachable: true, Age: 31 * time.Millisecond, Voter: true, Report: core.Report{Release: "v0.1.0", Config: 3, DryRun: true}},
 		},
@@ -65,10 +65,10 @@ spare 10.77.0.101/32 fd00::101/128 owner=- epoch=0 policy=follow PAUSED moving-t
 
 cluster orders, quorum, leader mgr, seen by db1 (remora v0.1.0)
 
-NODE  ADDRESS          STATE                         HEARD  MYSQL    ROLE     LAG   GTID                                      SERVER
-db1   10.77.0.11:7400  up                            0s     healthy  primary  -     0-1-4711                                  10.11.6-MariaDB
-db2   10.77.0.12:7400  DOWN                          1m30s  failed   replica  1.5s  0-1-4711,0-1-4711,0-1-4711,0-1-4711,0...  10.11.6 MariaDB
-mgr   10.77.0.20:7400  up, leader, witness, dry run  31ms   -        -        -     -                                         -
+NODE  ADDRESS          STATE                         HEARD  MYSQL    ROLE     LAG       GTID                                      SERVER
+db1   10.77.0.11:7400  up                            0s     healthy  primary  -         0-1-4711                                  10.11.6-MariaDB
+db2   10.77.0.12:7400  DOWN                          1m30s  failed   replica  1.5s/12s  0-1-4711,0-1-4711,0-1-4711,0-1-4711,0...  10.11.6 MariaDB
+mgr   10.77.0.20:7400  up, leader, witness, dry run  31ms   -        -        -         -                                         -
 
 not as it should be:
   node db2: Not heard for 1m30s.
