@@ -47,6 +47,9 @@ func (b *Binder) announceOn(ctx context.Context, p permit, spec core.GroupSpec, 
 	if err := l.speakable(); err != nil || l.silent() {
 		return err
 	}
+	if b.cfg.Fence != nil {
+		b.cfg.Fence.GuardFrames(l.Name, l.Index)
+	}
 	var failed []error
 	buf := make([]byte, 0, 2*frameMin)
 	for _, addr := range spec.Addresses {

@@ -18,8 +18,15 @@ type guarded struct {
 	addrs map[netip.Addr]bool
 }
 
-// Guard has the fence guard the addresses of these groups and no others. It does nothing without a fence.
+// Guard has the fence guard the addresses of these groups and no others, and the frames on their interfaces, as far as they
+// are there; a later announcement sees to the others. It does nothing without a fence.
 func (b *Binder) Guard(groups []core.GroupSpec) error {
+	for _, g := range groups {
+		name := b.cfg.Interface(g)
+		if index, err := interfaceIndex(name); err == nil && name != loopback && b.cfg.Fence != nil {
+			b.cfg.Fence.GuardFrames(name, index)
+		}
+	}
 	b.guarded.mu.Lock()
 	defer b.guarded.mu.Unlock()
 	want := map[netip.Addr]bool{}

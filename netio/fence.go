@@ -37,7 +37,7 @@ const fenceTableMax = 32
 type FenceConfig struct {
 	// Logger gets what no caller is told: losses and repairs found on the way. Nil means silence.
 	Logger *slog.Logger
-	// Table is the name of the fence's tables, in the families inet and arp. Both belong to the fence alone: whatever
+	// Table is the name of the fence's tables, in the families inet, arp and netdev. They belong to the fence alone: whatever
 	// else is in a table of that name is removed. The default is [FenceTable].
 	Table string
 }

@@ -80,7 +80,7 @@ func (f *Fence) readBack() error {
 }
 
 func (f *Fence) readAll(c *nftables.Conn) error {
-	for _, t := range f.tables.both() {
+	for _, t := range f.tables.all() {
 		have, err := c.ListTableOfFamily(t.Name, t.Family)
 		if err != nil {
 			return fmt.Errorf("%w: %w", errTableGone, err)
@@ -90,6 +90,9 @@ func (f *Fence) readAll(c *nftables.Conn) error {
 		}
 	}
 	for _, ch := range f.tables.chains() {
+		if ch.Device != "" && !f.state.stillThere(ch.Device) {
+			continue // the kernel removes what hangs on an interface with it
+		}
 		if err := f.readChain(c, ch); err != nil {
 			return fmt.Errorf("chain %s: %w", ch.Name, err)
 		}

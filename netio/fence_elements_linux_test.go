@@ -17,7 +17,7 @@ import (
 // The messages are those that the library makes for the same elements, but for the set's number, which has a meaning
 // only in the transaction that makes the set, for one flag, and for the answers that are asked for.
 func TestElementsAreEncodedAsTheLibraryDoes(t *testing.T) {
-	tables := newFenceTables("remora")
+	tables := newFenceTables("remora", true)
 	build := func(b *fenceBatch) {
 		b.take(7, 8)
 		b.arm(41, 300*time.Millisecond)

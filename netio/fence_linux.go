@@ -54,10 +54,12 @@ import (
 // about it. Announcements of another owner pass, so that the node's own neighbour cache follows; so does traffic of this
 // node with the address on another node.
 //
-// Not covered are packets that are forwarded, frames that a process sends through a packet socket (as [Binder] sends its
-// announcements, each after a look at the clock), and what the node had sent before its lease ended and still waits in a
-// queue of the device or for a neighbour's hardware address. ARP is that of Ethernet and whatever else has hardware
-// addresses of six bytes.
+// ARP frames and neighbour advertisements about it that a process sends through a packet socket, as [Binder] does, are
+// covered on the interfaces of [Fence.GuardFrames], if the kernel has a hook for that.
+//
+// Not covered are packets that are forwarded, other frames of packet sockets, and what the node had sent before its lease
+// ended and still waits in a queue of the device or for a neighbour's hardware address. ARP is that of Ethernet and whatever
+// else has hardware addresses of six bytes.
 type Fence struct {
 	cfg    FenceConfig
 	tables *fenceTables
@@ -82,25 +84,39 @@ func NewFence(cfg FenceConfig) (*Fence, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &Fence{cfg: cfg, tables: newFenceTables(cfg.Table), losses: make(chan error, 1)}
+	f := &Fence{cfg: cfg, losses: make(chan error, 1)}
 	f.state.turn = rand.Uint32() // not that of another process
-	f.claims = fenceSocket{tables: f.tables, ports: &f.ports}
-	f.reads = fenceSocket{tables: f.tables, ports: &f.ports}
-	f.yields = fenceSocket{tables: newFenceTables(cfg.Table + ".probe"), ports: &f.ports}
-	err = f.yields.commit(func(b *fenceBatch) {
-		b.clear()
-		b.build([]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, 0)
-		b.arm(1, MinFenceTTL)
-		b.clear()
-	})
-	if err != nil {
+	f.yields.ports = &f.ports
+	if err := f.probe(false); err != nil {
 		return nil, errors.Join(fmt.Errorf("netio: fence: try a scratch table: %w", lacking(err)), f.Detach())
 	}
+	frames := f.probe(true) == nil
+	if !frames {
+		cfg.Logger.Info("this kernel has no nf_tables hook for frames that go out (Linux 5.16 has): a process that is stopped between " +
+			"its look at the clock and the sending of an announcement sends that late")
+	}
+	f.tables = newFenceTables(cfg.Table, frames)
+	f.claims = fenceSocket{tables: f.tables, ports: &f.ports}
+	f.reads = fenceSocket{tables: f.tables, ports: &f.ports}
 	f.yields.tables = f.tables
 	if err := errors.Join(f.claims.open(), f.reads.open()); err != nil {
 		return nil, errors.Join(fmt.Errorf("netio: fence: %w", err), f.Detach())
 	}
 	return f, nil
+}
+
+// probe builds and removes a scratch table, with or without the hook for frames.
+func (f *Fence) probe(frames bool) error {
+	f.yields.tables = newFenceTables(f.cfg.Table+".probe", frames)
+	if frames {
+		f.yields.tables.guardFrames([]string{loopback})
+	}
+	return f.yields.commit(func(b *fenceBatch) {
+		b.clear()
+		b.build([]netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()}, 0)
+		b.arm(1, MinFenceTTL)
+		b.clear()
+	})
 }
 
 // lacking puts ErrNoFence beside the errors by which a kernel says that it has not got something.
@@ -142,10 +158,17 @@ func (f *Fence) Install(addrs []netip.Addr) error {
 // rebuild makes the tables anew, all closed. The caller holds yieldMu.
 func (f *Fence) rebuild() error {
 	addrs, turn := f.state.addresses(), f.state.currentTurn()+1
-	err := f.yields.commit(func(b *fenceBatch) {
+	build := func(b *fenceBatch) {
 		b.clear()
 		b.build(addrs, turn)
-	})
+	}
+	f.tables.guardFrames(f.state.interfaces())
+	err := f.yields.commit(build)
+	if errors.Is(err, unix.ENOENT) && len(f.tables.frameRules) > 0 { // an interface has gone at this moment
+		f.tables.guardFrames(nil)
+		f.state.forgetInterfaces()
+		err = f.yields.commit(build)
+	}
 	f.state.rebuilt(turn)
 	f.state.shutAll() // also for claims that began while this was on its way
 	if err == nil {

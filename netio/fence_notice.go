@@ -14,12 +14,13 @@ const (
 	nftAttrTable    = 1  // the name of the table has this number in every kind of message
 	nfprotoInet     = 1
 	nfprotoARP      = 3
+	nfprotoNetdev   = 5
 	nftMessageShift = 8
 )
 
 // fenceNotice is what a notification of nf_tables says about a table.
 type fenceNotice struct {
-	Family byte // nfprotoInet, nfprotoARP, or another
+	Family byte // nfprotoInet, nfprotoARP, nfprotoNetdev, or another
 	Table  string
 }
 
@@ -49,5 +50,5 @@ func parseFenceNotice(m netlink.Message) (n fenceNotice, ok bool, err error) {
 
 // concerns reports whether the notification is about one of a fence's tables.
 func (n fenceNotice) concerns(table string) bool {
-	return n.Table == table && (n.Family == nfprotoInet || n.Family == nfprotoARP)
+	return n.Table == table && (n.Family == nfprotoInet || n.Family == nfprotoARP || n.Family == nfprotoNetdev)
 }

@@ -41,7 +41,7 @@ func (f *Fence) SetPorts(p *PortFence) error {
 			return fmt.Errorf("netio: fence: ports %v by the lease of %v for %d networks: %w", p.Ports, p.Lease, len(p.Permit),
 				errors.New("an address, ports other than 0 and no more than 48 networks are needed"))
 		}
-		rules = f.tables.portRules(*p)
+		rules = f.tables.rulesOfPorts(*p)
 	}
 	f.yieldMu.Lock()
 	defer f.yieldMu.Unlock()
@@ -66,12 +66,13 @@ func (t *fenceTables) setPorts(p *PortFence, rules []*nftables.Rule) {
 	if p != nil {
 		t.portFence = &PortFence{Ports: slices.Clone(p.Ports), Lease: p.Lease, Permit: slices.Clone(p.Permit)}
 	}
-	t.rules = slices.Concat(t.addressRules, rules)
+	t.portRules = rules
+	t.arrange()
 }
 
-// portRules come after those of the addresses in the chain for what comes in: what goes to guarded addresses does not get
+// rulesOfPorts come after those of the addresses in the chain for what comes in: what goes to guarded addresses does not get
 // as far.
-func (t *fenceTables) portRules(p PortFence) []*nftables.Rule {
+func (t *fenceTables) rulesOfPorts(p PortFence) []*nftables.Rule {
 	var rules []*nftables.Rule
 	add := func(exprs ...[]expr.Any) {
 		rules = append(rules, &nftables.Rule{Table: t.inet, Chain: t.input, Exprs: slices.Concat(exprs...)})

@@ -24,19 +24,23 @@ const (
 // fenceTables is the layout of the fence's tables in the kernel. Sets belong to one table, so each family has its own.
 type fenceTables struct {
 	inet, arp    *nftables.Table
+	wire         *nftables.Table // of frames that go out; nil without a hook for them
 	input        *nftables.Chain // of inet
 	turn         *nftables.Set
 	leases       []*nftables.Set
 	bundles      []*nftables.Set
 	addr4, addr6 []*nftables.Set
-	rules        []*nftables.Rule // of the addresses, and then of the ports
+	rules        []*nftables.Rule // of the addresses, then of the ports, then of the frames
 	addressRules []*nftables.Rule
+	portRules    []*nftables.Rule
 	portFence    *PortFence
+	frameRules   []*nftables.Rule // of the interfaces on which frames are guarded
 }
 
 // newFenceTables lays out the tables: maps from each guarded address to a bundle's number and from there to a report's, the
-// reports that are alive, and the rules that drop what is guarded and does not lead to one of these.
-func newFenceTables(name string) *fenceTables {
+// reports that are alive, and the rules that drop what is guarded and does not lead to one of these. With frames there is a
+// table for what goes out through packet sockets.
+func newFenceTables(name string, frames bool) *fenceTables {
 	t := &fenceTables{
 		inet: &nftables.Table{Family: nftables.TableFamilyINet, Name: name},
 		arp:  &nftables.Table{Family: nftables.TableFamilyARP, Name: name},
@@ -55,13 +59,31 @@ func newFenceTables(name string) *fenceTables {
 	t.addr4 = []*nftables.Set{set(t.inet, 4, addr4), set(t.arp, 5, addr4)}
 	t.addr6 = []*nftables.Set{set(t.inet, 6, addr6)}
 	t.bundles = []*nftables.Set{set(t.inet, 7, bundles), set(t.arp, 8, bundles)}
+	if frames {
+		t.wire = &nftables.Table{Family: nftables.TableFamilyNetdev, Name: name}
+		t.leases = append(t.leases, set(t.wire, 9, leases))
+		t.bundles = append(t.bundles, set(t.wire, 10, bundles))
+		t.addr4 = append(t.addr4, set(t.wire, 11, addr4))
+		t.addr6 = append(t.addr6, set(t.wire, 12, addr6))
+	}
 	t.input = baseChain(t.inet, "input", *nftables.ChainHookInput)
 	t.addressRules = slices.Concat(t.inetRules(), t.arpRules())
-	t.rules = t.addressRules
+	t.arrange()
 	return t
 }
 
-func (t *fenceTables) both() []*nftables.Table { return []*nftables.Table{t.inet, t.arp} }
+// arrange puts the rules together.
+func (t *fenceTables) arrange() {
+	t.rules = slices.Concat(t.addressRules, t.portRules, t.frameRules)
+}
+
+// all returns the tables, in the order in which leases and bundles have their sets.
+func (t *fenceTables) all() []*nftables.Table {
+	if t.wire == nil {
+		return []*nftables.Table{t.inet, t.arp}
+	}
+	return []*nftables.Table{t.inet, t.arp, t.wire}
+}
 
 func (t *fenceTables) sets() []*nftables.Set {
 	return slices.Concat([]*nftables.Set{t.turn}, t.leases, t.bundles, t.addr4, t.addr6)
@@ -149,7 +171,7 @@ func (t *fenceTables) onlyAlive(c *nftables.Chain, alive expr.VerdictKind, addrs
 
 // alive ends the rule unless the report is alive to which the bundle points of the address that load puts into regAddress.
 func (t *fenceTables) alive(addrs *nftables.Set, load expr.Any) []expr.Any {
-	i := slices.Index(t.both(), addrs.Table)
+	i := slices.Index(t.all(), addrs.Table)
 	bundles, leases := t.bundles[i], t.leases[i]
 	return slices.Concat(numbered(addrs, load), found(bundles, regNumber), []expr.Any{
 		&expr.Lookup{SourceRegister: regNumber, SetName: leases.Name, SetID: leases.ID}})
@@ -314,7 +336,7 @@ func fenceElements(addrs map[netip.Addr]uint32) (keys4, keys6, vals4, vals6 []nf
 
 // clear removes the tables, if they are there.
 func (b *fenceBatch) clear() {
-	for _, t := range b.t.both() {
+	for _, t := range b.t.all() {
 		b.c.AddTable(t) // deleting a table that is not there would fail
 		b.c.DelTable(t)
 	}
@@ -323,7 +345,7 @@ func (b *fenceBatch) clear() {
 // build makes the tables anew with all addresses closed. The rules come last and together: the kernel repeats them in
 // its answer, and the library expects that to be one datagram.
 func (b *fenceBatch) build(addrs []netip.Addr, turn uint32) {
-	for _, t := range b.t.both() {
+	for _, t := range b.t.all() {
 		b.c.AddTable(t)
 	}
 	for _, s := range b.t.sets() {

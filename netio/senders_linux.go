@@ -48,11 +48,14 @@ func (s *senders) try(l link, frame []byte, dst MAC, may func() error) error {
 	if err != nil {
 		s.drop(l.Name, conn)
 	}
+	if errors.Is(err, unix.ENOBUFS) {
+		err = fmt.Errorf("the interface's queue is full, or the kernel's lease is over: %w", err)
+	}
 	return errors.Join(late, classify(err))
 }
 
 // sendNow asks may with nothing between its answer and the system call: a process that is stopped in between sends the frame when
-// it wakes up, and the kernel's fence does not see it.
+// it wakes up. Only the fence drops it then, if the kernel has a hook for frames ([Fence.GuardFrames]).
 func sendNow(conn *packet.Conn, to unix.Sockaddr, frame []byte, may func() error) (late, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {

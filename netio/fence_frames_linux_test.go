@@ -1,0 +1,152 @@
+package netio
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// crowd is a link on which frames of packet sockets are guarded, and what comes out of its other end.
+type crowd struct {
+	*wire
+	senders senders
+	seen    <-chan []byte
+}
+
+func newCrowd(tb testing.TB) *crowd {
+	tb.Helper()
+	c := &crowd{wire: newWire(tb)}
+	c.listen()
+	tb.Cleanup(func() { must(tb, c.senders.close()) })
+	return c
+}
+
+func (c *crowd) listen() { c.seen = c.tap(unix.ETH_P_ALL) }
+
+// announcement is the frame that announces an address.
+func (c *crowd) announcement(ip netip.Addr) ([]byte, MAC) {
+	l := c.link()
+	if ip.Is6() {
+		return UnsolicitedNA(l.MAC, ip).AppendFrame(nil), multicastMAC(allNodes)
+	}
+	return GratuitousARP(ARPRequest, l.MAC, ip).AppendFrame(nil), broadcast
+}
+
+// announce sends an announcement by a packet socket; meanwhile is what happens between the sender's last look and that.
+func (c *crowd) announce(ip netip.Addr, meanwhile func()) error {
+	frame, to := c.announcement(ip)
+	return c.senders.send(c.link(), frame, to, func() error { meanwhile(); return nil })
+}
+
+// passes reports whether an announcement of ip comes out of the link, before that of an address which nobody guards.
+func (c *crowd) passes(ip netip.Addr, meanwhile func()) bool {
+	c.tb.Helper()
+	sent := c.announce(ip, meanwhile)
+	unguarded := netip.MustParseAddr("10.77.0.77")
+	must(c.tb, c.announce(unguarded, func() {}))
+	want, _ := c.announcement(ip)
+	end, _ := c.announcement(unguarded)
+	passed := false
+	for deadline := time.After(10 * time.Second); ; {
+		select {
+		case f := <-c.seen:
+			switch {
+			case slices.Equal(f, want):
+				passed = true
+			case slices.Equal(f, end):
+				if passed != (sent == nil) {
+					c.tb.Errorf("the announcement of %v left the node: %v, and its sender was told %v", ip, passed, sent)
+				}
+				return passed
+			}
+		case <-deadline:
+			c.tb.Fatalf("no announcement of %v was seen, which nobody guards", unguarded)
+		}
+	}
+}
+
+func (c *crowd) expect(passes bool, ip netip.Addr) {
+	c.tb.Helper()
+	if got := c.passes(ip, func() {}); got != passes {
+		c.tb.Errorf("an announcement of %v passes: %v", ip, got)
+	}
+}
+
+func (c *crowd) guardFrames(f *Fence) {
+	l := c.link()
+	f.GuardFrames(l.Name, l.Index)
+	must(c.tb, f.Check())
+}
+
+func TestNoFrameOfAPacketSocketAboutAClosedAddress(t *testing.T) {
+	c := newCrowd(t)
+	f := newFence(t, fenced...)
+	for _, ip := range fenced {
+		c.expect(true, ip) // nobody has asked to guard frames
+	}
+	c.guardFrames(f)
+	must(t, f.Arm(1, long, nil))
+	for _, ip := range fenced {
+		c.expect(false, ip)
+		must(t, f.Open([]netip.Addr{ip}, 1))
+		c.expect(true, ip)
+		must(t, f.Arm(uint64(2+len(ip.AsSlice())), long, []FenceOpening{{Addrs: []netip.Addr{ip}, Report: 1}}))
+		c.expect(true, ip)
+		must(t, f.Close([]netip.Addr{ip}))
+		c.expect(false, ip)
+	}
+}
+
+// TestALateAnnouncementDoesNotLeave plays a sender that is stopped after its last look at the clock.
+func TestALateAnnouncementDoesNotLeave(t *testing.T) {
+	c := newCrowd(t)
+	f := newFence(t, fenced...)
+	c.guardFrames(f)
+	seq := uint64(0)
+	for _, ip := range fenced {
+		seq++
+		const lease = 200 * time.Millisecond
+		must(t, f.Arm(seq, lease, nil))
+		must(t, f.Open([]netip.Addr{ip}, seq))
+		if c.passes(ip, func() { time.Sleep(lease) }) {
+			t.Errorf("the lease of %v was over, and its announcement left", ip)
+		}
+		seq++
+		must(t, f.Arm(seq, long, nil))
+		must(t, f.Open([]netip.Addr{ip}, seq))
+		if c.passes(ip, func() { must(t, f.Close([]netip.Addr{ip})) }) {
+			t.Errorf("%v was given up, and its announcement left", ip)
+		}
+	}
+}
+
+func TestFramesAreGuardedOnAnInterfaceThatWasMadeAgain(t *testing.T) {
+	c := newCrowd(t)
+	f := newFence(t, fenced...)
+	c.guardFrames(f)
+	c.delete()
+	must(t, f.Check())
+	must(t, f.Install(fenced)) // without the interface
+	must(t, f.Check())
+	c.create()
+	c.listen()
+	c.guardFrames(f)
+	c.expect(false, fence4)
+	must(t, f.Arm(1, long, nil))
+	must(t, f.Open(fenced, 1))
+	c.expect(true, fence4)
+	c.expect(true, fence6)
+}
+
+func TestFramesAreGuardedAgainAfterAFlush(t *testing.T) {
+	c := newCrowd(t)
+	f := newFence(t, fenced...)
+	c.guardFrames(f)
+	watchFence(t, f)
+	nft(t, "delete", "table", "netdev", FenceTable)
+	poll(t, "the table is back", func() bool { return f.Check() == nil })
+	c.expect(false, fence4)
+}
