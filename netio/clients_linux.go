@@ -103,6 +103,53 @@ func destroy(diag *netlink.Conn, c connection) error {
 	return classify(err)
 }
 
+// ErrNoDestroy means that the kernel ends no connection on a program's behalf: it was built without CONFIG_INET_DIAG_DESTROY.
+var ErrNoDestroy = errors.New("the kernel has no SOCK_DESTROY (CONFIG_INET_DIAG_DESTROY)")
+
+// CheckDestroy tries on a connection of its own over loopback whether the kernel can end the connections that are left when an
+// address has moved. The error is ErrNoDestroy if it can not, and another one if that could not be found out.
+func CheckDestroy() error {
+	const doing = "try whether the kernel ends connections"
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer ln.Close()
+	conn, err := net.Dial("tcp4", ln.Addr().String())
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	defer conn.Close()
+	diag, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
+	if err != nil {
+		return fmt.Errorf("%s: open a netlink socket: %w", doing, classify(err))
+	}
+	defer diag.Close()
+	own := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	found, err := connections(diag, map[netip.Addr]bool{own.Addr(): true})
+	if err != nil {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	for _, c := range found {
+		if c.local != own {
+			continue
+		}
+		if err := destroy(diag, c); err != nil {
+			return fmt.Errorf("%s: %w", doing, destroyError(err))
+		}
+		return nil
+	}
+	return fmt.Errorf("%s: sock_diag does not list a connection from %v that was just made", doing, own)
+}
+
+// destroyError names a kernel that can not, which no second attempt would change.
+func destroyError(err error) error {
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("%w: %w", ErrNoDestroy, err)
+	}
+	return err
+}
+
 // nudge appends a frame with a bare acknowledgement from an address to its client, at sequence numbers that mean nothing.
 // The client's kernel answers with its own (RFC 9293, 3.10.7.4, and RFC 5961, 5), which goes to whoever has the address
 // now; that one knows no such connection and resets it, at the very number that the client expects.
@@ -217,9 +264,10 @@ func (f *forwarder) dismiss() error {
 			f.ended++
 			continue
 		}
+		err = destroyError(err)
 		errs = append(errs, fmt.Errorf("end the connection of %v: %w", c.remote, err))
-		if errors.Is(err, unix.EOPNOTSUPP) {
-			break // the kernel was built without CONFIG_INET_DIAG_DESTROY
+		if errors.Is(err, ErrNoDestroy) {
+			break
 		}
 	}
 	return errors.Join(errs...)

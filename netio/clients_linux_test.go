@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -127,4 +128,34 @@ func FuzzParseConnection(f *testing.F) {
 			t.Errorf("% x is taken for %v to %v", b, c.remote, c.local)
 		}
 	})
+}
+
+// Whether the kernel ends connections is found out on a connection of the daemon's own, and no other one is touched.
+func TestWhetherTheKernelEndsConnectionsIsTried(t *testing.T) {
+	newWire(t)
+	lo, err := net.InterfaceByName("lo")
+	must(t, err)
+	conn, err := rtnetlink.Dial(nil)
+	must(t, err)
+	defer conn.Close()
+	must(t, conn.Link.Set(&rtnetlink.LinkMessage{Index: uint32(lo.Index), Flags: unix.IFF_UP, Change: unix.IFF_UP}))
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	must(t, err)
+	defer ln.Close()
+	other, err := net.Dial("tcp4", ln.Addr().String())
+	must(t, err)
+	defer other.Close()
+	if err := CheckDestroy(); err != nil && !errors.Is(err, ErrNoDestroy) {
+		t.Fatal(err)
+	}
+	must(t, other.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+	if _, err := other.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("another connection ended: %v", err)
+	}
+	if err := destroyError(unix.EOPNOTSUPP); !errors.Is(err, ErrNoDestroy) || !errors.Is(err, unix.EOPNOTSUPP) {
+		t.Errorf("a kernel that can not: %v", err)
+	}
+	if err := destroyError(unix.EPERM); errors.Is(err, ErrNoDestroy) {
+		t.Errorf("a process that may not: %v", err)
+	}
 }

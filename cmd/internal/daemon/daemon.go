@@ -107,6 +107,7 @@ func (d *daemon) open() error {
 		return err
 	}
 	d.binder = binder
+	d.checkDestroy()
 	d.clients = &clientele{binder: binder, tell: d.tellAll, log: d.log}
 	if !d.opt.DryRun {
 		if err := d.clean(); err != nil {
