@@ -193,9 +193,11 @@ func TestCostInProfileFast(t *testing.T) {
 	owner := l.Holder(l.VIP())
 	leader, err := l.Leader(within(t))
 	must(t, err)
-	before := map[string]time.Duration{}
+	before := map[string]lab.Usage{}
 	for _, n := range l.Nodes() {
-		before[n.Name] = ticks(t, n.Daemon().Pid())
+		u, err := n.Daemon().Usage()
+		must(t, err)
+		before[n.Name] = u
 	}
 	idle, start := ticks(t, yardstick.Process.Pid), time.Now()
 	time.Sleep(10 * time.Second) // the measured span itself
@@ -204,8 +206,11 @@ func TestCostInProfileFast(t *testing.T) {
 	limit := max(3, 12*bare) // it wakes up four to five times as often as the yardstick, and sends or reads a datagram each time
 	t.Logf("waking up %d times a second for nothing costs %.2f %% of a core here", time.Second/wakeEvery, bare)
 	for _, n := range l.Nodes() {
-		used := share(ticks(t, n.Daemon().Pid()) - before[n.Name])
-		t.Logf("%s (owner: %v, leader: %v): %.2f %% of a core", n.Name, n.Name == owner, n.Name == leader, used)
+		u, err := n.Daemon().Usage()
+		must(t, err)
+		used := share(u.CPU - before[n.Name].CPU)
+		waits := float64(u.Waits-before[n.Name].Waits) / time.Since(start).Seconds()
+		t.Logf("%s (owner: %v, leader: %v): %.2f %% of a core, waits %.0f times a second", n.Name, n.Name == owner, n.Name == leader, used, waits)
 		if used >= limit {
 			t.Errorf("%s costs %.2f %% of a core, the limit here is %.2f %%", n.Name, used, limit)
 		}
