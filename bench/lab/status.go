@@ -49,6 +49,8 @@ type MySQLStatus struct {
 	Health string `json:"health"`
 	Reason string `json:"reason"`
 	LagMS  *int64 `json:"lag_ms"`
+	// MeasuredLagMS is null when unknown, as LagMS is.
+	MeasuredLagMS *int64 `json:"measured_lag_ms"`
 }
 
 // Problem is something that the daemon reports as not right.
