@@ -177,6 +177,17 @@ func TestNoticesOfManyAddressesFit(t *testing.T) {
 	}
 }
 
+// A configuration of all the addresses that a file may have is one entry of the log.
+func TestConfigurationOfManyAddressesIsAnEntry(t *testing.T) {
+	spec := core.GroupSpec{Name: "writer", Role: core.Writer, Policy: core.Promote, Interface: "enp129s0f0np15"}
+	for i := range 2048 {
+		a := netip.AddrFrom16([16]byte{0xfd, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 16 + byte(i>>8), byte(i)})
+		spec.Addresses = append(spec.Addresses, netip.PrefixFrom(a, 128))
+	}
+	_, err := encodeCommand(core.Command{Ops: []core.Op{{Configure: &core.Config{Groups: []core.GroupSpec{spec}}}}})
+	must(t, err)
+}
+
 func TestMessagesThatCanNotBeSentAreErrors(t *testing.T) {
 	m := core.Report{}
 	for range maxWireList {

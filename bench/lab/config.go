@@ -41,7 +41,7 @@ func (o Options) config(nodes []*Node, p nodePaths, version int) string {
 			line("witness = true")
 		}
 	}
-	const most = 32 // addresses of a group
+	const most = 1024 // addresses of a group
 	name, groups := Group, 1
 	for vips := range slices.Chunk(o.served(), most) {
 		var texts []string

@@ -9,10 +9,12 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// Bounds on what one cluster carries: reports list all groups of an owner in one datagram.
+// Bounds on what one cluster carries. Reports list all groups of an owner in one datagram; the addresses of all groups are
+// one entry of the Raft log.
 const (
-	maxGroups    = 64
-	maxAddresses = 32
+	maxGroups       = 64
+	maxAddresses    = 1024 // of one group
+	maxAllAddresses = 2048
 )
 
 const groupTable = "[[group]]"
@@ -37,6 +39,9 @@ func (c *checker) groups() {
 		for _, g := range expanded(g) {
 			c.cfg.Groups, c.of = append(c.cfg.Groups, g), append(c.of, raw)
 		}
+	}
+	if n := len(addrs); n > maxAllAddresses {
+		c.bad(c.raw.Groups[len(c.raw.Groups)-1].Header.At, groupTable+" addresses", "all groups together have %d addresses: use at most %d", n, maxAllAddresses)
 	}
 	c.readerNames()
 }

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"regexp"
@@ -51,6 +52,32 @@ func TestCoreConfig(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, cfg.Core(), cmpopts.EquateComparable(netip.AddrPort{}, netip.Prefix{})); diff != "" {
 		t.Errorf("core config (-want +got):\n%s", diff)
+	}
+}
+
+func TestHowManyAddressesThereMayBe(t *testing.T) {
+	for _, tt := range []struct {
+		groups []int
+		want   string // of the message, if it is refused
+	}{
+		{[]int{1024}, ""},
+		{[]int{1024, 1000}, ""},
+		{[]int{1025}, "has 1025 addresses: use at most 1024 in one group"},
+		{[]int{1000, 1000, 1000}, "all groups together have 3003 addresses: use at most 2048"},
+	} {
+		var b strings.Builder
+		b.WriteString(okFile(t)) // has three addresses
+		for i, n := range tt.groups {
+			fmt.Fprintf(&b, "\n[[group]]\nname = \"crowd%d\"\nrole = \"writer\"\npolicy = \"any\"\ninterface = \"eth0\"\naddresses = [", i)
+			for k := range n {
+				fmt.Fprintf(&b, "%q, ", netip.AddrFrom4([4]byte{10, 80 + byte(i), byte(k >> 8), byte(k)}))
+			}
+			b.WriteString("]\n")
+		}
+		_, err := Parse(strings.NewReader(b.String()), "remora.toml")
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%d addresses: %.200v, want %q", tt.groups, err, tt.want)
+		}
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // protocol is the version of requests and replies. A reader refuses all others.
 const protocol = 1
 
-// Bounds on lines, in bytes. A status of seven nodes and 64 groups with 32 addresses each is well below the second.
+// Bounds on lines, in bytes. A status of seven nodes and 64 groups with 2,048 addresses is well below the second.
 const (
 	maxRequest = 16 << 10
 	maxReply   = 4 << 20
