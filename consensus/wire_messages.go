@@ -81,6 +81,7 @@ func (e *encoder) health(h core.Health) {
 	e.byte(byte(h.MHAActs))
 	e.duration(h.Lag)
 	e.duration(h.Measured)
+	e.semiSync(h.SemiSync)
 	e.text(h.Source, maxWireName)
 	e.text(h.GTID, e.gtid)
 	if len(h.Executed) <= e.set {
@@ -111,6 +112,7 @@ func (d *decoder) health() core.Health {
 	h := core.Health{State: core.HealthState(d.enum(byte(core.Failed))), Writable: core.Tri(d.enum(byte(core.No))),
 		Replicating: core.Tri(d.enum(byte(core.No))), MHAWatches: core.Tri(d.enum(byte(core.No))), MHAActs: core.Tri(d.enum(byte(core.No))),
 		Lag: d.duration(), Measured: d.duration()}
+	h.SemiSync = d.semiSync()
 	h.Source = d.text(maxWireName)
 	h.GTID = d.text(core.MaxGTID)
 	h.Executed = d.text(core.MaxSet)
@@ -126,6 +128,19 @@ func (d *decoder) health() core.Health {
 		h.Alarms = append(h.Alarms, d.text(core.MaxReason))
 	}
 	return h
+}
+
+func (e *encoder) semiSync(s core.SemiSync) {
+	e.byte(flags(s.Waits, s.AfterSync, s.Alone))
+	e.uint(uint64(s.Acks))
+	e.uint(uint64(s.Replicas))
+	e.duration(s.Timeout)
+}
+
+func (d *decoder) semiSync() core.SemiSync {
+	f := d.enum(1<<3 - 1)
+	return core.SemiSync{Waits: f&1 != 0, AfterSync: f&2 != 0, Alone: f&4 != 0, Acks: uint32(d.uint()), Replicas: uint32(d.uint()),
+		Timeout: d.duration()}
 }
 
 func (d *decoder) group() core.GroupName { return core.GroupName(d.text(maxWireName)) }

@@ -30,11 +30,47 @@ func (m *Machine) executedBy(n NodeName, set string) {
 	m.executed[n], m.paces[n] = set, p
 }
 
+// noticed is how long after it stops to answer a server is known to be dead at the latest: its last word on how commits wait is
+// a second old, the one before that another, and some probes fail before it counts.
+const noticed = 5 * time.Second
+
+// waited returns why what a chosen server lacks of the old owner was never acknowledged to a client, or nothing where that is
+// not certain. It is if commits waited until enough replicas had received them that those which take part in the choice can not
+// all be without; and the chosen one has all that any of these has. A replica that is not heard may have acknowledged, also one
+// that replicates no more; one outside of the cluster is not asked, and so would have to be none.
+func (m *Machine) waited(s standing, owner NodeName, ss []standing) string {
+	p := m.peers[owner]
+	if p == nil || !p.heard {
+		return ""
+	}
+	replicas := -1 // the owner's server is none
+	for _, n := range m.view.Config.Nodes {
+		if !n.Witness {
+			replicas++
+		}
+	}
+	semi := p.report.Health.SemiSync
+	switch {
+	case !semi.Waits || !semi.AfterSync || !semi.Alone,
+		m.now.Sub(p.at)+noticed >= semi.Timeout,
+		int(semi.Replicas) > replicas || semi.Acks == 0,
+		len(ss) < replicas-int(semi.Acks)+1,
+		lacks(m.opt.Sets, s, ss) != "":
+		return ""
+	}
+	return fmt.Sprintf("nothing that was acknowledged is lost: commits waited for %d of %d replicas, and %d have answered",
+		semi.Acks, replicas, len(ss))
+}
+
 // mayBeLost says in words what a chosen server may lack of what the old owner has executed. What that one has written since
 // it last told what it has executed nobody knows; by its pace it is told about how much that is.
-func (m *Machine) mayBeLost(s standing, owner NodeName, last string) string {
+func (m *Machine) mayBeLost(s standing, owner NodeName, last string, ss []standing) string {
 	if owner == "" {
 		return ""
+	}
+	none := m.waited(s, owner, ss)
+	if last == "" && none != "" {
+		return none
 	}
 	if last == "" {
 		return fmt.Sprintf("nobody knows what %s had executed, nor what of it %s lacks", owner, s.node)
@@ -46,6 +82,9 @@ func (m *Machine) mayBeLost(s standing, owner NodeName, last string) string {
 		text = fmt.Sprintf("what %s lacks of %s can not be told: %v", s.node, owner, err)
 	case n > 0:
 		text = fmt.Sprintf("%s lacks %d transactions that %s is known to have executed", s.node, n, owner)
+	}
+	if none != "" {
+		return text + "; " + none
 	}
 	ended := m.now
 	if p := m.peers[owner]; p != nil && p.heard {

@@ -143,7 +143,7 @@ func (m *Machine) successor(name GroupName, g GroupState, c *succession) (to Nod
 			if s.node == force.to && s.unfit != "" {
 				return "", "", fmt.Sprintf("%s can not be chosen: %s", s.node, s.unfit)
 			} else if s.node == force.to {
-				return s.node, m.mayBeLost(s, owner, last), ""
+				return s.node, m.mayBeLost(s, owner, last, ss), ""
 			}
 		}
 		return "", "", fmt.Sprintf("%s has not answered", force.to)
@@ -161,7 +161,7 @@ func (m *Machine) successor(name GroupName, g GroupState, c *succession) (to Nod
 	if why := lost(m.opt.Sets, *best, owner, last, g.Spec.Promotion.MaxLost); why != "" {
 		return "", "", why + way
 	}
-	return best.node, m.mayBeLost(*best, owner, last), ""
+	return best.node, m.mayBeLost(*best, owner, last, ss), ""
 }
 
 // standings puts together what is known of those that have answered.

@@ -221,6 +221,8 @@ type Health struct {
 	// MHAActs is Yes while somebody holds MHA's failover lock on the server, as MHA does on each living replica from before
 	// its first step of a failover or a planned change until its last.
 	MHAActs Tri
+	// SemiSync is how the server's commits wait for its replicas.
+	SemiSync SemiSync
 	// Version is the server's version string.
 	Version string
 	// Listens lists the addresses on which the server accepts TCP connections; an unspecified address is the wildcard.
@@ -228,6 +230,21 @@ type Health struct {
 	Listens []netip.Addr
 	// Alarms lists what an operator should look at although the verdict does not depend on it: a wrong password, say.
 	Alarms []string
+}
+
+// SemiSync is how a server's commits wait for its replicas (semi-synchronous replication). It is the zero value where that
+// is unknown, switched off or of no matter, because the server is read-only.
+type SemiSync struct {
+	// Waits is set while commits wait: it is switched on, and the server has not given it up after a timeout.
+	Waits bool
+	// AfterSync says that a commit waits before others can see it (wait point AFTER_SYNC).
+	AfterSync bool
+	// Alone says that a commit waits also while nobody replicates.
+	Alone bool
+	// Acks is how many replicas must have acknowledged, Replicas how many are connected that acknowledge.
+	Acks, Replicas uint32
+	// Timeout is how long a commit waits before the server gives it up.
+	Timeout time.Duration
 }
 
 // Bounds on what a report may carry, in bytes; longer texts are cut.

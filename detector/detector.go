@@ -199,6 +199,7 @@ func (l *loop) learn(r report) {
 	l.health.Alarms = r.alarms
 	l.health.Writable, l.health.Replicating, l.health.Lag = f.writable, f.replicating, f.lag
 	l.health.MHAWatches, l.health.MHAActs = f.mhaWatches, f.mhaActs
+	l.health.SemiSync = f.semiSync
 	if r.refused {
 		return // what was known of source, position and version may well still hold
 	}
@@ -263,7 +264,7 @@ func (l *loop) logAlarms(before, now []string) {
 // same compares all but the position, which changes with each write.
 func same(a, b core.Health) bool {
 	return a.State == b.State && a.Reason == b.Reason && a.Writable == b.Writable && a.Source == b.Source &&
-		a.Replicating == b.Replicating && a.MHAWatches == b.MHAWatches && a.MHAActs == b.MHAActs && a.Lag == b.Lag && a.Version == b.Version && (a.Listens == nil) == (b.Listens == nil) &&
+		a.Replicating == b.Replicating && a.MHAWatches == b.MHAWatches && a.MHAActs == b.MHAActs && a.Lag == b.Lag && a.SemiSync == b.SemiSync && a.Version == b.Version && (a.Listens == nil) == (b.Listens == nil) &&
 		slices.Equal(a.Listens, b.Listens) &&
 		slices.Equal(a.Alarms, b.Alarms)
 }

@@ -34,6 +34,7 @@ type facts struct {
 	lag         time.Duration
 	mhaWatches  core.Tri
 	mhaActs     core.Tri
+	semiSync    core.SemiSync
 	gtid        string
 	executed    string
 	version     string
@@ -294,12 +295,17 @@ func (s *mysqlServer) refresh(timeout time.Duration) error {
 	s.disks.look(s.procs.pid(), x.dialect.written())
 	s.facts.gtid, s.facts.executed = rows[0]["gtid"], rows[0]["executed"]
 	s.facts.mhaWatches, s.facts.mhaActs = x.dialect.heldLocks(rows[0])
+	s.facts.semiSync = core.SemiSync{}
 	if now.Before(s.hold) {
 		return nil
 	}
 	// The server has answered the probe: what follows has a deadline of its own, and to miss it is no sign of death.
 	x.link.SetDeadline(time.Now().Add(timeout))
-	return s.replica(now)
+	if err := s.replica(now); err != nil || s.sess.spoiled || s.facts.writable != core.Yes {
+		return err
+	}
+	s.facts.semiSync, err = s.sess.semiSync()
+	return err
 }
 
 // replica reads the replica status. If that is not possible it is unknown, with an alarm.

@@ -51,6 +51,14 @@ type MySQLStatus struct {
 	LagMS  *int64 `json:"lag_ms"`
 	// MeasuredLagMS is null when unknown, as LagMS is.
 	MeasuredLagMS *int64 `json:"measured_lag_ms"`
+	// SemiSync is how commits wait for replicas, nil where they do not or that is not known.
+	SemiSync *SemiSyncStatus `json:"semi_sync"`
+}
+
+// SemiSyncStatus is the state of a server's semi-synchronous replication.
+type SemiSyncStatus struct {
+	Waits bool `json:"waits"`
+	Acks  int  `json:"acks"`
 }
 
 // Problem is something that the daemon reports as not right.

@@ -135,6 +135,10 @@ func mysqlFromCore(h core.Health) *MySQL {
 	if h.Source != "" && h.Measured >= 0 {
 		out.MeasuredLagMS = millis(h.Measured)
 	}
+	if s := h.SemiSync; s.Acks > 0 {
+		out.SemiSync = &SemiSync{Waits: s.Waits, AfterSync: s.AfterSync, WaitsAlone: s.Alone, Acks: s.Acks, Replicas: s.Replicas,
+			TimeoutMS: s.Timeout.Milliseconds()}
+	}
 	for _, a := range h.Listens {
 		out.Listens = append(out.Listens, a.String())
 	}

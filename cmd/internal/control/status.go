@@ -121,13 +121,29 @@ type MySQL struct {
 	// MHAWatches and MHAActs say whether MHA's monitor lock and its failover lock are held on the server.
 	MHAWatches string `json:"mha_watches"` // yes, no or unknown
 	MHAActs    string `json:"mha_acts"`    // yes, no or unknown
-	GTID       string `json:"gtid"`
+	// SemiSync is how commits wait for replicas; null unless the server is writable and has that switched on.
+	SemiSync *SemiSync `json:"semi_sync"`
+	GTID     string    `json:"gtid"`
 	// LagMS is the server's own figure, MeasuredLagMS the one by what the primary told. Each is null when unknown.
 	LagMS         *int64   `json:"lag_ms"`
 	MeasuredLagMS *int64   `json:"measured_lag_ms"`
 	Version       string   `json:"version"`
 	Listens       []string `json:"listens"`
 	Alarms        []string `json:"alarms"`
+}
+
+// SemiSync is semi-synchronous replication as a server that takes writes has it.
+type SemiSync struct {
+	// Waits is false while the server has given up to wait, after a timeout.
+	Waits bool `json:"waits"`
+	// AfterSync says that a commit waits before others see it.
+	AfterSync bool `json:"after_sync"`
+	// WaitsAlone says that a commit waits also while nobody replicates.
+	WaitsAlone bool `json:"waits_alone"`
+	// Acks is how many replicas must acknowledge, Replicas how many are connected that do so.
+	Acks      uint32 `json:"acks"`
+	Replicas  uint32 `json:"replicas"`
+	TimeoutMS int64  `json:"timeout_ms"`
 }
 
 // Problem is something that is not as it should be, in a sentence that says why.

@@ -120,6 +120,8 @@ func (n Node) state() string {
 		is   bool
 		word string
 	}{{n.Leader, "leader"}, {n.Witness, "witness"}, {!n.Voter, "no vote"}, {n.DryRun, "dry run"},
+		{n.MySQL != nil && n.MySQL.SemiSync != nil && n.MySQL.SemiSync.Waits, "semi-sync"},
+		{n.MySQL != nil && n.MySQL.SemiSync != nil && !n.MySQL.SemiSync.Waits, "semi-sync has given up"},
 		{n.MySQL != nil && n.MySQL.MHAWatches == core.Yes.String(), "MHA watches"},
 		{n.MySQL != nil && n.MySQL.MHAActs == core.Yes.String(), "MHA acts"}} {
 		if w.is {
