@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test sim lint fmt demo gap frozen faults soak mha bench bench-baseline bench-check bench-load microbench clean
+.PHONY: help build deps test sim lint fmt demo gap promote frozen faults soak mha bench bench-baseline bench-check bench-load microbench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,9 @@ demo: deps build ## three real MariaDB nodes, faults and a switchover before you
 
 gap: deps build ## measure the client's gap, RUNS times each
 	bin/remora-lab gap --remora bin/remora --runs $(or $(RUNS),10) --profile $(or $(PROFILE),lan) --check
+
+promote: deps build ## what a writing client notices of switchovers and promotions, RUNS times each (10), on MariaDB and MySQL
+	REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 60m -v ./bench/e2e -run 'TestGapUnderLoad' -args -runs $(or $(RUNS),10)
 
 frozen: deps build ## kill and freeze the owner's daemon RUNS times each, and ask every node whether it still answers
 	bin/remora-lab frozen --remora bin/remora --runs $(or $(RUNS),50) --profile $(or $(PROFILE),lan)

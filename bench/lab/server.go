@@ -150,6 +150,20 @@ func (n *Node) KillServer() error {
 	return nil
 }
 
+// RenewServer builds the node's server anew, as one that has replicated nothing yet, and starts it.
+func (n *Node) RenewServer(ctx context.Context) error {
+	if err := n.KillServer(); err != nil {
+		return err
+	}
+	if err := os.RemoveAll(n.serverSpec().Dir); err != nil {
+		return fmt.Errorf("remove the server of %s: %w", n.Name, err)
+	}
+	if err := n.prepareServer(ctx); err != nil {
+		return err
+	}
+	return n.StartServer(ctx)
+}
+
 // StopServer shuts the node's server down in order.
 func (n *Node) StopServer() error {
 	p := n.Server()
