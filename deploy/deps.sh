@@ -6,7 +6,8 @@
 # Nothing is started, also not sshd, whose package would do so: servers run only in the laboratory's network namespaces.
 #
 # With the argument "bench" it installs what "make bench" compares Remora with, too. Debian's keepalived starts only where
-# there is an /etc/keepalived/keepalived.conf (its unit's ConditionFileNotEmpty), and this makes none.
+# there is an /etc/keepalived/keepalived.conf (its unit's ConditionFileNotEmpty), and this makes none. ucarp has no service; it runs
+# for interfaces that /etc/network/interfaces names.
 set -eu
 
 # Debian keeps administrators' programs where a plain user's PATH does not look.
@@ -35,6 +36,7 @@ mkfs.ext4                   e2fsprogs
 if [ "${1:-}" = bench ]; then
 	needs="$needs
 keepalived                  keepalived
+ucarp                       ucarp
 "
 fi
 

@@ -31,6 +31,8 @@ func lineUp(l *lab.Lab) []contender {
 		{peers.Checked(l), false, false},
 		{peers.Brisk(l), false, false},
 		{peers.Common(l), true, false},
+		{peers.FastestUCARP(l), false, false},
+		{peers.CommonUCARP(l), false, false},
 	}
 }
 
