@@ -305,8 +305,21 @@ func phases(r lab.Report) (at [6]float64) {
 		}
 		return report.Missing
 	}
-	at = [6]float64{find(r.Before, "giving up"), find(r.Before, lab.WhatAddrRemoved), find(r.After, "grant committed"),
+	at = [6]float64{find(r.Before, "giving up"), find(r.Before, lab.WhatAddrRemoved), granted(r),
 		find(r.After, lab.WhatAddrAdded), find(r.After, lab.WhatAnnounced), find("", lab.WhatFirstAnswer)}
+	return at
+}
+
+// granted is when the first node knew the last grant to the new owner as committed. The new owner's own log comes later: it acts
+// on the news that the leader sends.
+func granted(r lab.Report) float64 {
+	epoch, at := 0.0, float64(report.Missing)
+	for _, e := range r.Events {
+		if n, ok := e.Attrs["epoch"].(float64); ok && n > epoch && e.What == "grant committed" && e.Attrs["owner"] == r.After &&
+			!e.Time.Before(r.Zero) {
+			epoch, at = n, msOf(e.Time.Sub(r.Zero))
+		}
+	}
 	return at
 }
 
