@@ -48,8 +48,8 @@ func messageAddr(m rtnetlink.AddressMessage) netip.Addr {
 	return a.Unmap()
 }
 
-// forget removes the addresses that the laboratory did not give the host, as a loss of power does.
-func (h *Host) forget() error {
+// Forget removes the addresses that the laboratory did not give the host, as a loss of power does.
+func (h *Host) Forget() error {
 	conn, err := h.NS.rtnetlink()
 	if err != nil {
 		return err

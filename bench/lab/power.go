@@ -17,13 +17,13 @@ func (n *Node) PowerOff() error {
 		}
 	}
 	// Addresses go with the power, not when the last memory of the dead is freed; a second look then finds none.
-	errs = append(errs, n.forget())
+	errs = append(errs, n.Forget())
 	for _, p := range []*Process{n.Daemon(), n.Server()} {
 		if p != nil {
 			<-p.Done()
 		}
 	}
-	errs = append(errs, n.forget())
+	errs = append(errs, n.Forget())
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("take the power of %s away: %w", n.Name, err)
 	}

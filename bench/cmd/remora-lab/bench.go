@@ -176,7 +176,7 @@ const (
 // takeTurn puts one system through some scenarios with the same addresses.
 func (b *session) takeTurn(ctx context.Context, jobs []job) error {
 	l, s := b.lab, jobs[0].system
-	if err := mend(ctx, l); err != nil {
+	if err := errors.Join(mend(ctx, l), b.sweep()); err != nil {
 		return err
 	}
 	l.SetCrowd(max(0, jobs[0].trial.addresses-1))
@@ -200,6 +200,21 @@ func (b *session) takeTurn(ctx context.Context, jobs []job) error {
 		}
 	}
 	return s.Stop(ctx)
+}
+
+// sweep removes the addresses that the system before has left bound, which is for an operator to do: the next one would be
+// right to refuse them.
+func (b *session) sweep() error {
+	var errs []error
+	for _, n := range b.lab.Servers() {
+		left, err := n.ForeignAddrs()
+		if errs = append(errs, err); len(left) == 0 {
+			continue
+		}
+		fmt.Fprintf(b.progress, "the system before has left %d addresses on %s\n", len(left), n.Name)
+		errs = append(errs, n.Forget())
+	}
+	return errors.Join(errs...)
 }
 
 // try runs one scenario and keeps what was seen.
