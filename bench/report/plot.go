@@ -9,6 +9,7 @@ import (
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/plotutil"
+	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 )
 
@@ -33,7 +34,7 @@ func axis(title string, names []string) *plot.Plot {
 	p := plot.New()
 	p.Title.Text = title
 	p.Y.Label.Text = "ms"
-	p.Legend.Top, p.Legend.Padding, p.Legend.XOffs = true, vg.Points(3), -vg.Points(4)
+	p.Legend.Top, p.Legend.Left, p.Legend.Padding = true, true, vg.Points(3) // left, so that no viewer's font runs into the colours
 	p.NominalX(names...)
 	p.Add(plotter.NewGrid())
 	return p
@@ -60,9 +61,11 @@ func plotGaps(path string, runs []Run) error {
 		p.Add(bars)
 		p.Legend.Add(sys, bars)
 	}
-	p.X.Max++ // room for the legend
-	p.Y.Min, p.Y.Max = 0, 4
-	if err := p.Save(26*vg.Centimeter, 13*vg.Centimeter, path); err != nil {
+	p.X.Tick.Label.Rotation, p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = math.Pi/7, text.XRight, text.YTop
+	p.X.Max += 0.4
+	p.Y.Min, p.Y.Max = 0, 4.8 // with room for the legend
+	p.Legend.XOffs = vg.Centimeter
+	if err := p.Save(26*vg.Centimeter, 15*vg.Centimeter, path); err != nil {
 		return fmt.Errorf("write the plot %s: %w", path, err)
 	}
 	return nil
@@ -90,7 +93,8 @@ func plotPhases(path string, runs []Run, system string) error {
 		p.Add(bars)
 		p.Legend.Add("until "+name, bars)
 	}
-	p.X.Max += 0.7
+	p.X.Max += 1
+	p.Legend.XOffs = 9.3 * vg.Centimeter
 	if err := p.Save(16*vg.Centimeter, 11*vg.Centimeter, path); err != nil {
 		return fmt.Errorf("write the plot %s: %w", path, err)
 	}
