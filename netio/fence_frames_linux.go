@@ -43,10 +43,23 @@ func (f *Fence) GuardFrames(name string, index uint32) {
 		return
 	}
 	err := f.yields.commit(func(b *fenceBatch) { b.guardFrames(name) })
-	if err != nil && f.check() != nil { // see rebuild
-		f.cfg.Logger.Warn("the fence does not see frames on an interface: a process that is stopped between its look at the clock and "+
-			"the sending of an announcement sends that late", "interface", name, "error", err)
+	if err != nil && f.check() != nil { // see build
+		f.refuseFrames(name, err)
 	}
+}
+
+// refuseFrames goes on without the hooks of interfaces, as they are now. The caller holds yieldMu.
+func (f *Fence) refuseFrames(name string, err error) {
+	f.state.refuse(name)
+	f.tables.guardFrames(f.state.interfaces())
+	f.cfg.Logger.Warn("the fence does not see frames on an interface: a process that is stopped between its look at the clock and "+
+		"the sending of an announcement sends that late", "interface", name, "error", err)
+}
+
+// hookedInterface is an interface on which frames are to be guarded.
+type hookedInterface struct {
+	index   uint32
+	refused bool // the kernel takes no hook for it
 }
 
 // guardFrames lays out the rules of the interfaces on which frames are guarded.
@@ -61,7 +74,7 @@ func (t *fenceTables) guardFrames(interfaces []string) {
 // rulesOfFrames look at frames by their distance from the Ethernet header, since nothing else of a packet socket's frame can
 // be relied on.
 func (t *fenceTables) rulesOfFrames(name string) []*nftables.Rule {
-	c := baseChain(t.wire, "frames-"+name, *nftables.ChainHookEgress)
+	c := baseChain(t.wire, "frames-"+name, t.frameHook)
 	c.Device = name
 	last := func(sets []*nftables.Set) *nftables.Set { return sets[len(sets)-1] }
 	const link = expr.PayloadBaseLLHeader
@@ -101,45 +114,50 @@ func (b *fenceBatch) guardFrames(name string) {
 func (s *fenceState) newInterface(name string, index uint32) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.frames[name] == index {
+	if have, ok := s.frames[name]; ok && have.index == index {
 		return false
 	}
 	if s.frames == nil {
-		s.frames = make(map[string]uint32)
+		s.frames = make(map[string]hookedInterface)
 	}
-	s.frames[name] = index
+	s.frames[name] = hookedInterface{index: index}
 	return true
+}
+
+// refuse leaves an interface out until it is another one.
+func (s *fenceState) refuse(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if have, ok := s.frames[name]; ok {
+		have.refused = true
+		s.frames[name] = have
+	}
 }
 
 // stillThere reports whether an interface on which frames are guarded is the one that it was then.
 func (s *fenceState) stillThere(name string) bool {
 	s.mu.Lock()
-	index := s.frames[name]
+	have := s.frames[name]
 	s.mu.Unlock()
 	now, err := interfaceIndex(name)
-	return err == nil && now == index
+	return err == nil && now == have.index
 }
 
-// interfaces returns the interfaces on which frames are guarded and that are still there, and forgets the others.
+// interfaces returns the interfaces on which frames are guarded and that are still there, and forgets those that are not.
 func (s *fenceState) interfaces() []string {
 	s.mu.Lock()
 	names := slices.Sorted(maps.Keys(s.frames))
 	s.mu.Unlock()
 	return slices.DeleteFunc(names, func(name string) bool {
-		if s.stillThere(name) {
-			return false
-		}
+		there := s.stillThere(name)
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		delete(s.frames, name)
-		return true
+		refused := s.frames[name].refused
+		if !there {
+			delete(s.frames, name)
+		}
+		return !there || refused
 	})
-}
-
-func (s *fenceState) forgetInterfaces() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.frames = nil
 }
 
 // interfaceIndex asks in a way that needs no RTNL lock, for which giving up must not wait.

@@ -150,3 +150,26 @@ func TestFramesAreGuardedAgainAfterAFlush(t *testing.T) {
 	poll(t, "the table is back", func() bool { return f.Check() == nil })
 	c.expect(false, fence4)
 }
+
+// A kernel that takes no hook on an interface costs the guarding of its frames and nothing else, now or when all is built anew.
+func TestAnInterfaceWithoutAHookCostsNothingElse(t *testing.T) {
+	for _, first := range []string{"hooked in", "built anew"} {
+		t.Run(first, func(t *testing.T) {
+			c := newCrowd(t)
+			f := newFence(t, fenced...)
+			if first == "built anew" {
+				c.guardFrames(f)
+			}
+			f.tables.frameHook = 7 // there is none
+			c.guardFrames(f)
+			must(t, f.Install(fenced))
+			must(t, f.Check())
+			c.guardFrames(f)
+			must(t, f.Arm(1, long, nil))
+			must(t, f.Open(fenced, 1))
+			must(t, f.Close(fenced))
+			must(t, f.Check())
+			c.expect(true, fence4)
+		})
+	}
+}

@@ -155,20 +155,28 @@ func (f *Fence) Install(addrs []netip.Addr) error {
 	return nil
 }
 
-// rebuild makes the tables anew, all closed. The caller holds yieldMu.
+// rebuild makes the tables anew, all closed. The caller holds yieldMu. What frames are guarded on must not keep the rest from
+// being restored.
 func (f *Fence) rebuild() error {
+	interfaces := f.state.interfaces()
+	f.tables.guardFrames(interfaces)
+	err := f.build()
+	if err != nil && len(interfaces) > 0 {
+		for _, name := range interfaces {
+			f.refuseFrames(name, err)
+		}
+		err = f.build()
+	}
+	return err
+}
+
+// build is one attempt to rebuild. The caller holds yieldMu.
+func (f *Fence) build() error {
 	addrs, turn := f.state.addresses(), f.state.currentTurn()+1
-	build := func(b *fenceBatch) {
+	err := f.yields.commit(func(b *fenceBatch) {
 		b.clear()
 		b.build(addrs, turn)
-	}
-	f.tables.guardFrames(f.state.interfaces())
-	err := f.yields.commit(build)
-	if errors.Is(err, unix.ENOENT) && len(f.tables.frameRules) > 0 { // an interface has gone at this moment
-		f.tables.guardFrames(nil)
-		f.state.forgetInterfaces()
-		err = f.yields.commit(build)
-	}
+	})
 	f.state.rebuilt(turn)
 	f.state.shutAll() // also for claims that began while this was on its way
 	if err == nil {

@@ -20,8 +20,8 @@ type fenceState struct {
 	generation uint64
 	turn       uint32
 	armed      uint64 // the highest report number armed
-	// frames has the index of each interface on which frames are guarded, as it was when they were.
-	frames map[string]uint32
+	// frames has the interfaces on which frames are guarded, as they were when that was asked for.
+	frames map[string]hookedInterface
 }
 
 // now returns the generation. What is given up from here on is not opened by a claim that begins now.

@@ -25,6 +25,7 @@ const (
 type fenceTables struct {
 	inet, arp    *nftables.Table
 	wire         *nftables.Table // of frames that go out; nil without a hook for them
+	frameHook    nftables.ChainHook
 	input        *nftables.Chain // of inet
 	turn         *nftables.Set
 	leases       []*nftables.Set
@@ -60,6 +61,7 @@ func newFenceTables(name string, frames bool) *fenceTables {
 	t.addr6 = []*nftables.Set{set(t.inet, 6, addr6)}
 	t.bundles = []*nftables.Set{set(t.inet, 7, bundles), set(t.arp, 8, bundles)}
 	if frames {
+		t.frameHook = *nftables.ChainHookEgress
 		t.wire = &nftables.Table{Family: nftables.TableFamilyNetdev, Name: name}
 		t.leases = append(t.leases, set(t.wire, 9, leases))
 		t.bundles = append(t.bundles, set(t.wire, 10, bundles))
