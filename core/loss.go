@@ -37,7 +37,8 @@ const noticed = 5 * time.Second
 // waited returns why what a chosen server lacks of the old owner was never acknowledged to a client, or nothing where that is
 // not certain. It is if commits waited until enough replicas had received them that those which take part in the choice can not
 // all be without; and the chosen one has all that any of these has. A replica that is not heard may have acknowledged, also one
-// that replicates no more; one outside of the cluster is not asked, and so would have to be none.
+// that replicates no more. One outside of the cluster is not asked, and the server's count of replicas does not tell one from a
+// replica of the cluster that is missing: the words say so.
 func (m *Machine) waited(s standing, owner NodeName, ss []standing) string {
 	p := m.peers[owner]
 	if p == nil || !p.heard {
@@ -58,7 +59,7 @@ func (m *Machine) waited(s standing, owner NodeName, ss []standing) string {
 		lacks(m.opt.Sets, s, ss) != "":
 		return ""
 	}
-	return fmt.Sprintf("nothing that was acknowledged is lost: commits waited for %d of %d replicas, and %d have answered",
+	return fmt.Sprintf("nothing that was acknowledged is lost, unless by a replica outside of the cluster: commits waited for %d of %d replicas, and %d have answered",
 		semi.Acks, replicas, len(ss))
 }
 

@@ -112,7 +112,7 @@ func New(opt Options) *Machine {
 		peers: map[NodeName]*peer{}, held: map[GroupName]*holding{}, gaveUp: map[GroupName]Epoch{},
 		barred: map[GroupName]bar{}, foreign: map[GroupName]int{}, waivers: map[GroupName]waiver{}, nextReport: opt.Start,
 		executed: map[NodeName]string{}, paces: map[NodeName]pace{}, drained: map[GroupName]Drained{}, caught: map[GroupName]CaughtUp{},
-		arb: newArbiter(),
+		arb: newArbiter(), health: Health{Measured: -1},
 	}
 }
 
