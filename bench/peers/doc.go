@@ -4,6 +4,8 @@ package peers
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/remora-ha/remora/bench/lab"
@@ -56,4 +58,27 @@ func served(ctx context.Context, l *lab.Lab) error {
 			return err
 		}
 	}
+}
+
+// endAll ends processes in order and removes the addresses that they leave.
+func endAll(ctx context.Context, l *lab.Lab, processes ...map[string]*lab.Process) error {
+	var errs []error
+	for _, ps := range processes {
+		for _, p := range ps {
+			errs = append(errs, p.Stop(10*time.Second))
+		}
+	}
+	for _, n := range l.Holders() {
+		errs = append(errs, unbind(ctx, l, n))
+	}
+	return errors.Join(errs...)
+}
+
+// unbind removes the address from a node, if it is there: a killed system has left it, and an operator would have to.
+func unbind(ctx context.Context, l *lab.Lab, node string) error {
+	if !slices.Contains(l.Holders(), node) {
+		return nil
+	}
+	_, err := l.Node(node).NS.Command(ctx, "ip", "addr", "del", l.VIP().String()+"/32", "dev", lab.Interface)
+	return err
 }

@@ -169,25 +169,7 @@ func (k *Keepalived) Start(ctx context.Context) error {
 }
 
 // Stop ends it on all nodes in order.
-func (k *Keepalived) Stop(ctx context.Context) error {
-	var errs []error
-	for _, p := range k.loops {
-		errs = append(errs, p.Stop(10*time.Second))
-	}
-	for _, p := range k.running {
-		errs = append(errs, p.Stop(10*time.Second))
-	}
-	for _, n := range k.Lab.Holders() {
-		errs = append(errs, k.unbind(ctx, n))
-	}
-	return errors.Join(errs...)
-}
-
-// unbind removes an address that a killed keepalived has left, as an operator has to.
-func (k *Keepalived) unbind(ctx context.Context, node string) error {
-	_, err := k.Lab.Node(node).NS.Command(ctx, "ip", "addr", "del", k.Lab.VIP().String()+"/32", "dev", lab.Interface)
-	return err
-}
+func (k *Keepalived) Stop(ctx context.Context) error { return endAll(ctx, k.Lab, k.loops, k.running) }
 
 // Settle starts what was killed, ends a planned absence, and waits until tracking has seen that all is well.
 func (k *Keepalived) Settle(ctx context.Context) error {
@@ -198,12 +180,8 @@ func (k *Keepalived) Settle(ctx context.Context) error {
 		if k.running[n.Name].Running() {
 			continue
 		}
-		for _, holder := range k.Lab.Holders() {
-			if holder == n.Name {
-				if err := k.unbind(ctx, holder); err != nil {
-					return err
-				}
-			}
+		if err := unbind(ctx, k.Lab, n.Name); err != nil {
+			return err
 		}
 		if err := k.start(n, i); err != nil {
 			return err

@@ -103,25 +103,7 @@ func (u *UCARP) Start(ctx context.Context) error {
 }
 
 // Stop ends it on all nodes in order.
-func (u *UCARP) Stop(ctx context.Context) error {
-	var errs []error
-	for _, p := range u.loops {
-		errs = append(errs, p.Stop(10*time.Second))
-	}
-	for _, p := range u.running {
-		errs = append(errs, p.Stop(10*time.Second))
-	}
-	for _, n := range u.Lab.Holders() {
-		errs = append(errs, u.unbind(ctx, n))
-	}
-	return errors.Join(errs...)
-}
-
-// unbind removes an address that a killed ucarp has left, as an operator has to.
-func (u *UCARP) unbind(ctx context.Context, node string) error {
-	_, err := u.Lab.Node(node).NS.Command(ctx, "ip", "addr", "del", u.Lab.VIP().String()+"/32", "dev", lab.Interface)
-	return err
-}
+func (u *UCARP) Stop(ctx context.Context) error { return endAll(ctx, u.Lab, u.loops, u.running) }
 
 // Settle starts what has ended, and waits until one node serves.
 func (u *UCARP) Settle(ctx context.Context) error {
@@ -132,12 +114,8 @@ func (u *UCARP) Settle(ctx context.Context) error {
 		if err := errors.Join(u.loops[n.Name].Stop(10*time.Second), u.running[n.Name].Stop(10*time.Second)); err != nil {
 			return err
 		}
-		for _, holder := range u.Lab.Holders() {
-			if holder == n.Name {
-				if err := u.unbind(ctx, holder); err != nil {
-					return err
-				}
-			}
+		if err := unbind(ctx, u.Lab, n.Name); err != nil {
+			return err
 		}
 		if err := u.start(n, i); err != nil {
 			return err
