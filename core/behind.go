@@ -28,7 +28,7 @@ type toldAt struct {
 const maxTold = 64
 
 // lookAge is how old the executed set of the local server may be, beside the time between two probes: the detector asks for it each
-// second, and tells it once a second at most.
+// second; the other second is for a probe that is held up.
 const lookAge = 2 * time.Second
 
 // behindNow returns how far a server is behind: the longer of the two figures that are known, negative if neither is.

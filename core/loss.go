@@ -15,17 +15,22 @@ type pace struct {
 // paceFor is how long a pace says something of the present.
 const paceFor = 5 * time.Second
 
-// executedBy takes note of what a node's server has executed.
-func (m *Machine) executedBy(n NodeName, set string) {
+// executedBy takes note of what a node's server has executed. A set that comes with the news of its failure was read some time
+// before, but not before the last one was told: the pace goes on from there, so that what may be lost is rather too much.
+func (m *Machine) executedBy(n NodeName, set string, state HealthState) {
 	if set == "" || set == m.executed[n] {
 		return
 	}
 	before, known := m.executed[n]
+	last := m.paces[n]
 	p := pace{at: m.now}
-	if since := m.now.Sub(m.paces[n].at); known && m.opt.Sets != nil && since > 0 && since < paceFor {
+	if since := m.now.Sub(last.at); known && m.opt.Sets != nil && since > 0 && since < paceFor {
 		if count, err := m.opt.Sets.Missing(set, before); err == nil {
 			p.perSecond = float64(count) / since.Seconds()
 		}
+	}
+	if known && state == Failed {
+		p = pace{at: last.at, perSecond: max(p.perSecond, last.perSecond)}
 	}
 	m.executed[n], m.paces[n] = set, p
 }

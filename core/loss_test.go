@@ -44,6 +44,30 @@ func TestMayBeLostCountsKnownAndUnknown(t *testing.T) {
 	}
 }
 
+// A set that is told with the failure may have been read up to a second before, in which the owner went on.
+func TestASetThatComesWithTheFailureIsOld(t *testing.T) {
+	timing, err := ProfileTiming("lan")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := New(Options{Self: "n1", Incarnation: 1, Timing: timing, Sets: countSets{}})
+	for _, r := range []struct {
+		at time.Duration
+		h  Health
+	}{
+		{time.Second, Health{State: Healthy, Executed: "n2:1000"}},
+		{2 * time.Second, Health{State: Healthy, Executed: "n2:1500"}},
+		{2*time.Second + 800*time.Millisecond, Health{State: Failed, Executed: "n2:1600"}},
+	} {
+		m.now = Instant(r.at)
+		m.reportReceived("n2", Report{Incarnation: 7, Seq: Seq(r.at), Health: r.h}, 0)
+	}
+	want := "n1 lacks 10 transactions that n2 is known to have executed; of its last 800ms about 400 more may be lost"
+	if got := m.mayBeLost(standing{node: "n1", all: "n2:1590"}, "n2", m.executed["n2"], nil); got != want {
+		t.Errorf("it is said: %s", got)
+	}
+}
+
 // That nothing acknowledged is lost is said only where the old owner's commits waited for replicas which can not all be missing in
 // the choice.
 func TestNothingIsLostOnlyUnderAllConditions(t *testing.T) {

@@ -258,7 +258,7 @@ func (m *Machine) reportReceived(from NodeName, r Report, own Term) {
 	p.report, p.at, p.heard = r, m.now, true
 	p.unwritable = unwritableFrom(p.unwritable, m.now, r.Health.Writable)
 	p.age.looked(m.now, r.Health)
-	m.executedBy(from, r.Health.Executed)
+	m.executedBy(from, r.Health.Executed, r.Health.State)
 	m.renewalAsked(from, r, own)
 	m.watchMoves(from, r)
 }

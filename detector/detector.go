@@ -72,7 +72,7 @@ type hint struct {
 // Limits on how often the position alone makes an event, and how often an account that is refused tries again: each
 // refusal costs the server a line in its log.
 const (
-	gtidEvery  = time.Second
+	gtidEvery  = statusEvery / 2 // each is told that is asked for, and at once
 	refusedMax = time.Second
 )
 
@@ -87,7 +87,7 @@ type loop struct {
 	judge   *judge
 	health  core.Health
 	sent    core.Health
-	sentAt  core.Instant
+	placeAt core.Instant // when a position was told that is another one than before
 	timer   alarm.Alarm
 	due     core.Instant // when the next probe should start
 	started core.Instant // when the last probe did
@@ -244,11 +244,16 @@ func (l *loop) conclude(v verdict, reason string) {
 func (l *loop) deliver() {
 	now := l.cfg.Clock()
 	h, s := l.health, l.sent
-	if same(h, s) && (h.GTID == s.GTID && h.Executed == s.Executed || now.Sub(l.sentAt) < gtidEvery) {
+	// Other news in between must not hold a position back: by its age it is told what a dead server may have written since.
+	moved := h.GTID != s.GTID || h.Executed != s.Executed
+	if same(h, s) && (!moved || now.Sub(l.placeAt) < gtidEvery) {
 		return
 	}
+	if moved {
+		l.placeAt = now
+	}
 	l.logAlarms(s.Alarms, h.Alarms)
-	l.sent, l.sentAt = h, now
+	l.sent = h
 	h.Listens, h.Alarms = slices.Clone(h.Listens), slices.Clone(h.Alarms)
 	l.cfg.Deliver(core.HealthChanged{Health: h})
 }

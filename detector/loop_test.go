@@ -2,6 +2,7 @@ package detector
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -253,14 +254,38 @@ func TestLatenessOfTheLoopDoublesTheCount(t *testing.T) {
 	})
 }
 
-func TestThePositionAloneIsToldOnceASecond(t *testing.T) {
+func TestThePositionAloneIsToldTwiceASecondAtMost(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newScript(func(n int) (report, time.Duration) {
 			return quick(good(facts{gtid: time.Duration(n).String()}))
 		})
 		b := play(t, s, 10*time.Second, nil)
-		if len(b.events) < 9 || len(b.events) > 11 {
+		if len(b.events) < 15 || len(b.events) > 21 {
 			t.Errorf("%d events in 10 s", len(b.events))
+		}
+	})
+}
+
+// A position that is asked for each second is told when it is known, whatever else is told shortly before.
+func TestOtherNewsHoldsNoPositionBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var asked []time.Duration
+		var s *script
+		s = newScript(func(int) (report, time.Duration) {
+			since := time.Since(s.start)
+			second := since / time.Second
+			if int(second) == len(asked) {
+				asked = append(asked, since)
+			}
+			// The lag changes half a second after each position.
+			return quick(good(facts{gtid: second.String(), lag: (since + time.Second/2) / time.Second * time.Second}))
+		})
+		b := play(t, s, 10*time.Second+time.Second/2, nil)
+		for n, at := range asked {
+			i := slices.IndexFunc(b.events, func(h core.Health) bool { return h.GTID == time.Duration(n).String() })
+			if i < 0 || b.at[i]-at > 150*time.Millisecond {
+				t.Errorf("position %d, known after %v, was told late or never (%d of %d events)", n, at, i, len(b.events))
+			}
 		}
 	})
 }
