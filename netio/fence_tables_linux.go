@@ -339,9 +339,14 @@ func fenceElements(addrs map[netip.Addr]uint32) (keys4, keys6, vals4, vals6 []nf
 // clear removes the tables, if they are there.
 func (b *fenceBatch) clear() {
 	for _, t := range b.t.all() {
-		b.c.AddTable(t) // deleting a table that is not there would fail
-		b.c.DelTable(t)
+		b.drop(t)
 	}
+}
+
+// drop removes a table, if it is there.
+func (b *fenceBatch) drop(t *nftables.Table) {
+	b.c.AddTable(t) // deleting one that is not there would fail
+	b.c.DelTable(t)
 }
 
 // build makes the tables anew with all addresses closed. The rules come last and together: the kernel repeats them in

@@ -41,7 +41,8 @@ func (d *daemon) goUnfenced(why error) error {
 	return nil
 }
 
-// clean removes what an earlier process left: addresses first, for they may be open; then the fence is built anew, closed.
+// clean removes what an earlier process left: addresses first, for they may be open; then the fence is built anew, closed, or
+// removed where there is to be none.
 func (d *daemon) clean() error {
 	removed, err := d.binder.RemoveLeftovers(context.Background())
 	if err != nil {
@@ -51,7 +52,7 @@ func (d *daemon) clean() error {
 		d.log.Warn("removed an address that an earlier process left behind", "address", p)
 	}
 	if d.fence == nil {
-		return nil
+		return d.cleanFence()
 	}
 	// With the ports from the beginning: an earlier process may have left them closed.
 	if err := d.fence.SetPorts(portFence(d.opt.Config, d.opt.Self.Name, toGuard{})); err != nil {
@@ -61,6 +62,22 @@ func (d *daemon) clean() error {
 		return err
 	}
 	return d.guardAll(toGuard{groups: d.cfg.Core().Groups})
+}
+
+// cleanFence removes the fence of an earlier process that had one. It is called when the addresses are gone.
+func (d *daemon) cleanFence() error {
+	removed, err := d.binder.RemoveFenceLeftovers(context.Background())
+	switch {
+	case d.opt.Self.Witness && errors.Is(err, netio.ErrPermission):
+		return nil // a witness needs no rights, and what is closed there silences nobody
+	case err != nil:
+		return fmt.Errorf("%w: what an earlier process had closed would stay so; see whether an address is bound that should not be ('ip addr'), remove the tables ('nft delete table inet %[2]s', and the same with arp and netdev), and start the daemon again",
+			err, netio.FenceTable)
+	}
+	for _, t := range removed {
+		d.log.Warn("removed a table of the fence that an earlier process left behind", "table", t)
+	}
+	return nil
 }
 
 // guardLater has the fence follow the ledger's groups. It does not wait, since it is called by the agent's loop.
