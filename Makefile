@@ -9,7 +9,7 @@ LDFLAGS := -s -w -X main.version=$(VERSION)
 PKGS := ./...
 TESTFLAGS ?= -race -count=1 -timeout 20m
 
-.PHONY: help build deps test sim lint fmt demo gap promote frozen faults soak mha bench bench-baseline bench-check bench-load microbench clean
+.PHONY: help build deps test sim lint fmt demo gap promote matrix frozen faults soak mha bench bench-baseline bench-check bench-load microbench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -51,6 +51,28 @@ gap: deps build ## measure the client's gap, RUNS times each
 
 promote: deps build ## what a writing client notices of switchovers and promotions, RUNS times each (10), on MariaDB and MySQL
 	REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 60m -v ./bench/e2e -run 'TestGapUnderLoad' -args -runs $(or $(RUNS),10)
+
+# What depends on the server's kind and version.
+MATRIX := TestPromote$$|TestSemiSync|TestGapUnderLoad|TestReaders|TestSwitchover|TestFollow|Writer|TestPooled|TestCommandLine|TestMHASwitches|GTID
+MARIADB ?= /var/cache/remora-mariadb
+
+matrix: deps build ## what depends on the server, on each of SERVERS (mariadb-11.8, mariadb: the machine's own, mysql)
+	failed=
+	for server in $(or $(SERVERS),mariadb-11.8 mariadb mysql); do
+		other=MySQL
+		unset REMORA_MARIADB
+		case $$server in
+		mariadb-11.8) deploy/mysql.sh --mariadb $(MARIADB); export REMORA_MARIADB=$(MARIADB) ;;
+		mariadb) ;;
+		mysql) other=MariaDB ;;
+		*) echo "there is no server $$server: mariadb-11.8, mariadb and mysql are there" >&2; exit 1 ;;
+		esac
+		echo "== $$server"
+		go test -count=1 -timeout 20m -v ./detector -skip "/^$$other$$" || failed="$$failed $$server (detector)"
+		REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 60m -v ./bench/e2e -run '$(MATRIX)' -skip "/^$$other$$" \
+			|| failed="$$failed $$server (e2e)"
+	done
+	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi
 
 frozen: deps build ## kill and freeze the owner's daemon RUNS times each, and ask every node whether it still answers
 	bin/remora-lab frozen --remora bin/remora --runs $(or $(RUNS),50) --profile $(or $(PROFILE),lan)

@@ -45,7 +45,7 @@ func eachKind(t *testing.T, test func(t *testing.T, k kind)) {
 
 func (k kind) command(args ...string) *exec.Cmd {
 	if k.flavour == gtid.MariaDB {
-		return exec.Command("mariadbd", append([]string{"--no-defaults", "--user=root", "--innodb-log-file-size=4M", "--key-buffer-size=1M"}, args...)...)
+		return mariadbCommand("mariadbd", append([]string{"--user=root", "--innodb-log-file-size=4M", "--key-buffer-size=1M"}, args...)...)
 	}
 	dir := mysqlDir()
 	return exec.Command(filepath.Join(dir, "bin/mysqld"), append([]string{"--no-defaults", "--user=root", "--basedir=" + dir + "/usr",

@@ -51,10 +51,20 @@ type mariadb struct {
 
 const testPassword = "s3cret-of-the-test"
 
+// mariadbCommand runs a program of the MariaDB whose basedir REMORA_MARIADB names (deploy/mysql.sh brings one), else of the
+// machine's own, without any option file.
+func mariadbCommand(program string, args ...string) *exec.Cmd {
+	own := []string{"--no-defaults"}
+	if dir := os.Getenv("REMORA_MARIADB"); dir != "" {
+		program, own = filepath.Join(dir, "bin", program), append(own, "--basedir="+dir)
+	}
+	return exec.Command(program, append(own, args...)...)
+}
+
 // template holds a fresh data directory that each server copies: mariadb-install-db takes seconds.
 var template = sync.OnceValues(func() (string, error) {
 	dir := os.Getenv("REMORA_TEST_TEMPLATE")
-	out, err := exec.Command("mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal", "--user=root",
+	out, err := mariadbCommand("mariadb-install-db", "--auth-root-authentication-method=normal", "--user=root",
 		"--skip-test-db", "--datadir="+dir, "--innodb-log-file-size=4M").CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
@@ -96,7 +106,7 @@ func (m *mariadb) address() string { return "127.0.0.1:" + strconv.Itoa(m.port) 
 
 func (m *mariadb) start() {
 	m.t.Helper()
-	args := append([]string{"--no-defaults", "--user=root", "--datadir=" + filepath.Join(m.dir, "data"),
+	args := append([]string{"--user=root", "--datadir=" + filepath.Join(m.dir, "data"),
 		"--socket=" + m.socket(), "--pid-file=" + filepath.Join(m.dir, "pid"), "--port=" + strconv.Itoa(m.port),
 		"--innodb-buffer-pool-size=8M", "--innodb-log-file-size=4M", "--key-buffer-size=1M", "--performance-schema=OFF",
 		"--skip-name-resolve", "--innodb-flush-log-at-trx-commit=0", "--log-error=" + filepath.Join(m.dir, "log"),
@@ -104,7 +114,7 @@ func (m *mariadb) start() {
 	if slices.Contains(m.args, noBindAddress) {
 		args = slices.DeleteFunc(args, func(a string) bool { return a == noBindAddress || a == "--bind-address=127.0.0.1" })
 	}
-	m.cmd = exec.Command("mariadbd", args...)
+	m.cmd = mariadbCommand("mariadbd", args...)
 	m.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := m.cmd.Start(); err != nil {
 		m.t.Fatal(err)

@@ -36,6 +36,7 @@ func replicas(t *testing.T, f flavour, group string) *lab.Lab {
 		o.Timing = map[string]string{"ttl": "1500ms", "raft_heartbeat": "250ms", "raft_election": "250ms", "probe_timeout": "1s"}
 	})
 	must(t, l.StartServers(within(t)))
+	t.Logf("the servers are %s", ask(t, l.Servers()[0], "SELECT VERSION()"))
 	must(t, l.PrepareDaemons())
 	out, err := l.Nodes()[0].Remora(within(t), "mysql", "grants", "--policy", "promote", "--family", f.family, "--host", "%")
 	must(t, err)

@@ -11,9 +11,12 @@ import (
 	"text/template"
 )
 
-// MariaDB runs the machine's own mariadbd, Debian's package mariadb-server-core. Each server says its node's name at the
-// end of its version, so that its greeting alone tells who answered.
+// MariaDB runs the machine's own mariadbd, Debian's package mariadb-server-core, or another one. Each server says its node's
+// name at the end of its version, so that its greeting alone tells who answered.
 type MariaDB struct {
+	// Dir is the basedir of another one; empty means what REMORA_MARIADB names, or else the machine's own. deploy/mysql.sh
+	// brings one.
+	Dir string
 	// BufferPool is innodb_buffer_pool_size; empty means 16M.
 	BufferPool string
 	// Extra holds more lines for the [mysqld] section.
@@ -48,7 +51,8 @@ GRANT REPLICATION SLAVE ON *.* TO ` + replicaUser + `@'%';
 // client's host blocked.
 const mariaConfig = `[mysqld]
 user = {{.User}}
-datadir = {{.Dir}}/data
+{{with .Base}}basedir = {{.}}
+{{end}}datadir = {{.Dir}}/data
 tmpdir = {{.Dir}}
 socket = {{.Socket}}
 pid_file = {{.Dir}}/mysql.pid
@@ -106,7 +110,7 @@ func (m MariaDB) writeConfig(version string, s ServerSpec) error {
 		domain, step, offset, readOnly = 0, 1, 1, "ON"
 	}
 	err := template.Must(template.New("").Parse(mariaConfig)).Execute(&b, map[string]any{
-		"User": serverUser, "Dir": s.Dir, "Socket": s.Socket(), "Version": version, "Mark": versionMark, "Node": s.Node,
+		"User": serverUser, "Base": m.dir(), "Dir": s.Dir, "Socket": s.Socket(), "Version": version, "Mark": versionMark, "Node": s.Node,
 		"Port": ServerPort, "ID": s.ID(), "Domain": domain, "Step": step, "Offset": offset, "ReadOnly": readOnly, "BufferPool": orDefault(m.BufferPool, "16M"),
 		"RedoLog": mariaRedoLog, "Extra": m.Extra})
 	if err != nil {
@@ -119,11 +123,7 @@ func (m MariaDB) configPath(s ServerSpec) string { return filepath.Join(s.Dir, "
 
 // Command returns the command that runs the server.
 func (m MariaDB) Command(s ServerSpec) *exec.Cmd {
-	path, err := exec.LookPath("mariadbd")
-	if err != nil {
-		path = "mariadbd" // Prepare has found it a moment ago; starting it says what is wrong
-	}
-	return exec.Command(path, "--defaults-file="+m.configPath(s))
+	return exec.Command(m.program("mariadbd"), "--defaults-file="+m.configPath(s)) // if it has gone, starting it says so
 }
 
 // Follow returns the statements that make a server a replica of source.
@@ -141,9 +141,22 @@ func (m MariaDB) Source(ctx context.Context, db *sql.DB) (string, error) {
 	return sourceOf(ctx, db, "SHOW SLAVE STATUS", "Slave_IO_Running", "Slave_SQL_Running", "Master_Host")
 }
 
+func (m MariaDB) dir() string { return orDefault(m.Dir, os.Getenv("REMORA_MARIADB")) }
+
+// program returns what runs one of the server's programs.
+func (m MariaDB) program(name string) string {
+	if dir := m.dir(); dir != "" {
+		return filepath.Join(dir, "bin", name)
+	}
+	return name
+}
+
 // find returns the server's path and its version.
 func (m MariaDB) find(ctx context.Context) (path, version string, err error) {
-	path, err = exec.LookPath("mariadbd")
+	path, err = exec.LookPath(m.program("mariadbd"))
+	if err != nil && m.dir() != "" {
+		return "", "", fmt.Errorf("find the server: %w: bring one with deploy/mysql.sh --mariadb %s", err, m.dir())
+	}
 	if err != nil {
 		return "", "", fmt.Errorf("find the server: %w: install mariadb-server-core (deploy/deps.sh does)", err)
 	}
@@ -163,9 +176,12 @@ func (m MariaDB) template(ctx context.Context, root, version string) (string, er
 
 func (m MariaDB) install(ctx context.Context, data string) error {
 	common := []string{"--no-defaults", "--user=" + serverUser, "--datadir=" + data, "--innodb-log-file-size=" + mariaRedoLog}
-	install := append(common, "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
-	if err := run(ctx, "", "mariadb-install-db", install...); err != nil {
+	if dir := m.dir(); dir != "" {
+		common = append(common, "--basedir="+dir)
+	}
+	install := append(common[:len(common):len(common)], "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
+	if err := run(ctx, "", m.program("mariadb-install-db"), install...); err != nil {
 		return err
 	}
-	return run(ctx, mariaAccounts, "mariadbd", append(common[:len(common):len(common)], "--bootstrap")...)
+	return run(ctx, mariaAccounts, m.program("mariadbd"), append(common[:len(common):len(common)], "--bootstrap")...)
 }
