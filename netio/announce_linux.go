@@ -12,8 +12,9 @@ import (
 )
 
 // Announce sends one round for all addresses of the group: for IPv4 a gratuitous ARP request and a gratuitous ARP
-// reply to everybody, for IPv6 an unsolicited neighbour advertisement to all nodes. The time and the gate are looked at
-// before the frames of each address. The core calls it only for addresses that are bound.
+// reply to everybody, for IPv6 an unsolicited neighbour advertisement to all nodes. The frames of many addresses are sent
+// at the configured pace; the time and the gate are looked at before each system call. The core calls it only for addresses
+// that are bound.
 //
 // The interface is looked up anew each time, so that one that was made again, or has another hardware address since a
 // bond changed its leg, is announced as it is now; except by the first Announce after a Bind, which has just looked. The
@@ -50,12 +51,24 @@ func (b *Binder) announceOn(ctx context.Context, p permit, spec core.GroupSpec, 
 	if b.cfg.Fence != nil {
 		b.cfg.Fence.GuardFrames(l.Name, l.Index)
 	}
-	var failed []error
-	buf := make([]byte, 0, 2*frameMin)
-	for _, addr := range spec.Addresses {
-		err := ctx.Err()
-		if err == nil {
-			err = b.announceOne(p, l, addr.Addr(), buf)
+	return b.sendAll(ctx, p, l, spec, (*batch).announcement)
+}
+
+// sendAll sends the frames that add has for each address of the group, at the configured pace.
+func (b *Binder) sendAll(ctx context.Context, p permit, l link, spec core.GroupSpec, add func(*batch, MAC, netip.Addr)) error {
+	var (
+		failed []error
+		frames batch
+	)
+	for i, addr := range spec.Addresses {
+		add(&frames, l.MAC, addr.Addr())
+		last := i+1 == len(spec.Addresses)
+		if !last && len(frames.ends)+framesPerAddress <= b.cfg.Pace.Frames {
+			continue
+		}
+		err := b.senders.send(l, &frames, p.check)
+		if err == nil && !last {
+			err = b.cfg.Pace.rest(ctx)
 		}
 		if err != nil {
 			failed = append(failed, err) // the other addresses are told all the same
@@ -63,18 +76,25 @@ func (b *Binder) announceOn(ctx context.Context, p permit, spec core.GroupSpec, 
 		if ctx.Err() != nil || errors.Is(err, ErrLate) {
 			break
 		}
+		frames.reset()
 	}
 	return errors.Join(failed...)
 }
 
-func (b *Binder) announceOne(p permit, l link, ip netip.Addr, buf []byte) error {
+// framesPerAddress is how many frames announce an address at most.
+const framesPerAddress = 2
+
+// announcement adds the frames that announce an address.
+func (b *batch) announcement(mac MAC, ip netip.Addr) {
 	if ip.Is6() {
-		return b.senders.send(l, UnsolicitedNA(l.MAC, ip).AppendFrame(buf), multicastMAC(allNodes), p.check)
+		b.buf = UnsolicitedNA(mac, ip).AppendFrame(b.buf)
+		b.end()
+		return
 	}
-	return errors.Join(
-		b.senders.send(l, GratuitousARP(ARPRequest, l.MAC, ip).AppendFrame(buf), broadcast, p.check),
-		b.senders.send(l, GratuitousARP(ARPReply, l.MAC, ip).AppendFrame(buf), broadcast, p.check),
-	)
+	for _, form := range [...]uint16{ARPRequest, ARPReply} {
+		b.buf = GratuitousARP(form, mac, ip).AppendFrame(b.buf)
+		b.end()
+	}
 }
 
 // look returns the group's interface as it is now.

@@ -23,6 +23,8 @@ type Config struct {
 	// Bound, if set, is called by Bind when all addresses are bound and were read back, before the fence is opened for them.
 	// It must not block.
 	Bound func(group core.GroupName, epoch core.Epoch)
+	// Pace is how fast the announcements of many addresses are sent.
+	Pace Pace
 	// Label makes IPv4 addresses appear as "interface:label" in old tools. It is left out where that would be longer
 	// than the 15 bytes that the kernel takes. On kernels before 5.18 it is also how leftovers are found.
 	Label string
@@ -35,6 +37,7 @@ func (c Config) withDefaults() Config {
 	if c.Clock == nil {
 		c.Clock = Boottime
 	}
+	c.Pace = c.Pace.withDefaults()
 	c.Logger = orDiscard(c.Logger)
 	return c
 }

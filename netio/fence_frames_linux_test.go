@@ -3,6 +3,7 @@ package netio
 import (
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -27,18 +28,17 @@ func newCrowd(tb testing.TB) *crowd {
 func (c *crowd) listen() { c.seen = c.tap(unix.ETH_P_ALL) }
 
 // announcement is the frame that announces an address.
-func (c *crowd) announcement(ip netip.Addr) ([]byte, MAC) {
+func (c *crowd) announcement(ip netip.Addr) []byte {
 	l := c.link()
 	if ip.Is6() {
-		return UnsolicitedNA(l.MAC, ip).AppendFrame(nil), multicastMAC(allNodes)
+		return UnsolicitedNA(l.MAC, ip).AppendFrame(nil)
 	}
-	return GratuitousARP(ARPRequest, l.MAC, ip).AppendFrame(nil), broadcast
+	return GratuitousARP(ARPRequest, l.MAC, ip).AppendFrame(nil)
 }
 
 // announce sends an announcement by a packet socket; meanwhile is what happens between the sender's last look and that.
 func (c *crowd) announce(ip netip.Addr, meanwhile func()) error {
-	frame, to := c.announcement(ip)
-	return c.senders.send(c.link(), frame, to, func() error { meanwhile(); return nil })
+	return c.senders.send(c.link(), batchOf(c.announcement(ip)), func() error { meanwhile(); return nil })
 }
 
 // passes reports whether an announcement of ip comes out of the link, before that of an address which nobody guards.
@@ -47,8 +47,8 @@ func (c *crowd) passes(ip netip.Addr, meanwhile func()) bool {
 	sent := c.announce(ip, meanwhile)
 	unguarded := netip.MustParseAddr("10.77.0.77")
 	must(c.tb, c.announce(unguarded, func() {}))
-	want, _ := c.announcement(ip)
-	end, _ := c.announcement(unguarded)
+	want := c.announcement(ip)
+	end := c.announcement(unguarded)
 	passed := false
 	for deadline := time.After(10 * time.Second); ; {
 		select {
@@ -121,6 +121,31 @@ func TestALateAnnouncementDoesNotLeave(t *testing.T) {
 			t.Errorf("%v was given up, and its announcement left", ip)
 		}
 	}
+}
+
+func TestARefusedFrameDoesNotKeepTheOthers(t *testing.T) {
+	c := newCrowd(t)
+	f := newFence(t, fenced...)
+	c.guardFrames(f)
+	before, after := netip.MustParseAddr("10.77.0.71"), netip.MustParseAddr("10.77.0.72")
+	frames := batchOf(c.announcement(before), c.announcement(fence4), c.announcement(fence6), c.announcement(after))
+	err := c.senders.send(c.link(), frames, func() error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "send 4 frames") || !strings.Contains(err.Error(), "2 not sent") {
+		t.Errorf("the sender of two frames about closed addresses was told %v", err)
+	}
+	wantErr(t, err, unix.ENOBUFS)
+	expect(t, c.seen, "the frame before the refused ones", func(f []byte) bool {
+		if slices.Equal(f, c.announcement(fence4)) {
+			t.Error("a frame about a closed address left")
+		}
+		return slices.Equal(f, c.announcement(before))
+	})
+	expect(t, c.seen, "the frame after the refused ones", func(f []byte) bool {
+		if slices.Equal(f, c.announcement(fence4)) {
+			t.Error("a frame about a closed address left")
+		}
+		return slices.Equal(f, c.announcement(after))
+	})
 }
 
 func TestFramesAreGuardedOnAnInterfaceThatWasMadeAgain(t *testing.T) {

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"testing"
@@ -139,17 +140,17 @@ func TestAnnounceWithLinkDown(t *testing.T) {
 	}
 }
 
-// The time is looked at before each frame and not before each address: a daemon that is stopped while the kernel delivers
-// the first form of an announcement must not send the second one when it wakes up.
+// The time is looked at before each system call, and a stop of the daemon waits for the end of one: what was not yet given to
+// the kernel by then must not be sent when it wakes up.
 func TestAnnounceStopsWhenLate(t *testing.T) {
 	second := netip.MustParsePrefix("10.77.0.101/32")
 	marker := netip.MustParsePrefix("10.77.0.102/32")
-	for frames := range 4 { // that are sent in time
+	for calls := range 2 { // that are made in time
 		w := newWire(t)
 		tap := w.tap(unix.ETH_P_ARP)
 		c := &scripted{}
-		c.at = map[int32]func(){int32(frames) + 2: c.leap} // the first look is at the beginning
-		b := newBinder(t, Config{Clock: c.now})
+		c.at = map[int32]func(){int32(calls) + 2: c.leap} // the first look is at the beginning
+		b := newBinder(t, Config{Clock: c.now, Pace: Pace{Frames: 2}})
 		wantErr(t, b.Announce(t.Context(), announceOf(spec(w.name, vip4, second))), ErrLate)
 		must(t, newBinder(t, Config{}).Announce(t.Context(), announceOf(spec(w.name, marker))))
 		seen := 0
@@ -160,10 +161,42 @@ func TestAnnounceStopsWhenLate(t *testing.T) {
 			}
 			return err == nil && p.SenderIP == marker.Addr()
 		})
-		if seen != frames {
-			t.Errorf("%d frames were sent, want the %d that were in time", seen, frames)
+		if seen != 2*calls {
+			t.Errorf("%d frames were sent, want the %d of the calls that were in time", seen, 2*calls)
 		}
 	}
+}
+
+func TestAnnounceKeepsItsPace(t *testing.T) {
+	w := newWire(t)
+	tap := w.tap(unix.ETH_P_ARP)
+	s := spec(w.name, manyAddresses(10)...)
+	const pause = 20 * time.Millisecond
+	b := newBinder(t, Config{Pace: Pace{Frames: 5, Pause: pause}}) // room for two addresses
+	start := time.Now()
+	must(t, b.Announce(t.Context(), announceOf(s)))
+	if took := time.Since(start); took < 4*pause {
+		t.Errorf("20 frames took %v, and four pauses of %v are between them", took, pause)
+	}
+	mac := w.link().MAC
+	for _, p := range s.Addresses {
+		for _, want := range []ARP{GratuitousARP(ARPRequest, mac, p.Addr()), GratuitousARP(ARPReply, mac, p.Addr())} {
+			expect(t, tap, "each frame once", func(f []byte) bool {
+				if !isARP(want)(f) {
+					t.Errorf("a frame beside those of the announcement, or out of order: %x", f)
+				}
+				return isARP(want)(f)
+			})
+		}
+	}
+
+	ctx, cancel := context.WithCancel(t.Context())
+	b = newBinder(t, Config{Pace: Pace{Frames: 2, Pause: time.Hour}})
+	told := make(chan error, 1)
+	go func() { told <- b.Announce(ctx, announceOf(s)) }()
+	expect(t, tap, "the first address", isARP(GratuitousARP(ARPReply, mac, s.Addresses[0].Addr())))
+	cancel()
+	wantErr(t, <-told, context.Canceled)
 }
 
 func TestAnnounceOnLoopbackTellsNobody(t *testing.T) {

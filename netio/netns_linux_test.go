@@ -154,8 +154,18 @@ func (w *wire) say(frame []byte) {
 			return err
 		}
 		var s senders
-		return errors.Join(s.send(l, frame, MAC(frame), func() error { return nil }), s.close())
+		return errors.Join(s.send(l, batchOf(frame), func() error { return nil }), s.close())
 	}))
+}
+
+// batchOf returns frames that are sent together.
+func batchOf(frames ...[]byte) *batch {
+	b := &batch{}
+	for _, f := range frames {
+		b.buf = append(b.buf, f...)
+		b.end()
+	}
+	return b
 }
 
 // tap records the frames of one protocol that arrive at the peer's end until the test ends.

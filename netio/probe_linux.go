@@ -69,7 +69,7 @@ func (b *Binder) question(ctx context.Context, p permit, l link, a core.Probe, o
 	defer ask.Stop()
 	for sent := 0; ; {
 		if sent < probeCount {
-			if err := b.ask(p, l, a.Spec); err != nil {
+			if err := b.sendAll(ctx, p, l, a.Spec, (*batch).probe); err != nil {
 				return nil, err
 			}
 			sent++
@@ -94,22 +94,14 @@ func (b *Binder) question(ctx context.Context, p permit, l link, a core.Probe, o
 	}
 }
 
-// ask sends one probe for each address.
-func (b *Binder) ask(p permit, l link, spec core.GroupSpec) error {
-	buf := make([]byte, 0, 2*frameMin)
-	for _, addr := range spec.Addresses {
-		if err := b.askFor(p, l, addr.Addr(), buf); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (b *Binder) askFor(p permit, l link, ip netip.Addr, buf []byte) error {
+// probe adds the frame that asks who has an address.
+func (b *batch) probe(mac MAC, ip netip.Addr) {
 	if ip.Is6() {
-		return b.senders.send(l, ProbeNS(l.MAC, ip).AppendFrame(buf), multicastMAC(solicitedNode(ip)), p.check)
+		b.buf = ProbeNS(mac, ip).AppendFrame(b.buf)
+	} else {
+		b.buf = ProbeARP(mac, ip).AppendFrame(b.buf)
 	}
-	return b.senders.send(l, ProbeARP(l.MAC, ip).AppendFrame(buf), broadcast, p.check)
+	b.end()
 }
 
 // hear starts listening for claims to the group's addresses, and with probes for those of others. After stop nothing of it

@@ -26,58 +26,72 @@ type sender struct {
 	conn  *packet.Conn
 }
 
-// send sends a frame to dst, unless may, which is asked last of all, returns an error. A socket that does not work any more
-// is replaced once: its interface may have been deleted and made again.
-func (s *senders) send(l link, frame []byte, dst MAC, may func() error) error {
-	err := s.try(l, frame, dst, may)
-	if err != nil && !errors.Is(err, ErrLinkDown) && !errors.Is(err, ErrLate) {
-		err = s.try(l, frame, dst, may)
+// send sends the frames of a batch, in their order and by one system call if there is room for them. Before each call may is asked
+// last of all, and an error of it ends the sending. A socket that does not work any more is replaced once: its interface may have
+// been deleted and made again. A frame that is refused then does not keep the others.
+func (s *senders) send(l link, b *batch, may func() error) error {
+	var (
+		first    error
+		refused  int
+		replaced bool
+	)
+	for hs := b.headers(); len(hs) > 0; {
+		n, err := s.try(l, hs, may)
+		hs = hs[n:]
+		switch {
+		case err == nil:
+		case errors.Is(err, ErrLinkDown) || errors.Is(err, ErrLate):
+			return fmt.Errorf("send a frame on %s: %w", l.Name, err)
+		case !replaced:
+			replaced = true
+		default:
+			first = cmp.Or(first, err)
+			refused++
+			hs = hs[1:]
+		}
 	}
-	if err != nil {
-		return fmt.Errorf("send a frame on %s: %w", l.Name, err)
+	if first != nil {
+		return fmt.Errorf("send %d frames on %s: %d not sent, the first: %w", len(b.ends), l.Name, refused, first)
 	}
 	return nil
 }
 
-func (s *senders) try(l link, frame []byte, dst MAC, may func() error) error {
+// try sends the first n of the frames. The error, if there is one, is that of the next.
+func (s *senders) try(l link, hs []unix.Mmsghdr, may func() error) (n int, err error) {
 	conn, err := s.get(l)
 	if err != nil {
-		return err
+		return 0, err
 	}
-	late, err := sendNow(conn, &unix.SockaddrLinklayer{Ifindex: int(l.Index), Halen: uint8(len(dst)), Addr: padded(dst)}, frame, may)
+	n, late, err := sendNow(conn, hs, may)
 	if err != nil {
 		s.drop(l.Name, conn)
 	}
 	if errors.Is(err, unix.ENOBUFS) {
 		err = fmt.Errorf("the interface's queue is full, or the kernel's lease is over: %w", err)
 	}
-	return errors.Join(late, classify(err))
+	return n, errors.Join(late, classify(err))
 }
 
-// sendNow asks may with nothing between its answer and the system call: a process that is stopped in between sends the frame when
-// it wakes up. Only the fence drops it then, if the kernel has a hook for frames ([Fence.GuardFrames]).
-func sendNow(conn *packet.Conn, to unix.Sockaddr, frame []byte, may func() error) (late, err error) {
+// sendNow asks may with nothing between its answer and the system call: a process that is stopped in between sends the frames when
+// it wakes up. Only the fence drops them then, if the kernel has a hook for frames ([Fence.GuardFrames]). A stop during the call
+// waits for its end.
+func sendNow(conn *packet.Conn, hs []unix.Mmsghdr, may func() error) (n int, late, err error) {
 	raw, err := conn.SyscallConn()
 	if err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	if err := conn.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil {
-		return nil, err
+		return 0, nil, err
 	}
 	var failed error
 	err = raw.Write(func(fd uintptr) bool {
 		if late = may(); late != nil {
 			return true
 		}
-		failed = unix.Sendto(int(fd), frame, unix.MSG_DONTWAIT, to)
+		n, failed = sendmmsg(fd, hs)
 		return !errors.Is(failed, unix.EAGAIN)
 	})
-	return late, cmp.Or(err, failed)
-}
-
-func padded(m MAC) (a [8]byte) {
-	copy(a[:], m[:])
-	return a
+	return n, late, cmp.Or(err, failed)
 }
 
 // get returns the socket of an interface. An interface that was made again has another index and needs a new one.

@@ -1,0 +1,78 @@
+package netio
+
+import (
+	"cmp"
+	"context"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Pace says how fast the frames of many addresses follow one another.
+type Pace struct {
+	// Frames is how many are sent at once, by one system call. 0 means 256, the smallest receive ring that drivers of network
+	// cards commonly start with: a neighbour may not have room for more.
+	Frames int
+	// Pause is how long the next ones wait then. 0 means a millisecond.
+	Pause time.Duration
+}
+
+func (p Pace) withDefaults() Pace {
+	return Pace{Frames: cmp.Or(p.Frames, 256), Pause: cmp.Or(p.Pause, time.Millisecond)}
+}
+
+// rest waits until the next frames may be sent.
+func (p Pace) rest(ctx context.Context) error {
+	t := time.NewTimer(p.Pause)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// batch is frames that lie one behind the other, to be sent by one system call.
+type batch struct {
+	buf  []byte
+	ends []int
+}
+
+// end ends the frame that was appended to buf last.
+func (b *batch) end() { b.ends = append(b.ends, len(b.buf)) }
+
+// reset empties the batch and keeps its memory.
+func (b *batch) reset() { b.buf, b.ends = b.buf[:0], b.ends[:0] }
+
+// headers returns the frames in the kernel's form. They say nothing of where to: the socket is bound to its interface, and a
+// frame begins with the hardware address that it goes to.
+func (b *batch) headers() []unix.Mmsghdr {
+	hs, iovs := make([]unix.Mmsghdr, len(b.ends)), make([]unix.Iovec, len(b.ends))
+	start := 0
+	for i, end := range b.ends {
+		iovs[i].Base = &b.buf[start]
+		iovs[i].SetLen(end - start)
+		hs[i].Hdr.Iov = &iovs[i]
+		hs[i].Hdr.Iovlen = 1
+		start = end
+	}
+	return hs
+}
+
+// sendmmsg sends frames without waiting for room and returns how many the kernel took (sendmmsg(2)). The error is that of the
+// first one which it did not take, and is nil if it took any.
+func sendmmsg(fd uintptr, hs []unix.Mmsghdr) (n int, err error) {
+	for {
+		sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(hs))), uintptr(len(hs)),
+			unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(sent), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
