@@ -53,7 +53,7 @@ promote: deps build ## what a writing client notices of switchovers and promotio
 	REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 60m -v ./bench/e2e -run 'TestGapUnderLoad' -args -runs $(or $(RUNS),10)
 
 # What depends on the server's kind and version.
-MATRIX := TestPromote$$|TestSemiSync|TestGapUnderLoad|TestReaders|TestSwitchover|TestFollow|Writer|TestPooled|TestCommandLine|TestMHASwitches|GTID
+MATRIX := TestPromote$$|TestSemiSync|TestGapUnderLoad|TestReaders|TestMeasuredLag|TestSwitchover|TestFollow|Writer|TestPooled|TestCommandLine|TestMHASwitches|GTID
 MARIADB ?= /var/cache/remora-mariadb
 
 matrix: deps build ## what depends on the server, on each of SERVERS (mariadb-11.8, mariadb: the machine's own, mysql)
@@ -69,7 +69,7 @@ matrix: deps build ## what depends on the server, on each of SERVERS (mariadb-11
 		esac
 		echo "== $$server"
 		go test -count=1 -timeout 20m -v ./detector -skip "/^$$other$$" || failed="$$failed $$server (detector)"
-		REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 60m -v ./bench/e2e -run '$(MATRIX)' -skip "/^$$other$$" \
+		REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 60m -v ./bench/e2e -run '$(MATRIX)' -skip "/^$$other$$" -args -long \
 			|| failed="$$failed $$server (e2e)"
 	done
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi

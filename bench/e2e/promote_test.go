@@ -38,13 +38,7 @@ func replicas(t *testing.T, f flavour, group string) *lab.Lab {
 	must(t, l.StartServers(within(t)))
 	t.Logf("the servers are %s", ask(t, l.Servers()[0], "SELECT VERSION()"))
 	must(t, l.PrepareDaemons())
-	out, err := l.Nodes()[0].Remora(within(t), "mysql", "grants", "--policy", "promote", "--family", f.family, "--host", "%")
-	must(t, err)
-	for line := range strings.Lines(string(out)) {
-		if s := strings.TrimSuffix(strings.TrimSpace(line), ";"); s != "" && !strings.HasPrefix(s, "--") {
-			must(t, l.Servers()[0].Exec(within(t), s))
-		}
-	}
+	grant(t, l, "promote", f)
 	for _, n := range l.Servers() {
 		eventually(t, "the grants have come to "+n.Name, func() bool {
 			return strings.Contains(ask(t, n, "SHOW GRANTS FOR "+lab.MonitorUser+"@'%'"), "RELOAD")
@@ -57,6 +51,18 @@ func replicas(t *testing.T, f flavour, group string) *lab.Lab {
 	}
 	must(t, l.WaitServed(within(t), s))
 	return l
+}
+
+// grant gives the daemons' account on the primary what `remora mysql grants` prints for a policy.
+func grant(t *testing.T, l *lab.Lab, policy string, f flavour) {
+	t.Helper()
+	out, err := l.Nodes()[0].Remora(within(t), "mysql", "grants", "--policy", policy, "--family", f.family, "--host", "%")
+	must(t, err)
+	for line := range strings.Lines(string(out)) {
+		if s := strings.TrimSuffix(strings.TrimSpace(line), ";"); s != "" && !strings.HasPrefix(s, "--") {
+			must(t, l.Servers()[0].Exec(within(t), s))
+		}
+	}
 }
 
 // ask returns the first value of a query to a node's server, empty if the server does not answer.

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"fmt"
-	"strings"
 	"testing"
 	"time"
 
@@ -18,31 +17,43 @@ max_lag       = "4s"
 balance_after = "2s"
 allow_primary = true`
 
-// A replica of MySQL whose line to the primary is dead without its noticing says that it is 0 s behind. The measured lag puts it out
-// of the reader addresses. When no replica replicates any more, the primary serves.
-func TestReadersOnMySQL(t *testing.T) {
-	l := raise(t, func(o *lab.Options) {
-		o.Server, o.Policy, o.Replicas, o.ExtraConfig = lab.MySQL{}, "follow", true, laggingReaders
+// laggingLab raises a primary with two replicas, whose daemons move addresses of readers by their lag.
+func laggingLab(t *testing.T, f flavour) (l *lab.Lab, primary, one, two *lab.Node) {
+	t.Helper()
+	l = raise(t, func(o *lab.Options) {
+		o.Server, o.Policy, o.Replicas, o.ExtraConfig = f.server, "follow", true, laggingReaders
 		o.Timing = map[string]string{"ttl": "1500ms", "raft_heartbeat": "250ms", "raft_election": "250ms", "probe_timeout": "1s"}
 	})
 	must(t, l.StartServers(within(t)))
 	must(t, l.PrepareDaemons())
-	primary := l.Servers()[0]
-	out, err := primary.Remora(within(t), "mysql", "grants", "--policy", "follow", "--family", "mysql80", "--host", "%")
-	must(t, err)
-	for line := range strings.Lines(string(out)) {
-		if s := strings.TrimSuffix(strings.TrimSpace(line), ";"); s != "" && !strings.HasPrefix(s, "--") {
-			must(t, primary.Exec(within(t), s))
-		}
-	}
-	one, two := others(l, primary.Name)[0], others(l, primary.Name)[1]
-	// The servers of the laboratory notice a dead line within seconds; by default it takes a minute.
-	must(t, one.Exec(within(t), "STOP REPLICA", "SET GLOBAL replica_net_timeout = 60", "START REPLICA"))
+	grant(t, l, "follow", f)
 	for _, n := range l.Nodes() {
 		must(t, n.StartDaemon())
 	}
-	_, err = l.WaitOwner(within(t), primary.Name)
+	primary = l.Servers()[0]
+	_, err := l.WaitOwner(within(t), primary.Name)
 	must(t, err)
+	return l, primary, others(l, primary.Name)[0], others(l, primary.Name)[1]
+}
+
+// A replica whose line to the primary is dead without its noticing says that it is 0 s behind. The measured lag puts it out of the
+// reader addresses. When no replica replicates any more, the primary serves.
+func TestReadersOnADeadLine(t *testing.T) {
+	for _, f := range flavours() {
+		t.Run(f.name, func(t *testing.T) {
+			if f.family == "mariadb" {
+				needsTime(t)
+			}
+			readersOnADeadLine(t, f)
+		})
+	}
+}
+
+func readersOnADeadLine(t *testing.T, f flavour) {
+	l, primary, one, two := laggingLab(t, f)
+	// The servers of the laboratory notice a dead line within seconds; by default it takes a minute.
+	word := map[string]string{"mariadb": "slave", "mysql80": "replica"}[f.family]
+	must(t, one.Exec(within(t), "STOP REPLICA", "SET GLOBAL "+word+"_net_timeout = 60", "START REPLICA"))
 	write(t, l)
 	r := read(t, l)
 	even := r.come(t, l, one.Name, two.Name)
