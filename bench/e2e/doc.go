@@ -4,5 +4,5 @@
 // where a daemon dies or hangs, a prober that asks every node whether it answers.
 //
 // Two busy cores carry all of it, so the tests assert order and generous bounds. How fast things are is measured by
-// `make gap`.
+// `make gap`. Those that bound nothing below seconds run two at a time, see besides.
 package e2e

@@ -231,7 +231,7 @@ func TestReload(t *testing.T) {
 func TestFollow(t *testing.T) {
 	l := raise(t, func(o *lab.Options) {
 		o.Policy, o.ExtraConfig = "follow", "keep_unwritable = \"3s\""
-		o.Timing = map[string]string{"ttl": "1500ms", "raft_heartbeat": "250ms", "raft_election": "250ms", "probe_timeout": "1s"}
+		unhurried(o)
 	})
 	must(t, l.StartServers(within(t)))
 	readOnly := func(n *lab.Node, on string) {

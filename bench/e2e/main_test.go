@@ -95,6 +95,16 @@ func raise(t *testing.T, change func(*lab.Options)) *lab.Lab {
 	return l
 }
 
+// besides lets a test run beside another such one and beside none that measures: it is not about milliseconds, and most
+// of it is waiting. Its laboratory is to be unhurried.
+func besides(t *testing.T) { t.Parallel() }
+
+// unhurried gives a laboratory time enough for six servers, their clients and maybe another laboratory on two busy cores: what is
+// tested is not how soon a hang is noticed.
+func unhurried(o *lab.Options) {
+	o.Timing = map[string]string{"ttl": "1500ms", "raft_heartbeat": "250ms", "raft_election": "250ms", "probe_timeout": "1s"}
+}
+
 // up raises a laboratory whose address is served, and a client that connects to it all the time.
 func up(t *testing.T, change func(*lab.Options)) *lab.Lab {
 	t.Helper()

@@ -27,11 +27,14 @@ var hookNames = map[string]string{"master_ip_failover_script": "failover", "mast
 	"secondary_check_script": "secondary-check", "shutdown_script": "shutdown", "report_script": "report"}
 
 // raiseMHA raises the laboratory with keys of the table [mha]. Remora's account has what 'remora mysql grants --mha' prints.
-func raiseMHA(t *testing.T, keys string) *mhaRig {
+func raiseMHA(t *testing.T, keys string, change ...func(*lab.Options)) *mhaRig {
 	l := raise(t, func(o *lab.Options) {
 		o.Nodes = []lab.NodeOptions{{Name: "db1"}, {Name: "db2"}, {Name: "db3"}, {Name: "mgr", Witness: true}}
 		o.Policy = "follow"
 		o.ExtraConfig = "[mha]\n" + keys
+		for _, f := range change {
+			f(o)
+		}
 	})
 	ctx := within(t)
 	must(t, l.LaunchServers(ctx))
@@ -107,7 +110,8 @@ func (r *mhaRig) address(node string) string { return r.Node(node).Addr.String()
 // TestMHASwitches: masterha_check_repl accepts the hooks, and planned changes with and without
 // --orig_master_is_new_slave move the address; then a primary that has died is replaced by hand.
 func TestMHASwitches(t *testing.T) {
-	r := raiseMHA(t, "wait = \"5s\"")
+	besides(t)
+	r := raiseMHA(t, "wait = \"5s\"", unhurried)
 	r.masterha("masterha_check_repl")
 
 	alive := []string{"--master_state=alive", "--interactive=0"}
@@ -144,7 +148,8 @@ func TestMHASwitches(t *testing.T) {
 // TestMHAManager: masterha_manager fails over by itself when mysqld dies, and when the primary's node is cut off. After the
 // cut node is back the address is on one node only.
 func TestMHAManager(t *testing.T) {
-	r := raiseMHA(t, "wait = \"5s\"")
+	besides(t)
+	r := raiseMHA(t, "wait = \"5s\"", unhurried)
 	p, err := r.mha.Start("masterha_manager", "--ignore_last_failover")
 	must(t, err)
 	must(t, r.mha.WaitWatching(within(t), p))
@@ -196,7 +201,8 @@ func (r *mhaRig) failsOver(p *lab.Process, from string) {
 // TestMHAManagerDiesBetweenStopAndStart: nobody calls start after a stop. When the time is over the operation is withdrawn,
 // and the address goes to a node that can write.
 func TestMHAManagerDiesBetweenStopAndStart(t *testing.T) {
-	r := raiseMHA(t, "wait = \"5s\"")
+	besides(t)
+	r := raiseMHA(t, "wait = \"5s\"", unhurried)
 	must(t, r.Node("db1").KillServer())
 	must(t, r.Node("mgr").WaitUnowned(within(t)))
 	out, err := r.Node("mgr").Remora(within(t), "mha", "failover", "--command=stopssh", "--ssh_user=root",
@@ -219,7 +225,8 @@ func TestMHAManagerDiesBetweenStopAndStart(t *testing.T) {
 // leaves all servers read-only. As long as one of its locks is held nothing is undone; then the old primary gets the address
 // back, and its server takes writes. The next change goes through, and the new primary is writable before its address comes.
 func TestMHASwitchDiesBetweenStopAndStart(t *testing.T) {
-	r := raiseMHA(t, "wait = \"6s\"\ngraceful = true\ndrain = \"200ms\"\nclear_read_only = true")
+	besides(t)
+	r := raiseMHA(t, "wait = \"6s\"\ngraceful = true\ndrain = \"200ms\"\nclear_read_only = true", unhurried)
 	table := lab.Schema + ".held"
 	must(t, r.Node("db1").Exec(within(t), "CREATE TABLE "+table+" (i INT PRIMARY KEY)"))
 	eventually(t, "the table is on db2", func() bool { return ask(t, r.Node("db2"), "SELECT COUNT(*) FROM "+table) == "0" })
@@ -289,6 +296,7 @@ func (r *mhaRig) says(text string) bool {
 // TestPromoteWaitsForMHA: while MHA's failover lock is held on a replica, a dead primary of policy promote has no successor, and
 // the status says why. It has one when the lock is gone.
 func TestPromoteWaitsForMHA(t *testing.T) {
+	besides(t)
 	l := replicas(t, flavours()[0], "max_lost_transactions = 100000")
 	old := l.Holder(l.VIP())
 	db, err := others(l, old)[0].Admin()

@@ -104,7 +104,8 @@ func TestAStartIsSeenThoughANodeIsCutOff(t *testing.T) {
 // TestReplicasGoBackToGTID: after MHA has repointed replicas by file and position the status says so, and remora mysql use-gtid
 // has each go on by GTID, the former primary too.
 func TestReplicasGoBackToGTID(t *testing.T) {
-	r := raiseMHA(t, "wait = \"5s\"")
+	besides(t)
+	r := raiseMHA(t, "wait = \"5s\"", unhurried)
 	must(t, r.WaitStable(within(t)))
 	const sentence = "remora mysql use-gtid"
 	if r.says(sentence) {

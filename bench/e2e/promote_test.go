@@ -32,8 +32,7 @@ func replicas(t *testing.T, f flavour, group string) *lab.Lab {
 	l := raise(t, func(o *lab.Options) {
 		o.Server, o.Policy, o.Replicas = f.server, "promote", true
 		o.ExtraConfig = group
-		// Six processes and their clients share what may be two busy cores: what is tested is not how soon a hang is noticed.
-		o.Timing = map[string]string{"ttl": "1500ms", "raft_heartbeat": "250ms", "raft_election": "250ms", "probe_timeout": "1s"}
+		unhurried(o)
 	})
 	must(t, l.StartServers(within(t)))
 	t.Logf("the servers are %s", ask(t, l.Servers()[0], "SELECT VERSION()"))
@@ -99,6 +98,7 @@ func following(t *testing.T, l *lab.Lab, owner string, but ...string) {
 func TestPromote(t *testing.T) {
 	for _, f := range flavours() {
 		t.Run(f.name, func(t *testing.T) {
+			besides(t)
 			l := replicas(t, f, "max_lost_transactions = 100000\nmax_lag = \"3s\"")
 			w := write(t, l)
 			following(t, l, l.Holder(l.VIP()))

@@ -22,7 +22,7 @@ func laggingLab(t *testing.T, f flavour) (l *lab.Lab, primary, one, two *lab.Nod
 	t.Helper()
 	l = raise(t, func(o *lab.Options) {
 		o.Server, o.Policy, o.Replicas, o.ExtraConfig = f.server, "follow", true, laggingReaders
-		o.Timing = map[string]string{"ttl": "1500ms", "raft_heartbeat": "250ms", "raft_election": "250ms", "probe_timeout": "1s"}
+		unhurried(o)
 	})
 	must(t, l.StartServers(within(t)))
 	must(t, l.PrepareDaemons())
@@ -39,6 +39,7 @@ func laggingLab(t *testing.T, f flavour) (l *lab.Lab, primary, one, two *lab.Nod
 // A replica whose line to the primary is dead without its noticing says that it is 0 s behind. The measured lag puts it out of the
 // reader addresses. When no replica replicates any more, the primary serves.
 func TestReadersOnADeadLine(t *testing.T) {
+	besides(t)
 	for _, f := range flavours() {
 		t.Run(f.name, func(t *testing.T) {
 			if f.family == "mariadb" {

@@ -148,6 +148,7 @@ func stayed(t *testing.T, before, after map[netip.Addr]holding, but ...string) {
 // the closed ports. A replica that falls behind, or dies, loses its addresses and no others move; what it gets back is no more than
 // the balance asks for. After a failover of the primary the successor serves no readers any more.
 func TestReaders(t *testing.T) {
+	besides(t)
 	l := replicas(t, flavours()[0], readerConfig)
 	w := write(t, l)
 	primary := l.Holder(l.VIP())

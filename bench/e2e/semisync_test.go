@@ -30,6 +30,7 @@ rpl_semi_sync_source_timeout = 60000`
 func TestSemiSyncLosesNothing(t *testing.T) {
 	for _, f := range semiSync() {
 		t.Run(f.name, func(t *testing.T) {
+			besides(t)
 			l := replicas(t, f, "max_lost_transactions = 100000")
 			w := write(t, l)
 			following(t, l, l.Holder(l.VIP()))
