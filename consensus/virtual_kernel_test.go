@@ -154,6 +154,9 @@ func (b vBinder) Extend(_ context.Context, a core.Extend) error {
 	})
 }
 
+// Prolong has no need of anything: no claim here takes longer than a lease that is renewed.
+func (vBinder) Prolong(core.Prolong) {}
+
 func (b vBinder) Unbind(ctx context.Context, a core.Unbind) error {
 	if lazy := b.k.m.c.broken.lazyUnbind; lazy > 0 {
 		time.AfterFunc(lazy, func() { _ = b.unbind(a) })

@@ -7,7 +7,7 @@ import (
 
 // Action is something that the machine wants done. Actions are carried out in the order of the list that Step returns.
 // Those that claim (Bind, Extend, Probe, Announce, Propose of a grant) carry NotAfter and are dropped when it has
-// passed; those that give up (Unbind) never expire.
+// passed, unless a Prolong has moved it for Bind, Extend and Announce; those that give up (Unbind) never expire.
 type Action interface{ action() }
 
 // Bind adds the addresses of a group and reads them back. Addresses that are there already are no error. The answer is
@@ -45,6 +45,14 @@ type Extend struct {
 	Epoch    Epoch
 	Spec     GroupSpec
 	Lifetime time.Duration
+	NotAfter Instant
+}
+
+// Prolong lets the claims of an epoch that are on their way go on until NotAfter, because the lease was renewed meanwhile:
+// many addresses take the kernel longer than what was left of the lease when they were claimed. It shortens nothing.
+type Prolong struct {
+	Group    GroupName
+	Epoch    Epoch
 	NotAfter Instant
 }
 
@@ -117,6 +125,7 @@ type Note struct {
 func (Bind) action()               {}
 func (Arm) action()                {}
 func (Extend) action()             {}
+func (Prolong) action()            {}
 func (Unbind) action()             {}
 func (Probe) action()              {}
 func (Announce) action()           {}

@@ -2,6 +2,7 @@ package core
 
 import (
 	"fmt"
+	"time"
 )
 
 // handBack returns a grant of which nothing was bound.
@@ -39,7 +40,27 @@ func (m *Machine) bind(h *holding) {
 	h.phase = binding
 	h.claims++
 	h.extended, h.due, h.kernelEnd = m.now, notAfter, m.now.Add(life)
+	m.claimBegins(h)
 	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: life, Report: h.rests, NotAfter: notAfter})
+}
+
+// claimBegins notes for how long renewals of the lease prolong what is now sent to the kernel. One that hangs must not be
+// prolonged for ever.
+func (m *Machine) claimBegins(h *holding) {
+	h.busy = m.now.Add(time.Duration(len(h.spec.Addresses)) * claimEach)
+}
+
+// prolong lets the claims on their way go on as long as the renewed lease. Without a fence a lifetime was chosen that ends
+// with the lease in which the claim began.
+func (m *Machine) prolong(h *holding) {
+	if m.opt.Unfenced || h.phase != binding && h.phase != bound || !m.now.Before(h.busy) {
+		return
+	}
+	last := h.last(m.opt.Timing)
+	if h.phase == binding {
+		h.due = last
+	}
+	m.do(Prolong{Group: h.group, Epoch: h.epoch, NotAfter: last})
 }
 
 // giveUp begins the end of a holding. From here on it is neither renewed nor claimed again in this epoch.

@@ -205,6 +205,7 @@ func (m *Machine) announce(h *holding) {
 	if h.announces < len(plan) {
 		h.nextRound = m.now.Add(plan[h.announces] - plan[h.announces-1])
 	}
+	m.claimBegins(h)
 	m.do(Announce{Group: h.group, Epoch: h.epoch, Spec: h.spec, NotAfter: h.last(m.opt.Timing), Round: h.announces})
 }
 
@@ -220,6 +221,7 @@ func (m *Machine) acked(a Ack) {
 			continue
 		}
 		h.lease, h.rests = sent.Add(a.TTL), a.Seq
+		m.prolong(h)
 		if h.shut != 0 && a.Seq > h.shut {
 			h.shut, m.dirty = 0, true // the fence opens with the next report, so that comes now
 		}

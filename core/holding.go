@@ -48,6 +48,7 @@ type holding struct {
 	again     bool // an address was removed while a Bind was on its way
 	extended  Instant
 	kernelEnd Instant // until when the kernel was last told to keep the addresses
+	busy      Instant // until when claims on their way are prolonged when the lease is
 	announces int     // rounds sent of the plan
 	nextRound Instant
 	defended  Instant
@@ -84,6 +85,8 @@ const (
 	unbindRetryMax = 100 * time.Millisecond
 	releaseRetry   = 20 * time.Millisecond
 	releaseRests   = 640 * time.Millisecond
+	// claimEach is how long claims of so many addresses may go on, for each of them, beyond the lease that they began in.
+	claimEach = time.Millisecond
 	// stuckAfter is how many attempts to unbind may be needed before a node says that it can not serve the group.
 	stuckAfter = 3
 )

@@ -3,6 +3,7 @@ package core
 import (
 	"fmt"
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 )
@@ -369,5 +370,40 @@ func TestStepTakesAnEarlierTimeForTheLatest(t *testing.T) {
 	s.m.Step(s.now, s.ack(e))
 	if s.m.now != late {
 		t.Fatalf("the time went back to %v", s.m.now)
+	}
+}
+
+// A Bind of many addresses goes on while the lease is renewed, but one that hangs is not waited for without end.
+func TestI5_ClaimsOfManyAddressesAreProlongedWithTheLease(t *testing.T) {
+	for _, n := range []int{1, 1000} {
+		s := newSolo(t)
+		cfg := soloConfig()
+		cfg.Version, cfg.Groups[0].Addresses = 2, nil
+		for i := range n {
+			cfg.Groups[0].Addresses = append(cfg.Groups[0].Addresses, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 78, byte(i >> 8), byte(i)}), 32))
+		}
+		s.commit(Op{Configure: &cfg})
+		s.prove()
+		s.later(s.m.opt.Timing.Heartbeat)
+		begun := s.now
+		end := only[Bind](s.grantTo("n1", soloIncarnation, s.m.seq))[0].NotAfter
+		e := s.group().Epoch
+		for {
+			if len(only[Unbind](s.later(s.m.opt.Timing.Heartbeat))) > 0 {
+				break
+			}
+			for _, p := range only[Prolong](s.step(s.ack(e))) {
+				if p.Epoch != e || p.NotAfter <= end || p.NotAfter > s.last() {
+					t.Fatalf("%d addresses: prolonged from %v to %v, the lease allows %v", n, end, p.NotAfter, s.last())
+				}
+				end = p.NotAfter
+			}
+			if s.now.Sub(begun) > 10*time.Second {
+				t.Fatalf("%d addresses: a Bind that hangs is prolonged for ever", n)
+			}
+		}
+		if took, want := s.now.Sub(begun), time.Duration(n)*claimEach; took < want || took > want+soloTTL+s.m.opt.Timing.Heartbeat {
+			t.Errorf("%d addresses: the Bind was given up after %v, want a lease more than %v", n, took, want)
+		}
 	}
 }

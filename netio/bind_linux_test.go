@@ -508,3 +508,24 @@ func TestClosedBinder(t *testing.T) {
 	wantErr(t, b.Unbind(t.Context(), unbindOf(spec("lo", vip4), 1)), errClosed)
 	wantErr(t, b.Bind(t.Context(), bindOf(spec("lo", vip4), 2)), errClosed)
 }
+
+// What is prolonged in its epoch goes on beyond the time that it came with, until it is given up.
+func TestProlongedClaimsGoOn(t *testing.T) {
+	w := newWire(t)
+	c := &scripted{}
+	b := newBinder(t, Config{Clock: c.now})
+	s := spec(w.name, vip4)
+	longer := core.Prolong{Group: s.Name, Epoch: 2, NotAfter: soon().Add(time.Hour)}
+	c.at = map[int32]func(){1: c.leap, 2: func() { b.Prolong(longer) }}
+	wantErr(t, b.Bind(t.Context(), bindOf(s, 2)), ErrLate) // it was late at its first look
+	c.reads.Store(1)
+	must(t, b.Bind(t.Context(), bindOf(s, 2)))
+	must(t, b.Extend(t.Context(), extendOf(s, 2, 9*time.Second)))
+	must(t, b.Announce(t.Context(), core.Announce{Group: s.Name, Epoch: 2, Spec: s, NotAfter: soon()}))
+	b.Prolong(core.Prolong{Group: s.Name, Epoch: 1, NotAfter: longer.NotAfter.Add(time.Hour)}) // of an epoch that is over
+	must(t, b.Extend(t.Context(), extendOf(s, 2, 9*time.Second)))
+	wantErr(t, b.Bind(t.Context(), bindOf(s, 3)), ErrLate) // the next epoch has no part in it
+	must(t, b.Unbind(t.Context(), core.Unbind{Group: s.Name, Epoch: 2, Spec: s}))
+	wantErr(t, b.Bind(t.Context(), bindOf(s, 2)), ErrLate)
+	wantBound(t, vip4, 0)
+}

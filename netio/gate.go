@@ -7,10 +7,18 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// gate remembers up to which epoch each group was given up. Its lock is never held over I/O.
+// gate remembers up to which epoch each group was given up, and until when claims may go on whose lease was renewed. Its
+// lock is never held over I/O.
 type gate struct {
-	mu     sync.Mutex
-	closed map[core.GroupName]core.Epoch
+	mu        sync.Mutex
+	closed    map[core.GroupName]core.Epoch
+	prolonged map[core.GroupName]prolonged
+}
+
+// prolonged is until when the claims of an epoch may go on.
+type prolonged struct {
+	epoch core.Epoch
+	until core.Instant
 }
 
 // close shuts out the claims of a group in all epochs up to e, for good: a grant that comes later has a higher epoch.
@@ -23,11 +31,26 @@ func (g *gate) close(group core.GroupName, e core.Epoch) {
 	g.closed[group] = max(g.closed[group], e)
 }
 
-// open reports whether a claim of a group in epoch e may go on.
-func (g *gate) open(group core.GroupName, e core.Epoch) bool {
+// prolong lets the claims of a group in epoch e go on until then.
+func (g *gate) prolong(group core.GroupName, e core.Epoch, until core.Instant) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return e > g.closed[group]
+	if g.prolonged == nil {
+		g.prolonged = make(map[core.GroupName]prolonged)
+	}
+	if p := g.prolonged[group]; e > p.epoch || e == p.epoch && until > p.until {
+		g.prolonged[group] = prolonged{e, until}
+	}
+}
+
+// look reports whether a claim of a group in epoch e may go on, and until when if its lease was renewed since.
+func (g *gate) look(group core.GroupName, e core.Epoch) (open bool, until core.Instant) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.prolonged[group]; p.epoch == e {
+		until = p.until
+	}
+	return e > g.closed[group], until
 }
 
 // permit is what a claiming action is allowed to do, and until when.
@@ -42,10 +65,12 @@ type permit struct {
 // check returns an ErrLate if the claim must not go on. It looks at the gate last: if the process is stopped while it
 // reads the clock, an unbind of that time is still seen.
 func (p permit) check() error {
-	if late := p.clock().Sub(p.notAfter); late >= 0 {
+	now := p.clock()
+	open, until := p.gate.look(p.group, p.epoch)
+	if late := now.Sub(max(p.notAfter, until)); late >= 0 {
 		return fmt.Errorf("%w: group %s epoch %d, %v after its time", ErrLate, p.group, p.epoch, late)
 	}
-	if !p.gate.open(p.group, p.epoch) {
+	if !open {
 		return fmt.Errorf("%w: group %s was unbound in epoch %d or later", ErrLate, p.group, p.epoch)
 	}
 	return nil

@@ -301,6 +301,8 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 		a.worker(ctx, act.Group).claim(func() core.Event { return a.bind(ctx, act) })
 	case core.Extend:
 		a.worker(ctx, act.Group).claim(func() core.Event { return a.extend(ctx, act) })
+	case core.Prolong:
+		a.cfg.Binder.Prolong(act)
 	case core.Probe:
 		a.worker(ctx, act.Group).claim(func() core.Event { return a.probe(ctx, act) })
 	case core.Announce:

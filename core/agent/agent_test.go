@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -253,6 +254,27 @@ func TestFullMailboxDropsDatagramsOnly(t *testing.T) {
 		synctest.Wait()
 		if r.kernel.isBound() {
 			t.Fatal("the event was lost: MySQL has failed and the address is still bound")
+		}
+		r.stop()
+	})
+}
+
+// The kernel may take longer for many addresses than a lease is long: it is told of the renewals meanwhile.
+func TestABindLongerThanALeaseIsProlonged(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.edit = func(c *core.Config) {
+			for i := range 1000 {
+				c.Groups[0].Addresses = append(c.Groups[0].Addresses, netip.PrefixFrom(netip.AddrFrom4([4]byte{10, 78, byte(i >> 8), byte(i)}), 32))
+			}
+		}
+		r.kernel.setHooks(hooks{bind: func(context.Context, core.Bind) error {
+			time.Sleep(500 * time.Millisecond) // the lease is 300 ms long
+			r.kernel.set(true)
+			return nil
+		}})
+		r.serve()
+		if binds, prolongs := r.kernel.count("bind"), r.kernel.count("prolong"); binds != 1 || prolongs < 2 {
+			t.Errorf("%d binds, prolonged %d times", binds, prolongs)
 		}
 		r.stop()
 	})

@@ -99,6 +99,8 @@ func (k *fakeKernel) Extend(ctx context.Context, a core.Extend) error {
 	return nil
 }
 
+func (k *fakeKernel) Prolong(core.Prolong) { k.begin("prolong") }
+
 func (k *fakeKernel) Unbind(ctx context.Context, a core.Unbind) error {
 	if h := k.begin("unbind"); h.unbind != nil {
 		return h.unbind(ctx, a)

@@ -14,6 +14,8 @@ type Binder interface {
 	// Extend renews the kernel's lifetimes. It returns an error for which Absent is true when an address is gone, and
 	// never brings one back.
 	Extend(ctx context.Context, a core.Extend) error
+	// Prolong moves the NotAfter of the binder's and the announcer's claims of an epoch that are on their way. It does not wait.
+	Prolong(a core.Prolong)
 	// Unbind returns nil only when all addresses were read back and are gone. It waits for no Bind or Extend.
 	Unbind(ctx context.Context, a core.Unbind) error
 	// Arm tells the kernel's fence of a report and opens it for what was renewed. It returns nil if there is no fence.

@@ -89,7 +89,15 @@ func (p *process) allowed(g core.GroupName, e core.Epoch, notAfter core.Instant)
 	if p.n.w.opt.Break == ClaimLate {
 		return true
 	}
-	return p.n.clock.at(p.n.w.now) < notAfter && e > p.gate[groupIndex(g)]
+	return p.n.clock.at(p.n.w.now) < p.until(g, e, notAfter) && e > p.gate[groupIndex(g)]
+}
+
+// until is when a claim has to end that carries notAfter.
+func (p *process) until(g core.GroupName, e core.Epoch, notAfter core.Instant) core.Instant {
+	if longer := p.prolonged[groupIndex(g)]; longer.Epoch == e {
+		return max(notAfter, longer.NotAfter)
+	}
+	return notAfter
 }
 
 func (p *process) bind(wk *worker, a core.Bind) {
@@ -102,7 +110,7 @@ func (p *process) bind(wk *worker, a core.Bind) {
 		finish(core.BindDone{Err: "late", Late: true})
 		return
 	}
-	p.n.w.or.claims(p, a.Group, a.Epoch, a.NotAfter)
+	p.n.w.or.claims(p, a.Group, a.Epoch, p.until(a.Group, a.Epoch, a.NotAfter))
 	k, since := &p.n.kern, p.n.w.now
 	if p.n.w.opt.Break == ClaimEndsEarly {
 		p.later(0, func() { p.step(core.BindDone{Group: a.Group, Epoch: a.Epoch, Err: "on purpose"}) })
@@ -146,7 +154,7 @@ func (p *process) extend(wk *worker, a core.Extend) {
 		finish(core.ExtendDone{Err: "late"})
 		return
 	}
-	p.n.w.or.claims(p, a.Group, a.Epoch, a.NotAfter)
+	p.n.w.or.claims(p, a.Group, a.Epoch, p.until(a.Group, a.Epoch, a.NotAfter))
 	absent := false
 	p.systemCall(false, func(failed bool) {
 		p.n.kern.extend(a.Spec.Addresses, a.Lifetime)

@@ -47,6 +47,7 @@ type process struct {
 	wakeAt, timerAt int64
 	workers         [maxGroups]worker
 	gate            [maxGroups]core.Epoch // up to which epoch claims are shut out
+	prolonged       [maxGroups]core.Prolong
 	stopped         bool
 	steps           int
 	reports         []fencedReport // those that wait for the fence
@@ -257,6 +258,8 @@ func (p *process) do(a core.Action) {
 		p.unbind(a)
 	case core.Bind, core.Extend, core.Probe, core.Announce:
 		p.claim(a)
+	case core.Prolong:
+		p.prolonged[groupIndex(a.Group)] = a
 	case core.TransferLeadership:
 		w.q.push(w.now, item{kind: raftCall, node: int8(n.id), gen: n.gen, call: func() { n.raft.transferTo(nodeIndex(a.To)) }})
 	case core.Answer:

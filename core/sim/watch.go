@@ -202,6 +202,8 @@ func (o *oracle) acted(p *process, now core.Instant, acts []core.Action) {
 			o.bindAsked(p, now, a)
 		case core.Extend:
 			o.inLease(p, now, "extends", a.Group, a.Epoch, a.NotAfter)
+		case core.Prolong:
+			o.inLease(p, now, "prolongs claims of", a.Group, a.Epoch, a.NotAfter)
 		case core.Announce:
 			o.announceAsked(p, now, a)
 		case core.DemoteServer:

@@ -85,6 +85,8 @@ func (d dryRun) Extend(_ context.Context, a core.Extend) error {
 	return nil
 }
 
+func (dryRun) Prolong(core.Prolong) {}
+
 func (d dryRun) Unbind(_ context.Context, a core.Unbind) error {
 	d.log.Info("dry run: would unbind", "group", a.Group, "epoch", a.Epoch, "addresses", a.Spec.Addresses)
 	return nil
