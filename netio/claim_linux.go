@@ -146,10 +146,13 @@ func (c *claim) undo(which func(address) bool) error {
 // bind adds what is missing, then takes over and reads back until nothing is left to do.
 func (c *claim) bind(ctx context.Context) error {
 	existed := make(map[netip.Addr]bool)
+	done := 0
 	for part := range slices.Chunk(c.targets, changesAtOnce) {
+		rest(done)
 		if err := c.add(ctx, part, existed); err != nil {
 			return err
 		}
+		done += len(part)
 	}
 	for range settleRounds {
 		found, err := c.s.copies(c.targets)
@@ -238,7 +241,10 @@ func (c *claim) foreign(found []address, existed map[netip.Addr]bool) []address 
 
 // renew gives copies that are bound our mark and the claim's lifetime, and leaves all else about them as it is.
 func (c *claim) renew(ctx context.Context, copies []address) error {
+	done := 0
 	for part := range slices.Chunk(copies, changesAtOnce) {
+		rest(done)
+		done += len(part)
 		if err := c.allowed(ctx); err != nil {
 			return err
 		}

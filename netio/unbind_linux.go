@@ -62,7 +62,10 @@ func removeAll(s *session, which func(address) bool) (removed []netip.Prefix, er
 			return removed, errors.Join(fmt.Errorf("%w: %s", ErrStillBound, where(left)), failed)
 		}
 		failed = nil
+		done := 0
 		for part := range slices.Chunk(left, changesAtOnce) {
+			rest(done)
+			done += len(part)
 			verdicts, err := s.removeAll(part)
 			if err != nil {
 				return removed, errors.Join(fmt.Errorf("remove %d addresses: %w", len(part), err), failed)
