@@ -18,11 +18,13 @@ const (
 	mhaPassword = "mha-lab"
 )
 
-// MHA is a real MHA 0.58 in a laboratory: its manager on one node, an sshd on each node with a server.
+// MHA is a real MHA 0.58 in a laboratory: its manager on one host, an sshd on each node with a server.
 type MHA struct {
-	lab *Lab
-	mgr *Node
-	dir string
+	lab    *Lab
+	mgr    *Host
+	socket string // of the daemon on the manager's host
+	dir    string
+	sshds  []*Process
 }
 
 // mhaPatches make Debian's MHA 0.58 run here, on a private copy of its Perl modules. Each names a file, what is replaced
@@ -35,13 +37,12 @@ var mhaPatches = []struct{ file, old, new string }{
 	{"SlaveUtil.pm", `$dbh->prepare("SELECT \@\@global.super_read_only as Value")`, `$dbh->prepare("SELECT 0 as Value")`},
 }
 
-// FollowPrimary makes the servers replicas of one of them, read-only, instead of a ring. They must be started and not
-// replicate yet.
+// FollowPrimary makes the servers, which must run, replicas of one of them, read-only, instead of a ring.
 func (l *Lab) FollowPrimary(ctx context.Context, primary string) error {
-	accounts := []string{
-		fmt.Sprintf("CREATE USER '%s'@'%%' IDENTIFIED BY '%s'", mhaUser, mhaPassword),
+	statements := []string{"STOP SLAVE", "RESET SLAVE ALL", "SET GLOBAL read_only = 0",
+		fmt.Sprintf("CREATE USER IF NOT EXISTS '%s'@'%%' IDENTIFIED BY '%s'", mhaUser, mhaPassword),
 		fmt.Sprintf("GRANT ALL ON *.* TO '%s'@'%%' WITH GRANT OPTION", mhaUser)}
-	if err := l.Node(primary).execAll(ctx, accounts); err != nil {
+	if err := l.Node(primary).execAll(ctx, statements); err != nil {
 		return err
 	}
 	for _, n := range l.Servers() {
@@ -53,6 +54,16 @@ func (l *Lab) FollowPrimary(ctx context.Context, primary string) error {
 		}
 	}
 	return nil
+}
+
+// JoinRing makes the servers, which must run, a ring again, in which all are writable.
+func (l *Lab) JoinRing(ctx context.Context) error {
+	for _, n := range l.Servers() {
+		if err := n.execAll(ctx, []string{"STOP SLAVE", "SET GLOBAL read_only = 0"}); err != nil {
+			return err
+		}
+	}
+	return l.ring(ctx)
 }
 
 // Replicate makes the node's server a read-only replica of another node's, by its position, and waits until it runs.
@@ -84,10 +95,19 @@ func (l *Lab) LaunchServers(ctx context.Context) error {
 	return each(l.Servers(), func(n *Node) error { return n.StartServer(ctx) })
 }
 
-// NewMHA prepares MHA with its manager on a node and starts the sshd of each node with a server, in the node's namespace,
+// NewMHA prepares MHA with its manager on a host and starts the sshd of each node with a server, in the node's namespace,
 // with keys of its own. hooks are lines of app1.cnf that name scripts.
 func (l *Lab) NewMHA(ctx context.Context, manager string, hooks map[string]string) (*MHA, error) {
-	m := &MHA{lab: l, mgr: l.Node(manager), dir: filepath.Join(l.dir, "mha")}
+	host, err := l.host(manager)
+	if err != nil {
+		return nil, fmt.Errorf("prepare MHA: %w", err)
+	}
+	m := &MHA{lab: l, mgr: host, dir: filepath.Join(l.dir, "mha")}
+	for _, n := range l.nodes {
+		if n.Host == host {
+			m.socket = n.SocketPath()
+		}
+	}
 	if err := errors.Join(os.Mkdir(m.dir, 0o755), os.MkdirAll("/run/sshd", 0o755)); err != nil {
 		return nil, fmt.Errorf("prepare MHA: %w", err)
 	}
@@ -104,6 +124,15 @@ func (l *Lab) NewMHA(ctx context.Context, manager string, hooks map[string]strin
 		return nil, err
 	}
 	return m, nil
+}
+
+// Close ends the sshds and removes MHA's files. What MHA has started must have ended.
+func (m *MHA) Close() error {
+	var errs []error
+	for _, p := range m.sshds {
+		errs = append(errs, p.Stop(5*time.Second))
+	}
+	return errors.Join(append(errs, os.RemoveAll(m.dir))...)
 }
 
 func (m *MHA) at(name ...string) string { return filepath.Join(append([]string{m.dir}, name...)...) }
@@ -186,6 +215,7 @@ func (m *MHA) startSSH(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		m.sshds = append(m.sshds, p)
 		if err := m.lab.record.addProcess(p); err != nil {
 			return err
 		}
@@ -240,7 +270,10 @@ func (m *MHA) Forget() error {
 // Start starts one of MHA's commands on the manager's node; its output is appended to the file NAME.out.
 func (m *MHA) Start(name string, args ...string) (*Process, error) {
 	cmd := exec.Command(name, append([]string{"--conf=" + m.ConfigPath()}, args...)...)
-	cmd.Env = append(os.Environ(), "PERL5LIB="+m.at("perl"), "REMORA_SOCKET="+m.mgr.SocketPath())
+	cmd.Env = append(os.Environ(), "PERL5LIB="+m.at("perl"))
+	if m.socket != "" {
+		cmd.Env = append(cmd.Env, "REMORA_SOCKET="+m.socket)
+	}
 	m.lab.Note(m.mgr.Name, "MHA: "+name+" "+strings.Join(args, " "))
 	p, err := startProcess(m.mgr.NS, name, m.at(name+".out"), cmd)
 	if err != nil {

@@ -70,6 +70,9 @@ func (m *MHA) Classical() (string, error) {
 	return fmt.Sprintf("%s %v %s %s", path, m.lab.VIP(), Interface, m.at("id")), err
 }
 
+// ClassicalScript is the text of that hook.
+func ClassicalScript() string { return classicalScript }
+
 // HookCalls returns the timed calls so far, in the order of their ends.
 func (m *MHA) HookCalls() ([]HookCall, error) {
 	f, err := os.Open(m.timesPath())

@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -48,6 +49,21 @@ func (l *Lab) ResetDaemons(profile string) error {
 	}
 	if err := errors.Join(errs...); err != nil {
 		return fmt.Errorf("reset the daemons: %w", err)
+	}
+	return nil
+}
+
+// Mend heals the network and starts the servers that do not run. It does not wait until they replicate.
+func (l *Lab) Mend(ctx context.Context) error {
+	if err := l.HealAll(); err != nil {
+		return err
+	}
+	for _, n := range l.Servers() {
+		if !n.Server().Running() {
+			if err := n.StartServer(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }

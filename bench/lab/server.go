@@ -240,10 +240,16 @@ func (l *Lab) StartServers(ctx context.Context) error {
 	if l.opts.Replicas {
 		return l.startReplicas(ctx)
 	}
+	return l.ring(ctx)
+}
+
+// ring makes each server, none of which replicates, a replica of the one before it.
+func (l *Lab) ring(ctx context.Context) error {
+	servers := l.Servers()
+	if len(servers) < 2 {
+		return nil
+	}
 	for i, n := range servers {
-		if len(servers) < 2 {
-			break
-		}
 		source := servers[(i+len(servers)-1)%len(servers)]
 		if err := n.execAll(ctx, l.opts.Server.Follow(source.serverSpec())); err != nil {
 			return fmt.Errorf("make a ring: %w", err)
