@@ -45,8 +45,8 @@ func plotGaps(path string, runs []Run) error {
 	p := axis("Client's gap: median, new connections", scenarios)
 	// A bar begins at 0, which a logarithmic axis does not have: the logarithms are drawn, and the ticks tell what they are.
 	p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "1"}, {Value: 1, Label: "10"}, {Value: 2, Label: "100"},
-		{Value: 3, Label: "1,000"}, {Value: 4, Label: "10,000"}}
-	width := vg.Points(9)
+		{Value: 3, Label: "1,000"}, {Value: 4, Label: "10,000"}, {Value: 5, Label: "100,000"}}
+	width := vg.Points(min(9, 36/float64(len(systems)))) // those of one scenario stand apart from those of the next
 	for i, sys := range systems {
 		values := make(plotter.Values, len(scenarios))
 		for j, sc := range scenarios {
@@ -63,7 +63,7 @@ func plotGaps(path string, runs []Run) error {
 	}
 	p.X.Tick.Label.Rotation, p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = math.Pi/7, text.XRight, text.YTop
 	p.X.Max += 0.4
-	p.Y.Min, p.Y.Max = 0, 4.8 // with room for the legend
+	p.Y.Min, p.Y.Max = 0, 5+0.25*float64(len(systems)) // with room for the legend
 	p.Legend.XOffs = vg.Centimeter
 	if err := p.Save(26*vg.Centimeter, 15*vg.Centimeter, path); err != nil {
 		return fmt.Errorf("write the plot %s: %w", path, err)

@@ -72,13 +72,13 @@ func machine() string {
 	}
 	lines := []string{fmt.Sprintf("Reported %s. Linux %s, %d processors%s, %s.", time.Now().Format(time.DateOnly), release,
 		runtime.NumCPU(), processor(), runtime.Version())}
-	for _, v := range [][]string{{"keepalived", "--version"}, {"mariadbd", "--no-defaults", "--version"}} {
+	for _, v := range [][]string{{"keepalived", "--version"}, {"masterha_manager", "--version"}, {"mariadbd", "--no-defaults", "--version"}} {
 		text, err := exec.Command(v[0], v[1:]...).CombinedOutput()
 		if err != nil {
 			text = []byte(v[0] + ": " + err.Error())
 		}
 		first, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-		lines = append(lines, first+".")
+		lines = append(lines, strings.TrimSuffix(first, ".")+".")
 	}
 	return strings.Join(lines, " ")
 }
