@@ -62,7 +62,7 @@ measurement that was interrupted, or that was divided by --system and --only, go
 // job is one scenario of one turn of a system.
 type job struct {
 	turn   int
-	system peers.System
+	system contender
 	trial  trial
 }
 
@@ -97,7 +97,7 @@ func (o benchOptions) plan(l *lab.Lab, done []report.Run) ([]job, error) {
 					!chosen(o.only, t.name, t.quick) {
 					continue
 				}
-				jobs = append(jobs, job{turn, s.System, t})
+				jobs = append(jobs, job{turn, s, t})
 			}
 		}
 	}
@@ -176,7 +176,7 @@ const (
 // takeTurn puts one system through some scenarios with the same addresses.
 func (b *session) takeTurn(ctx context.Context, jobs []job) error {
 	l, s := b.lab, jobs[0].system
-	if err := errors.Join(mend(ctx, l), b.sweep()); err != nil {
+	if err := errors.Join(mend(ctx, l, true), b.sweep()); err != nil {
 		return err
 	}
 	l.SetCrowd(max(0, jobs[0].trial.addresses-1))
@@ -219,7 +219,7 @@ func (b *session) sweep() error {
 
 // try runs one scenario and keeps what was seen.
 func (b *session) try(ctx context.Context, j job) error {
-	if _, isRemora := j.system.(peers.Remora); j.trial.arrange != nil && isRemora {
+	if _, isRemora := j.system.System.(peers.Remora); j.trial.arrange != nil && isRemora {
 		if err := j.trial.arrange(ctx, b.lab); err != nil {
 			return err
 		}
@@ -231,7 +231,7 @@ func (b *session) try(ctx context.Context, j job) error {
 			return err
 		}
 	}
-	ctx, cancel := context.WithTimeout(ctx, trialLimit)
+	ctx, cancel := context.WithTimeout(ctx, j.system.limit())
 	defer cancel()
 	r, err := runTrial(ctx, b.lab, j.system, j.trial)
 	if err != nil {

@@ -53,3 +53,29 @@ func TestNamesThatDoNotExistAreRefused(t *testing.T) {
 		}
 	}
 }
+
+// MHA takes minutes: it runs where it is named, or with everything, and in the scenarios that it has an answer to.
+func TestMHARunsWhereItIsNamed(t *testing.T) {
+	for _, tt := range []struct {
+		o    benchOptions
+		want []string
+	}{
+		{benchOptions{runs: 1}, nil},
+		{benchOptions{runs: 1, all: true}, []string{"mysqld-killed", "planned", "node-vanished"}},
+		{benchOptions{runs: 1, systems: []string{"mha"}, only: []string{"planned", "mysqld-hung"}}, []string{"planned"}},
+	} {
+		jobs, err := tt.o.plan(nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, j := range jobs {
+			if j.system.mha {
+				got = append(got, j.trial.name)
+			}
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%+v: MHA is put through %v, want %v", tt.o, got, tt.want)
+		}
+	}
+}

@@ -20,26 +20,38 @@ type contender struct {
 	quick bool
 	// crowds says whether it is put through the moves of many addresses.
 	crowds bool
+	// mha marks MHA: its servers are a primary and replicas instead of a ring, and it takes minutes, so it is put through
+	// few scenarios.
+	mha bool
 }
 
 // lineUp returns all systems.
 func lineUp(l *lab.Lab) []contender {
 	return []contender{
-		{peers.Remora{Lab: l, Profile: "lan"}, true, true},
-		{peers.Remora{Lab: l, Profile: "fast"}, true, true},
-		{peers.Fastest(l), true, true},
-		{peers.Checked(l), false, false},
-		{peers.Brisk(l), false, false},
-		{peers.Common(l), true, false},
-		{peers.FastestUCARP(l), false, false},
-		{peers.CommonUCARP(l), false, false},
+		{System: peers.Remora{Lab: l, Profile: "lan"}, quick: true, crowds: true},
+		{System: peers.Remora{Lab: l, Profile: "fast"}, quick: true, crowds: true},
+		{System: peers.Fastest(l), quick: true, crowds: true},
+		{System: peers.Checked(l)},
+		{System: peers.Brisk(l)},
+		{System: peers.Common(l), quick: true},
+		{System: peers.FastestUCARP(l)},
+		{System: peers.CommonUCARP(l)},
+		{System: &peers.MHA{Lab: l}, mha: true},
 	}
 }
 
 // takes reports whether a scenario is one for the system.
 func (c contender) takes(t trial) bool {
 	_, isRemora := c.System.(peers.Remora)
-	return (isRemora || !t.remora) && (c.crowds || t.addresses == 0)
+	return (isRemora || !t.remora) && (c.crowds || t.addresses == 0) && (!c.mha || t.mha)
+}
+
+// limit bounds a scenario with the way back to health.
+func (c contender) limit() time.Duration {
+	if c.mha {
+		return trialLimit + c.Patience()
+	}
+	return trialLimit
 }
 
 // trial is a scenario that every system can be put through.
@@ -55,8 +67,8 @@ type trial struct {
 	addresses int
 	// arrange, if set, brings Remora's leadership to where the scenario wants it.
 	arrange func(context.Context, *lab.Lab) error
-	// remora marks a scenario that other systems do not know.
-	remora bool
+	// remora marks a scenario that other systems do not know, mha one that MHA has an answer to.
+	remora, mha bool
 	// ready, if set, makes the owner ready for what comes.
 	ready func(context.Context, *lab.Lab, string) error
 	act   func(context.Context, *lab.Lab, peers.System, string) error
@@ -83,12 +95,12 @@ func trials(ballast int) []trial {
 		return s.Move(ctx, owner, other(l, owner))
 	}
 	all := []trial{
-		{name: "mysqld-killed", quick: true, act: killed},
-		{name: "planned", quick: true, act: planned},
+		{name: "mysqld-killed", quick: true, mha: true, act: killed},
+		{name: "planned", quick: true, mha: true, act: planned},
 		{name: "mysqld-hung", quick: true, act: signal(syscall.SIGSTOP), undo: func(l *lab.Lab, _ peers.System, owner string) error {
 			return l.Node(owner).SignalServer(syscall.SIGCONT)
 		}},
-		{name: "node-vanished", quick: true, arrange: apart(false), act: drop},
+		{name: "node-vanished", quick: true, mha: true, arrange: apart(false), act: drop},
 		{name: "node-vanished-leader", quick: true, remora: true, arrange: apart(true), act: drop},
 		{name: "mysqld-killed-clients", quick: true, regulars: true, act: killed},
 		{name: "planned-clients", quick: true, regulars: true, act: planned},
@@ -232,7 +244,7 @@ func (w watchers) figures(r lab.Report, out *report.Run) error {
 }
 
 // runTrial runs one scenario and brings the laboratory back to health.
-func runTrial(ctx context.Context, l *lab.Lab, s peers.System, t trial) (report.Run, error) {
+func runTrial(ctx context.Context, l *lab.Lab, s contender, t trial) (report.Run, error) {
 	out := report.Run{System: s.Name(), Scenario: t.name, Addresses: t.addresses}
 	owner := l.Holder(l.VIP())
 	w, err := watch(ctx, l, t, owner)
@@ -241,7 +253,7 @@ func runTrial(ctx context.Context, l *lab.Lab, s peers.System, t trial) (report.
 		return out, err
 	}
 	step := lab.Step{Name: t.name,
-		Act: func(ctx context.Context) error { return t.act(ctx, l, s, owner) },
+		Act: func(ctx context.Context) error { return t.act(ctx, l, s.System, owner) },
 		Done: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, s.Patience())
 			defer cancel()
@@ -267,10 +279,10 @@ func runTrial(ctx context.Context, l *lab.Lab, s peers.System, t trial) (report.
 		out.Frames, err = l.Announcements(r)
 	}
 	if err == nil && t.undo != nil {
-		err = t.undo(l, s, owner)
+		err = t.undo(l, s.System, owner)
 	}
 	if err == nil {
-		err = errors.Join(mend(ctx, l), s.Settle(ctx))
+		err = errors.Join(mend(ctx, l, !s.mha), s.Settle(ctx))
 	}
 	out.Gap, out.Longest = msOf(r.Client.Gap), msOf(r.Client.Longest)
 	out.Failed, out.Connections = r.Client.Failed, r.Client.Attempts
@@ -278,19 +290,12 @@ func runTrial(ctx context.Context, l *lab.Lab, s peers.System, t trial) (report.
 	return out, err
 }
 
-// mend heals the network and starts the servers that were killed.
-func mend(ctx context.Context, l *lab.Lab) error {
+// mend heals the network, starts the servers that were killed, and waits until those of a ring replicate.
+func mend(ctx context.Context, l *lab.Lab, ring bool) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := l.HealAll(); err != nil {
+	if err := l.Mend(ctx); err != nil || !ring {
 		return err
-	}
-	for _, n := range l.Servers() {
-		if !n.Server().Running() {
-			if err := n.StartServer(ctx); err != nil {
-				return err
-			}
-		}
 	}
 	return l.WaitReplicating(ctx)
 }
