@@ -245,6 +245,9 @@ func (l *line) stopReceivers(ctx context.Context, channels []channel) error {
 				return err
 			}
 		}
+		if l.dialect.has(farewell) {
+			_ = l.exec(ctx, l.dialect.shortenFarewell()) // without it the stop takes longer, and that is all
+		}
 		if err := l.exec(ctx, l.dialect.stopReceiver(c.name)); err != nil {
 			return err
 		}

@@ -30,7 +30,7 @@ const (
 	askMariaDB   = "SELECT @@global.gtid_domain_id"
 	askVariables = "SHOW GLOBAL VARIABLES WHERE Variable_name IN ('version', 'bind_address', 'skip_networking', 'port', " +
 		"'socket', 'datadir', 'log_bin_basename', 'read_only', 'super_read_only', 'gtid_executed', 'gtid_current_pos', " +
-		"'rpl_semi_sync_master_enabled', 'rpl_semi_sync_source_enabled')"
+		"'rpl_semi_sync_master_enabled', 'rpl_semi_sync_source_enabled', '" + farewell + "')"
 )
 
 func (d dialect) atLeast(major, minor, patch int) bool {
