@@ -63,8 +63,8 @@ func (a *Actor) follow(ctx context.Context, l *line, f core.FollowServer) (erran
 	if len(channels) == 1 && channels[0].source == f.Source.String() && channels[0].byGTID && channels[0].receiving && channels[0].applies {
 		return "", l.waitThreads(ctx)
 	}
-	if err := a.repoint(ctx, l, channels, st, f); err != nil {
-		return "", err
+	if errant, err := a.repoint(ctx, l, channels, st, f); err != nil || errant != "" {
+		return errant, err
 	}
 	err = l.waitThreads(ctx)
 	if err != nil && l.dialect.mariadb && strings.Contains(err.Error(), sourceLost) {
@@ -73,38 +73,52 @@ func (a *Actor) follow(ctx context.Context, l *line, f core.FollowServer) (erran
 	return "", err
 }
 
-// repoint ends the replication that there is and begins the new one.
-func (a *Actor) repoint(ctx context.Context, l *line, channels []channel, st state, f core.FollowServer) error {
+// repoint ends the replication that there is and begins the new one. A MariaDB whose appliers have gone on since checked, its state
+// when it was compared with the source, is compared again once they stand still. What the source lacks is returned, and nothing is
+// begun then.
+func (a *Actor) repoint(ctx context.Context, l *line, channels []channel, checked state, f core.FollowServer) (errant string, err error) {
 	if a.cfg.ReplicationUser == "" {
-		return errors.New("there is no replication account: add [replication] with user and password_file to the configuration")
+		return "", errors.New("there is no replication account: add [replication] with user and password_file to the configuration")
 	}
 	password := ""
 	if a.cfg.ReplicationPassword != nil {
-		var err error
 		if password, err = a.cfg.ReplicationPassword(); err != nil {
-			return err
+			return "", err
 		}
 	}
 	for _, c := range channels {
 		if err := a.stopReplication(ctx, l, c.name); err != nil {
-			return err
+			return "", err
 		}
+	}
+	st := checked
+	if l.dialect.mariadb {
+		if st, err = l.state(ctx); err != nil {
+			return "", err
+		}
+		if st.executed.String() != checked.executed.String() {
+			if errant, err := a.forked(ctx, l, f); err != nil || errant != "" {
+				return errant, err
+			}
+		}
+	}
+	for _, c := range channels {
 		if err := l.exec(ctx, l.dialect.forget(c.name)); err != nil {
-			return err
+			return "", err
 		}
 	}
 	if l.dialect.mariadb {
 		// What this server wrote itself, as the primary, is in its binary log and not in gtid_slave_pos, from which it
 		// would ask the source for its own transactions.
 		if err := l.exec(ctx, "SET GLOBAL gtid_slave_pos = "+quote(st.executed.String())); err != nil {
-			return err
+			return "", err
 		}
 	}
 	to := source{host: f.Source.Addr().String(), port: f.Source.Port(), user: a.cfg.ReplicationUser, password: password, tls: a.cfg.ReplicationTLS}
 	if err := l.exec(ctx, l.dialect.follow(to)); err != nil {
-		return hide(err, password)
+		return "", hide(err, password)
 	}
-	return l.exec(ctx, l.dialect.start())
+	return "", l.exec(ctx, l.dialect.start())
 }
 
 // waitThreads waits until both threads run.

@@ -1,6 +1,7 @@
 package detector
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -83,4 +84,40 @@ func TestAForkThatPositionsDoNotShowIsFound(t *testing.T) {
 			t.Errorf("a server that is to be left alone was pointed to another: %s", status)
 		}
 	})
+}
+
+// A replica is pointed to another source while it applies what the old one sends on: nothing is applied twice, and nothing is left out.
+func TestWhatIsAppliedMeanwhileIsNotAskedForAgain(t *testing.T) {
+	k := kinds[0] // MySQL keeps the set itself
+	primary, relay := pair(t, k)
+	replica := newDBServer(t, k, 3)
+	replica.follow(relay)
+	ctx, end := context.WithCancel(t.Context())
+	rows := make(chan int)
+	db := primary.client()
+	go func() {
+		n := 2
+		for ; ctx.Err() == nil; n++ {
+			if _, err := db.Exec(fmt.Sprintf("INSERT INTO d.t VALUES (%d)", n)); err != nil {
+				t.Errorf("row %d: %v", n, err)
+				break
+			}
+		}
+		rows <- n - 1
+	}()
+	a := replica.actor()
+	const ahead = "0-1-1000000" // what the source is known to have is no part of this
+	for i := range 10 {
+		source := []*dbServer{primary, relay}[i%2]
+		if f := a.Follow(t.Context(), core.FollowServer{Source: source.address(), SourceExecuted: ahead}); f.Err != "" || f.Errant != "" {
+			t.Errorf("turn %d: %+v", i, f)
+			break
+		}
+	}
+	end()
+	last := <-rows
+	replica.hasRow(last)
+	if got := replica.value("SELECT COUNT(*) FROM d.t"); got != fmt.Sprint(last) {
+		t.Errorf("the replica has %s rows of %d", got, last)
+	}
 }
