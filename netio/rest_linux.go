@@ -3,8 +3,8 @@ package netio
 import "time"
 
 const (
-	// restAfter is how many addresses are worked on without a rest: for a few milliseconds.
-	restAfter = 128
+	// restAfter is how many addresses are worked on without a rest: for two milliseconds.
+	restAfter = 64
 	// restFor is long enough for what has waited meanwhile: a turn of the loop, a report, the answer to one.
 	restFor = 300 * time.Microsecond
 )
