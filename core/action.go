@@ -30,6 +30,8 @@ type Arm struct {
 	Seq  Seq
 	TTL  time.Duration
 	Open []Opening
+	// Leads says that this node leads, or is about to, so that the leases of others wait for what it says.
+	Leads bool
 }
 
 // Opening is a group for which the fence is open while a report lives.

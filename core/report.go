@@ -57,7 +57,7 @@ func (m *Machine) report() {
 		}
 	}
 	if m.opt.Fence {
-		m.do(Arm{Seq: m.seq, TTL: m.ttl(), Open: m.openings()})
+		m.do(Arm{Seq: m.seq, TTL: m.ttl(), Open: m.openings(), Leads: m.arb.elected != 0 || m.arb.term != 0})
 	}
 	var msg Message = r // one copy for all
 	for to := range m.everyone() {

@@ -89,3 +89,32 @@ func TestReportOfAHolderWaitsForNoRound(t *testing.T) {
 		s.step(s.ack(e))
 	}
 }
+
+// The fence is told whether others wait for what this node says: from its election to the end of its office.
+func TestArmTellsWhoLeads(t *testing.T) {
+	s := newSolo(t)
+	s.m.opt.Fence = true
+	leads := func() bool {
+		t.Helper()
+		arms := only[Arm](s.between(3 * s.m.opt.Timing.Heartbeat))
+		if len(arms) == 0 {
+			t.Fatal("no report")
+		}
+		return arms[len(arms)-1].Leads
+	}
+	if leads() {
+		t.Error("a follower's fence is told that it leads")
+	}
+	as := s.step(Elected{Term: s.term})
+	if !leads() {
+		t.Error("the fence of a leader that is not in office yet is not told that it leads")
+	}
+	s.commitCommand(only[Propose](as)[0].Command)
+	if !leads() {
+		t.Error("the fence of a leader in office is not told that it leads")
+	}
+	s.step(Deposed{})
+	if leads() {
+		t.Error("the fence of a node that led is told that it leads")
+	}
+}

@@ -72,6 +72,7 @@ func (b *Binder) Arm(_ context.Context, a core.Arm) error {
 	for _, o := range a.Open {
 		open = append(open, FenceOpening{Addrs: addressesOf(o.Addresses), Report: uint64(o.Report)})
 	}
+	b.cfg.Fence.SetAlone(!a.Leads)
 	return b.cfg.Fence.Arm(uint64(a.Seq), a.TTL, open)
 }
 

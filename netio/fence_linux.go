@@ -39,7 +39,8 @@ import (
 // keeps out the claims of a process whose tables were replaced by another's.
 //
 // Claims have a socket and a lock of their own, and what gives up has others. Close never waits for a claim, except for
-// the kernel's own order of transactions. None of this needs the RTNL lock. When any program closes a socket of
+// the kernel's own order of transactions; a claim that keeps the processor while it waits for them (see [Fence.SetAlone])
+// makes it come as much later as the claim has to wait. None of this needs the RTNL lock. When any program closes a socket of
 // netfilter (each run of nft does), the kernel holds up all transactions until what earlier ones deleted is freed: up to
 // 40 ms were seen. A lease is not longer for that.
 //
@@ -96,7 +97,7 @@ func NewFence(cfg FenceConfig) (*Fence, error) {
 			"its look at the clock and the sending of an announcement sends that late")
 	}
 	f.tables = newFenceTables(cfg.Table, frames)
-	f.claims = fenceSocket{tables: f.tables, ports: &f.ports}
+	f.claims = fenceSocket{tables: f.tables, ports: &f.ports, pace: pace{rest: paceRest}}
 	f.reads = fenceSocket{tables: f.tables, ports: &f.ports}
 	f.yields.tables = f.tables
 	if err := errors.Join(f.claims.open(), f.reads.open()); err != nil {
@@ -254,6 +255,15 @@ func (f *Fence) Arm(seq uint64, ttl time.Duration, open []FenceOpening) error {
 	}
 	f.state.setArmed(seq)
 	return nil
+}
+
+// SetAlone tells whether no other node waits for what this process says, as all wait for a leader. Claims that are made often
+// may then hold up the whole process while another program holds nf_tables, by which the fence can not be closed in any
+// case: a daemon costs less for that. It is false at first.
+func (f *Fence) SetAlone(alone bool) {
+	f.claimMu.Lock()
+	defer f.claimMu.Unlock()
+	f.claims.pace.alone = alone
 }
 
 // Open makes addresses point to report seq, which was armed and answered. If the report's time is over, they stay

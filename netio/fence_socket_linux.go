@@ -32,6 +32,7 @@ type fenceSocket struct {
 	raw    *netlink.Conn
 	elems  elementBatch
 	answer []byte
+	pace   pace
 }
 
 // commit carries out a transaction: all of it or nothing. After an error that is not of the kernel's making it may have
@@ -80,7 +81,7 @@ var errNoAnswer = errors.New("nf_tables has not answered")
 
 // exchange sends a transaction and reads the verdict, which is there when the sending returns.
 func (s *fenceSocket) exchange(fd int, batch []byte) error {
-	if err := unix.Sendto(fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	if err := s.send(fd, batch); err != nil {
 		return fmt.Errorf("send a transaction to nf_tables: %w", err)
 	}
 	if s.answer == nil {
@@ -110,6 +111,24 @@ func (s *fenceSocket) exchange(fd int, batch []byte) error {
 			failure = err
 		}
 	}
+}
+
+// toKernel is the address of the kernel, as it reads it.
+var toKernel = unix.RawSockaddrNetlink{Family: unix.AF_NETLINK}
+
+// send returns when the transaction was carried out or refused.
+func (s *fenceSocket) send(fd int, batch []byte) (err error) {
+	if s.pace.begin(time.Now()) {
+		_, _, errno := unix.RawSyscall6(unix.SYS_SENDTO, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(batch))),
+			uintptr(len(batch)), 0, uintptr(unsafe.Pointer(&toKernel)), unix.SizeofSockaddrNetlink)
+		if errno != 0 {
+			err = errno
+		}
+	} else {
+		err = unix.Sendto(fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
+	s.pace.end(time.Now())
+	return err
 }
 
 // passing reports whether the same transaction may succeed when it is tried again at once.

@@ -24,7 +24,7 @@ const timerSlack = time.Millisecond
 
 // beThrifty keeps the Go scheduler on one processor, unless GOMAXPROCS says otherwise: waking a second thread to share
 // the work costs twice what the work does, and makes each answer later. A system call that blocks takes nothing from the
-// others: the scheduler goes on without it. And it sets the timer slack of all threads, prctl(2); later threads inherit
+// others, unless it is a raw one: the scheduler goes on without it. And it sets the timer slack of all threads, prctl(2); later threads inherit
 // it.
 func beThrifty(log *slog.Logger) {
 	if os.Getenv("GOMAXPROCS") == "" {
