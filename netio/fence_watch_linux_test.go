@@ -23,7 +23,7 @@ func watchFence(tb testing.TB, f *Fence) <-chan error {
 		must(tb, <-ended)
 	})
 	poll(tb, "the watch listens", func() bool { // it is heard once it joined
-		nft(tb, "delete chain arp remora output")
+		nft(tb, "add chain arp remora output; delete chain arp remora output") // it may be on its way back
 		select {
 		case <-lost:
 			return true
