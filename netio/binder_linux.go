@@ -25,6 +25,11 @@ type Config struct {
 	Bound func(group core.GroupName, epoch core.Epoch)
 	// Pace is how fast the announcements of many addresses are sent.
 	Pace Pace
+	// Left, if set, takes the connections that are left when an address has moved and the kernel can not end them
+	// ([ErrNoDestroy]). It is called once the next owner has announced itself and must not block. Without it they are logged.
+	Left func(Leftover)
+	// NoDestroy takes it for granted that the kernel can not end connections, and does not try.
+	NoDestroy bool
 	// Label makes IPv4 addresses appear as "interface:label" in old tools. It is left out where that would be longer
 	// than the 15 bytes that the kernel takes. On kernels before 5.18 it is also how leftovers are found.
 	Label string

@@ -21,6 +21,7 @@ const (
 	diagIDAt       = 8  // of struct inet_diag_sockid in a request
 	diagIDLen      = 48
 	diagAnswerIDAt = 4
+	diagInodeAt    = 68
 
 	tcpEstablished = 1
 	tcpSynRecv     = 3
@@ -32,7 +33,8 @@ const (
 type connection struct {
 	local, remote netip.AddrPort
 	family        byte
-	id            [diagIDLen]byte
+	id            [diagIDLen]byte // with the kernel's cookie, which no other socket has
+	accepted      bool            // a program has it
 }
 
 // diagRequest returns the body of a SOCK_DIAG_BY_FAMILY or SOCK_DESTROY message.
@@ -49,7 +51,7 @@ func parseConnection(b []byte) (connection, error) {
 	if len(b) < diagMessageLen {
 		return connection{}, fmt.Errorf("%w: a socket's description of %d bytes", errShortMessage, len(b))
 	}
-	c := connection{family: b[0], id: [diagIDLen]byte(b[diagAnswerIDAt:])}
+	c := connection{family: b[0], id: [diagIDLen]byte(b[diagAnswerIDAt:]), accepted: nativeUint32(b[diagInodeAt:]) != 0}
 	read := func(port, addr int) (netip.AddrPort, error) {
 		p := binary.BigEndian.Uint16(c.id[port:])
 		switch c.family {
@@ -67,7 +69,7 @@ func parseConnection(b []byte) (connection, error) {
 	return c, err
 }
 
-// connections lists the live TCP connections whose local address is one of ips.
+// connections lists the live TCP connections whose local address is one of ips, all if ips is nil.
 func connections(diag *netlink.Conn, ips map[netip.Addr]bool) ([]connection, error) {
 	var found []connection
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
@@ -83,7 +85,7 @@ func connections(diag *netlink.Conn, ips map[netip.Addr]bool) ([]connection, err
 			if err != nil {
 				return nil, fmt.Errorf("list the TCP connections: %w", err)
 			}
-			if ips[c.local.Addr()] {
+			if ips == nil || ips[c.local.Addr()] {
 				found = append(found, c)
 			}
 		}
@@ -229,7 +231,7 @@ func (h *hops) to(ip netip.Addr) (MAC, bool) {
 
 // dismiss has every connection to the addresses end: on the client's side by a nudge, on this one at once. It comes after
 // the announcement of the next owner, so who is reset finds that one. A client whose next hop the kernel does not know has
-// not been heard for long; it notices when it sends.
+// not been heard for long; it notices when it sends. Where the kernel can not end connections, left takes them.
 func (f *forwarder) dismiss() error {
 	diag, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
@@ -258,13 +260,19 @@ func (f *forwarder) dismiss() error {
 		}
 	}
 	var errs []error
-	for _, c := range found {
-		err := destroy(diag, c)
-		if err == nil {
+	for i, c := range found {
+		err := ErrNoDestroy
+		if !f.noDestroy {
+			err = destroyError(destroy(diag, c))
+		}
+		switch {
+		case err == nil:
 			f.ended++
 			continue
+		case errors.Is(err, ErrNoDestroy) && f.left != nil:
+			f.left(Leftover{Group: f.group, conns: found[i:]})
+			return errors.Join(errs...)
 		}
-		err = destroyError(err)
 		errs = append(errs, fmt.Errorf("end the connection of %v: %w", c.remote, err))
 		if errors.Is(err, ErrNoDestroy) {
 			break

@@ -3,7 +3,6 @@ package netio
 import (
 	"bytes"
 	"context"
-	"log/slog"
 	"net/netip"
 	"slices"
 	"sync"
@@ -66,7 +65,8 @@ func (fs *forwarders) stop(g core.GroupName) {
 
 // given starts a forwarder for a group that was bound here and is being given up. It waits for nothing. That it can not
 // start costs clients a second and nothing else.
-func (fs *forwarders) given(g core.GroupName, spec core.GroupSpec, log *slog.Logger) {
+func (fs *forwarders) given(g core.GroupName, spec core.GroupSpec, cfg Config) {
+	log := cfg.Logger
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	l, ok := fs.places[g]
@@ -74,7 +74,7 @@ func (fs *forwarders) given(g core.GroupName, spec core.GroupSpec, log *slog.Log
 	if !ok || fs.closed || !l.Ethernet || l.silent() || len(fs.running) >= forwardersMax {
 		return
 	}
-	f, err := newForwarder(l, spec)
+	f, err := newForwarder(l, g, spec, cfg)
 	if err != nil {
 		log.Info("what still comes for the addresses is not sent on", "group", g, "err", err)
 		return
@@ -110,12 +110,15 @@ func (fs *forwarders) close() {
 
 // forwarder sends on what comes for the addresses of one group.
 type forwarder struct {
-	conn   *packet.Conn
-	ips    map[netip.Addr]bool
-	own    MAC
-	index  uint32
-	ctx    context.Context
-	cancel context.CancelFunc
+	conn      *packet.Conn
+	group     core.GroupName
+	ips       map[netip.Addr]bool
+	own       MAC
+	index     uint32
+	left      func(Leftover)
+	noDestroy bool
+	ctx       context.Context
+	cancel    context.CancelFunc
 
 	next MAC // of the next owner, zero as long as there is none
 	kept []keptFrame
@@ -132,8 +135,8 @@ type keptFrame struct {
 // old reports whether the client has given up meanwhile, or asked again.
 func (k keptFrame) old() bool { return time.Since(k.at) >= forwardFor }
 
-func newForwarder(l link, spec core.GroupSpec) (*forwarder, error) {
-	f := &forwarder{own: l.MAC, index: l.Index, ips: setOf(spec.Addresses)}
+func newForwarder(l link, g core.GroupName, spec core.GroupSpec, cfg Config) (*forwarder, error) {
+	f := &forwarder{group: g, own: l.MAC, index: l.Index, ips: setOf(spec.Addresses), left: cfg.Left, noDestroy: cfg.NoDestroy}
 	var ips []netip.Addr
 	for _, p := range spec.Addresses {
 		ips = append(ips, p.Addr())

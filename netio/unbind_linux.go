@@ -20,7 +20,7 @@ const removeRounds = 3
 // /32. The context carries values alone: giving up is not called off.
 func (b *Binder) Unbind(_ context.Context, a core.Unbind) error {
 	b.gate.close(a.Group, a.Epoch)
-	b.forwarders.given(a.Group, a.Spec, b.cfg.Logger)
+	b.forwarders.given(a.Group, a.Spec, b.cfg)
 	b.closeFence(a.Spec)
 	err := b.yields.use(func(s *session) error {
 		wanted := setOf(a.Spec.Addresses)
