@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -66,6 +68,7 @@ type Actor struct {
 	cfg              ActorConfig
 	network, address string
 	work, giveUp     *slot
+	lookup           func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 	mu        sync.Mutex
 	promotion *promotion // under way
@@ -93,7 +96,7 @@ func NewActor(cfg ActorConfig) (*Actor, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Actor{cfg: cfg, network: network, address: address, work: newSlot(), giveUp: newSlot()}, nil
+	return &Actor{cfg: cfg, network: network, address: address, work: newSlot(), giveUp: newSlot(), lookup: net.DefaultResolver.LookupNetIP}, nil
 }
 
 // Run keeps the two connections open and warm until ctx ends; then it closes them and returns nil.

@@ -18,7 +18,7 @@ func (s *dbServer) grantAdvised() {
 		family = MySQL80
 	}
 	s.exec("CREATE USER advised@'%' IDENTIFIED BY '" + testPassword + "'")
-	for _, g := range family.Grants(core.Follow, true, "advised", "%", "") {
+	for _, g := range family.Grants(core.Follow, true, false, "advised", "%", "") {
 		s.exec(strings.TrimSuffix(g, ";"))
 	}
 }

@@ -72,10 +72,26 @@ func (f Family) modePrivileges() []string {
 	return []string{"PROCESS", "SUPER"}
 }
 
-// Grants returns the statements that give an account what it needs for a policy, and for promote also the one for the
-// account that the servers replicate with, if that is named. host is the host part of Remora's account.
-func (f Family) Grants(p core.Policy, advised bool, user, host, replicationUser string) []string {
-	out := []string{fmt.Sprintf("GRANT %s ON *.* TO %s@%s;", strings.Join(f.Privileges(p, advised), ", "), quote(user), quote(host))}
+// KillPrivileges are what it takes to see and end the sessions of clients. Policy promote has them in any case.
+func (f Family) KillPrivileges() []string {
+	switch f {
+	case MariaDB:
+		return []string{"PROCESS", "CONNECTION ADMIN"}
+	case MySQL80:
+		return []string{"PROCESS", "CONNECTION_ADMIN"}
+	}
+	return []string{"PROCESS", "SUPER"}
+}
+
+// Grants returns the statements that give an account what it needs for a policy, with kills also what Actor.EndSessions needs,
+// and for promote also the one for the account that the servers replicate with, if that is named. host is the host part of
+// Remora's account.
+func (f Family) Grants(p core.Policy, advised, kills bool, user, host, replicationUser string) []string {
+	names := f.Privileges(p, advised)
+	if kills {
+		names = append(names, slices.DeleteFunc(f.KillPrivileges(), func(k string) bool { return slices.Contains(names, k) })...)
+	}
+	out := []string{fmt.Sprintf("GRANT %s ON *.* TO %s@%s;", strings.Join(names, ", "), quote(user), quote(host))}
 	if p == core.Promote && replicationUser != "" {
 		out = append(out, fmt.Sprintf("GRANT REPLICATION SLAVE ON *.* TO %s@'%%';", quote(replicationUser)))
 	}
@@ -111,6 +127,12 @@ func granted(rows []row) (all bool, names []string) {
 	return all, names
 }
 
+// lacking returns those of wanted that are not among the lines of SHOW GRANTS.
+func lacking(rows []row, wanted []string) []string {
+	all, has := granted(rows)
+	return slices.DeleteFunc(wanted, func(p string) bool { return all || slices.Contains(has, p) })
+}
+
 // privileges looks for those that are missing, once for each connection: a server gives new ones to new connections.
 func (s *mysqlServer) privileges() error {
 	s.lacks = ""
@@ -126,9 +148,7 @@ func (s *mysqlServer) privileges() error {
 	if err != nil {
 		return err
 	}
-	all, has := granted(rows)
-	missing := slices.DeleteFunc(s.sess.dialect.family().Privileges(s.d.cfg.Policy, s.d.cfg.Advised), func(p string) bool { return all || slices.Contains(has, p) })
-	if len(missing) > 0 {
+	if missing := lacking(rows, s.sess.dialect.family().Privileges(s.d.cfg.Policy, s.d.cfg.Advised)); len(missing) > 0 {
 		purpose := fmt.Sprintf("policy %s", s.d.cfg.Policy)
 		if s.d.cfg.Advised && s.d.cfg.Policy != core.Promote {
 			purpose += " with MHA's advice"

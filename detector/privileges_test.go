@@ -16,16 +16,20 @@ func TestGrantsArePrintedForEachFamily(t *testing.T) {
 		f       Family
 		p       core.Policy
 		advised bool
+		kills   bool
 		expect  string
 	}{
-		{MariaDB, core.AnyHealthy, false, "GRANT SLAVE MONITOR ON *.* TO 'remora'@'localhost';"},
-		{MySQL80, core.Follow, false, "GRANT REPLICATION CLIENT ON *.* TO 'remora'@'localhost';"},
-		{MariaDB, core.Follow, true, "GRANT SLAVE MONITOR, PROCESS, READ_ONLY ADMIN, CONNECTION ADMIN ON *.* TO 'remora'@'localhost';"},
-		{MySQL80, core.Follow, true, "GRANT REPLICATION CLIENT, PROCESS, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN ON *.* TO 'remora'@'localhost';"},
-		{MySQL57, core.Promote, true, "GRANT REPLICATION CLIENT, RELOAD, PROCESS, SUPER ON *.* TO 'remora'@'localhost';\n" +
+		{MariaDB, core.AnyHealthy, false, false, "GRANT SLAVE MONITOR ON *.* TO 'remora'@'localhost';"},
+		{MySQL80, core.Follow, false, false, "GRANT REPLICATION CLIENT ON *.* TO 'remora'@'localhost';"},
+		{MariaDB, core.Follow, true, false, "GRANT SLAVE MONITOR, PROCESS, READ_ONLY ADMIN, CONNECTION ADMIN ON *.* TO 'remora'@'localhost';"},
+		{MySQL80, core.Follow, true, false, "GRANT REPLICATION CLIENT, PROCESS, SYSTEM_VARIABLES_ADMIN, CONNECTION_ADMIN ON *.* TO 'remora'@'localhost';"},
+		{MySQL80, core.Follow, false, true, "GRANT REPLICATION CLIENT, PROCESS, CONNECTION_ADMIN ON *.* TO 'remora'@'localhost';"},
+		{MariaDB, core.AnyHealthy, true, true, "GRANT SLAVE MONITOR, PROCESS, READ_ONLY ADMIN, CONNECTION ADMIN ON *.* TO 'remora'@'localhost';"},
+		{MariaDB104, core.Follow, false, true, "GRANT REPLICATION CLIENT, PROCESS, SUPER ON *.* TO 'remora'@'localhost';"},
+		{MySQL57, core.Promote, true, true, "GRANT REPLICATION CLIENT, RELOAD, PROCESS, SUPER ON *.* TO 'remora'@'localhost';\n" +
 			"GRANT REPLICATION SLAVE ON *.* TO 'repl'@'%';"},
 	} {
-		if got := strings.Join(c.f.Grants(c.p, c.advised, "remora", "localhost", "repl"), "\n"); got != c.expect {
+		if got := strings.Join(c.f.Grants(c.p, c.advised, c.kills, "remora", "localhost", "repl"), "\n"); got != c.expect {
 			t.Errorf("%s, %s: %q, want %q", c.f, c.p, got, c.expect)
 		}
 	}
@@ -34,6 +38,9 @@ func TestGrantsArePrintedForEachFamily(t *testing.T) {
 			if !slices.Contains(f.Privileges(core.Promote, false), p) {
 				t.Errorf("%s: promote lacks %s, which MHA's advice takes", f, p)
 			}
+		}
+		if missing := slices.DeleteFunc(f.KillPrivileges(), func(p string) bool { return slices.Contains(f.Privileges(core.Promote, false), p) }); len(missing) > 0 {
+			t.Errorf("%s: promote lacks %v, which KILL takes", f, missing)
 		}
 		if !slices.Contains(f.Privileges(core.Promote, false), f.Privileges(core.Follow, false)[0]) {
 			t.Errorf("%s: promote lacks what follow has", f)
@@ -52,7 +59,7 @@ func TestMissingPrivilegesAreNamedAtStart(t *testing.T) {
 		for _, lost := range append(family.Privileges(core.Promote, false), "") {
 			user := "u" + strings.ToLower(strings.NewReplacer(" ", "", "_", "").Replace(lost))
 			s.exec("CREATE USER " + user + "@'%' IDENTIFIED BY '" + testPassword + "'")
-			for _, g := range family.Grants(core.Promote, false, user, "%", replUser) {
+			for _, g := range family.Grants(core.Promote, false, false, user, "%", replUser) {
 				s.exec(strings.TrimSuffix(g, ";"))
 			}
 			if lost != "" {

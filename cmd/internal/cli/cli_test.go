@@ -395,6 +395,8 @@ func TestMySQLGrants(t *testing.T) {
 		"GRANT REPLICATION CLIENT ON *.* TO 'remora'@'127.0.0.1';\n", "")
 	run(t, Env{}, "mysql", "grants", "--family", "mariadb", "--mha").expect(t, "grants", ExitOK,
 		"GRANT SLAVE MONITOR, PROCESS, READ_ONLY ADMIN, CONNECTION ADMIN ON *.* TO 'remora'@'localhost';\n", "")
+	run(t, Env{}, "mysql", "grants", "--family", "mysql80", "--kill").expect(t, "grants", ExitOK,
+		"GRANT REPLICATION CLIENT, PROCESS, CONNECTION_ADMIN ON *.* TO 'remora'@'localhost';\n", "")
 	run(t, Env{}, "mysql", "grants", "--family", "oracle").expect(t, "another family", ExitUsage, "", "mysql57, mysql80, mariadb104, mariadb")
 	run(t, Env{}, "mysql", "grants", "--policy", "all").expect(t, "another policy", ExitUsage, "", "any, follow or promote")
 }

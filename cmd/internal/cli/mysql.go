@@ -83,13 +83,17 @@ The source is asked with the account of [replication] or, without one, that of [
 
 func (a *app) grantsCommand() *cobra.Command {
 	var policy, kind, host, path, node string
-	var advised bool
+	var advised, kills bool
 	c := &cobra.Command{
-		Use:   "grants [--policy any|follow|promote] [--mha] [--family FAMILY] [--host HOST]",
+		Use:   "grants [--policy any|follow|promote] [--mha] [--kill] [--family FAMILY] [--host HOST]",
 		Short: "Print the statements that grant Remora's account what it needs",
 		Long: `Print the statements that grant Remora's account what it needs for a policy. The server of this node is asked which
 kind it is; with --family no server is asked, and no configuration is needed. Nothing is changed: read the statements
-and run them as an administrator, on every server.`,
+and run them as an administrator, on every server.
+
+--kill adds, where the policy does not need it anyway, what it takes to end the sessions that clients have left on a
+node whose address has moved. Only nodes whose kernel can not end their connections use it: 'remora status --json'
+says so in old_connections.`,
 		Args: none,
 		RunE: ran(func(c *cobra.Command, _ []string) error {
 			p := core.Policy(policy)
@@ -110,12 +114,13 @@ and run them as an administrator, on every server.`,
 			} else if !slices.Contains(detector.Families(), f) {
 				return usagef("--family %q: use one of %s", kind, familyNames())
 			}
-			_, err := fmt.Fprintln(a.env.Stdout, strings.Join(f.Grants(p, advised, user, host, repl), "\n"))
+			_, err := fmt.Fprintln(a.env.Stdout, strings.Join(f.Grants(p, advised, kills, user, host, repl), "\n"))
 			return err
 		}),
 	}
 	c.Flags().StringVar(&policy, "policy", string(core.Follow), "any, follow or promote")
 	c.Flags().BoolVar(&advised, "mha", false, "what graceful and clear_read_only of [mha] need besides")
+	c.Flags().BoolVar(&kills, "kill", false, "what the server's KILL needs besides, where the kernel has no SOCK_DESTROY")
 	c.Flags().StringVar(&kind, "family", "", "the kind of server, instead of asking it: "+familyNames())
 	c.Flags().StringVar(&host, "host", "localhost", "the host part of the account")
 	c.Flags().StringVar(&path, "config", "/etc/remora/remora.toml", "the configuration, the same file on every node")
