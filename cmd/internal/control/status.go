@@ -34,6 +34,11 @@ type Process struct {
 	LockedMemory string `json:"locked_memory"`
 	// KernelLease is by what this node's kernel holds leases: nftables, lifetime, or none where nothing is ever bound.
 	KernelLease string `json:"kernel_lease"`
+	// OldConnections is by what the connections to an address that has left this node are ended here: SOCK_DESTROY by the kernel,
+	// KILL by the server, none, or unknown. OldConnectionsWhy says why it is not the kernel, and is
+	// empty on a node that never binds.
+	OldConnections    string `json:"old_connections"`
+	OldConnectionsWhy string `json:"old_connections_why"`
 	// Watchdog is the configured mode of the watchdog device, WatchdogArmed whether it runs now.
 	Watchdog      string `json:"watchdog"`
 	WatchdogArmed bool   `json:"watchdog_armed"`

@@ -20,7 +20,11 @@ func (s Status) WriteText(w io.Writer) error {
 	if len(s.Groups) == 0 {
 		b.WriteString("no groups yet\n")
 	}
-	b.WriteString("\n" + s.clusterLine() + "\n\n")
+	b.WriteString("\n" + s.clusterLine() + "\n")
+	if p := s.Process; p.OldConnectionsWhy != "" {
+		fmt.Fprintf(&b, "connections to an address that has left %s are ended there by: %s (%s)\n", s.Node, oneLine(p.OldConnections), oneLine(p.OldConnectionsWhy))
+	}
+	b.WriteString("\n")
 	s.nodeTable(&b)
 	if len(s.Problems) == 0 {
 		b.WriteString("\nall is as it should be\n")

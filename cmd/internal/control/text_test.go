@@ -20,7 +20,8 @@ var sampleTime = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 // sample is a status with a bit of everything.
 func sample() Status {
 	return FromCore(coreSample(), Facts{Node: "db1", Cluster: "orders", Version: "v0.1.0", Now: sampleTime, Profile: "lan",
-		Timing: core.Timing{Heartbeat: 60 * time.Millisecond, TTL: 300 * time.Millisecond}})
+		Timing:  core.Timing{Heartbeat: 60 * time.Millisecond, TTL: 300 * time.Millisecond},
+		Process: Process{OldConnections: "KILL", OldConnectionsWhy: "the kernel\nhas no SOCK_DESTROY"}})
 }
 
 func coreSample() core.Status {
@@ -64,6 +65,7 @@ func TestText(t *testing.T) {
 spare 10.77.0.101/32 fd00::101/128 owner=- epoch=0 policy=follow PAUSED moving-to=db2
 
 cluster orders, quorum, leader mgr, seen by db1 (remora v0.1.0)
+connections to an address that has left db1 are ended there by: KILL (the kernel has no SOCK_DESTROY)
 
 NODE  ADDRESS          STATE                         HEARD  MYSQL    ROLE     LAG       GTID                                      SERVER
 db1   10.77.0.11:7400  up                            0s     healthy  primary  -         0-1-4711                                  10.11.6-MariaDB

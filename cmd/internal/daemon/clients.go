@@ -2,7 +2,6 @@ package daemon
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"maps"
 	"net/netip"
@@ -12,7 +11,6 @@ import (
 
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/core/agent"
-	"github.com/remora-ha/remora/netio"
 )
 
 // A machine that dies says nothing to its clients. Those that wait for an answer would wait for as long as their kernels keep
@@ -228,20 +226,6 @@ func (c *clientele) close() {
 	}
 	c.mu.Unlock()
 	c.done.Wait()
-}
-
-// checkDestroy says at start whether old connections are ended on this side after an address has moved. Nothing rests on it.
-func (d *daemon) checkDestroy() {
-	if d.opt.DryRun || d.opt.Self.Witness {
-		return
-	}
-	switch err := netio.CheckDestroy(); {
-	case errors.Is(err, netio.ErrNoDestroy):
-		d.log.Warn("when an address leaves this node its clients are reset, but the server here keeps their sessions, with locks and open transactions, until its own timeouts or a KILL end them: use a kernel with CONFIG_INET_DIAG_DESTROY",
-			"err", err)
-	case err != nil:
-		d.log.Warn("whether the server's side of old connections is ended when an address leaves this node is not known", "err", err)
-	}
 }
 
 // tellAll sends to every other node. A node without a server never owns, so it need not know.

@@ -56,6 +56,7 @@ type daemon struct {
 	watcher    *netio.Watcher
 	health     *health
 	actor      *detector.Actor // nil on a witness
+	ending     *ending
 	notify     *sdnotify.Notifier
 	ready      core.Instant
 	fence      *netio.Fence  // nil if the kernel has none, and on a node that never binds
@@ -102,18 +103,23 @@ func (d *daemon) open() error {
 	if err := d.makeFence(); err != nil {
 		return err
 	}
-	binder, err := netio.NewBinder(netio.Config{Label: d.label(), Fence: d.fence, Bound: d.bound, Logger: d.log})
+	kernel := d.tryDestroy()
+	binder, err := netio.NewBinder(netio.Config{Label: d.label(), Fence: d.fence, Bound: d.bound, Logger: d.log,
+		NoDestroy: errors.Is(kernel, netio.ErrNoDestroy), Left: func(l netio.Leftover) { d.ending.left(l.Group, l) }})
 	if err != nil {
 		return err
 	}
 	d.binder = binder
-	d.checkDestroy()
 	d.clients = &clientele{binder: binder, tell: d.tellAll, log: d.log}
 	if !d.opt.DryRun {
 		if err := d.clean(); err != nil {
 			return errors.Join(err, binder.Close())
 		}
 	}
+	if d.actor, err = newActor(d.cfg, d.opt.Self.Name, d.log); err != nil {
+		return errors.Join(err, binder.Close())
+	}
+	d.ending = newEnding(kernel, d.actor, d.log)
 	if err := d.openConsensus(); err != nil {
 		return errors.Join(err, binder.Close())
 	}
@@ -139,9 +145,6 @@ func (d *daemon) openConsensus() error {
 	})
 	if !d.opt.DryRun && !d.opt.Self.Witness {
 		d.keeper = newKeeper(d.cfg.Process, d.log, func(ev core.Event) bool { return d.agent.TryDeliver(ev) })
-	}
-	if d.actor, err = newActor(d.cfg, d.opt.Self.Name, d.log); err != nil {
-		return err
 	}
 	late := &lateConsensus{} // the agent and the consensus need each other; neither acts before both are there
 	d.agent = agent.New(agent.Config{
@@ -197,6 +200,7 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	}
 	g.Go(func() error { return d.serveControl(parts, listener) })
 	g.Go(func() error { return d.keepWarm(parts) })
+	g.Go(func() error { d.ending.keep(parts); return nil })
 	g.Go(func() error { return d.takePart(parts) })
 	g.Go(func() error { d.reloads(parts); return nil })
 	if d.metrics != nil {
@@ -209,6 +213,7 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	end, done := context.WithTimeout(context.Background(), closeTimeout)
 	defer done()
 	d.clients.close()
+	d.ending.close()
 	return errors.Join(cause, d.node.Shutdown(end), g.Wait(), d.removeFence(cause), d.binder.Close())
 }
 

@@ -40,6 +40,7 @@ func (d *daemon) processStatus() control.Process {
 	worst, stops := realtime.WorstPause()
 	p := control.Process{Scheduling: d.scheduling, LockedMemory: string(d.locked), Watchdog: string(d.cfg.Process.Watchdog),
 		KernelLease: d.kernelLease(), GCPauseMaxUS: worst.Microseconds(), GCPauses: stops}
+	p.OldConnections, p.OldConnectionsWhy = d.oldConnections()
 	p.WatchdogArmed = d.keeper != nil && d.keeper.dog.Armed()
 	return p
 }
