@@ -398,10 +398,11 @@ func (m *machine) hold(span time.Duration) { m.held.Store(time.Now().Add(span).U
 
 // deliver takes the events that must not be lost, and has them told in order.
 func (p *process) deliver(ev core.Event) {
-	if c, ok := ev.(core.Committed); ok {
-		p.m.c.oracle.committed(p, c)
-	}
-	switch ev.(type) {
+	switch ev := ev.(type) {
+	case core.Committed:
+		p.m.c.oracle.committed(p, ev)
+	case core.Restored:
+		p.m.c.oracle.restored(p, ev.View)
 	case core.Elected, core.Deposed:
 		p.m.c.trace(p.m, "%T %+v", ev, ev)
 	}

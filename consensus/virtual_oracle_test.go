@@ -82,6 +82,7 @@ type oracle struct {
 	stats   vStats
 	log     map[core.Index]logged
 	last    core.Index
+	applied map[*process]core.Index // the last entry that each process has applied
 	view    core.View
 	offices map[core.Term]core.NodeName
 	epochs  map[core.GroupName][]*epochRecord
@@ -112,7 +113,7 @@ func newOracle(c *vCluster, rules rule) *oracle {
 	if rules == 0 {
 		rules = allRules
 	}
-	return &oracle{c: c, rules: rules | sane, log: map[core.Index]logged{}, offices: map[core.Term]core.NodeName{},
+	return &oracle{c: c, rules: rules | sane, log: map[core.Index]logged{}, applied: map[*process]core.Index{}, offices: map[core.Term]core.NodeName{},
 		epochs: map[core.GroupName][]*epochRecord{}, out: map[reportKey]time.Time{}, held: map[core.GroupName]map[*process]time.Time{}}
 }
 
@@ -243,6 +244,7 @@ func later(a, b time.Time) time.Time {
 func (o *oracle) committed(p *process, ev core.Committed) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.lookForGap(p, ev.Index)
 	now := logged{ev.Term, ev.Command.ID}
 	if have, ok := o.log[ev.Index]; ok {
 		if have != now {
@@ -269,6 +271,22 @@ func (o *oracle) committed(p *process, ev core.Committed) {
 			o.granted(op.Grant, ev.View.Groups[op.Grant.Group].Epoch)
 		}
 	}
+}
+
+// lookForGap checks that a process that applies an entry has applied all commands that were committed before it: one may be
+// lost to an entry of Raft's own, which nobody is told of. The caller holds the lock.
+func (o *oracle) lookForGap(p *process, at core.Index) {
+	for i := o.applied[p] + 1; i < at; i++ {
+		if was, ok := o.log[i]; ok {
+			o.note(oneLog, "%s applies entry %d without entry %d of term %d, which was committed", p.m.name, at, i, was.term)
+		}
+	}
+	o.applied[p] = at
+}
+
+// restored is called when a process takes a snapshot for what it stands for.
+func (o *oracle) restored(p *process, v core.View) {
+	o.locked(func() { o.applied[p] = v.Index })
 }
 
 func (o *oracle) inOffice(n core.NodeName, t core.Term) {
