@@ -47,7 +47,16 @@ func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, a *ra
 		}
 		return t.NetworkTransport.AppendEntries(id, at, a, r)
 	}
+	limitCommit(a)
 	return t.appendLog(id, at, a, r)
+}
+
+// limitCommit has a call tell a follower of commits no further than the call itself shows the follower's log to be the leader's.
+// The library tells all that is committed by now, also in a call for which it has picked the entries before a pause, and its
+// followers believe that of whatever they have at those places: it may be what an earlier leader could not commit. A call that
+// shows more tells of more.
+func limitCommit(a *raft.AppendEntriesRequest) {
+	a.LeaderCommitIndex = min(a.LeaderCommitIndex, a.PrevLogEntry+uint64(len(a.Entries)))
 }
 
 // SetHeartbeatHandler implements raft.Transport.
