@@ -252,7 +252,7 @@ type process struct {
 	disk  opened
 	agent *agent.Agent
 	core  *core.Machine // used by the agent's loop
-	firm  bool          // it held something after the last step
+	grips bool          // it had something in its hands after the last step
 	node  atomic.Pointer[Node]
 	ctx   context.Context
 	stop  context.CancelFunc
@@ -473,9 +473,9 @@ func (p *process) belief(now core.Instant, ev core.Event) {
 			return
 		}
 	}
-	before := p.firm
-	p.firm = p.core.Grip() == core.GripFirm
-	if !before && !p.firm {
+	before := p.grips
+	p.grips = p.core.Grip() != core.GripNone
+	if !before && !p.grips {
 		return
 	}
 	for _, g := range p.core.Status(now).Groups {
