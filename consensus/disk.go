@@ -266,8 +266,8 @@ func (d *disk) append(ls []*raft.Log) error {
 	return err
 }
 
-// cutOff removes the entries from an index on. Those of an append that failed may be there all the same; nobody was told
-// of them.
+// cutOff removes the entries from an index on. Those of an append that failed may be there all the same; nobody was
+// told that this node has them.
 func cutOff(b backend, from uint64) error {
 	last, err := b.LastIndex()
 	if err != nil || last < from {

@@ -55,4 +55,7 @@
 // has. A new leader replaces entries whenever the old one had some that it could not commit, and a node that can not start
 // after that is no price for a third of a millisecond. BenchmarkStore shows the figures of a machine, and Status those of
 // the running node.
+//
+// A command waits for two disks, the leader's and one follower's, but not for one after the other: the followers are sent it
+// while the leader writes it (see leaderLog).
 package consensus

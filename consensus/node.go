@@ -84,6 +84,7 @@ type Node struct {
 	peers    table
 	openers  openers
 	beats    *beats
+	earlies  earlies
 
 	raft     atomic.Pointer[raft.Raft]
 	trans    *transport

@@ -86,8 +86,8 @@ func await(f raft.Future, done func(error)) {
 }
 
 // neverCommitted reports whether an error of Raft means that the command was not appended to the log. All others leave
-// it open: leadership lost while committing, a write that failed (the entry may be on disk in part and found again after
-// a restart), and a shutdown, with which the library answers commands that are committed and not yet applied too.
+// it open: leadership lost while committing, a write that failed (the followers may have the entry, and it may be on
+// disk in part and found again after a restart), and a shutdown, with which the library answers commands that are committed and not yet applied too.
 func neverCommitted(err error) bool {
 	return errors.Is(err, raft.ErrNotLeader) || errors.Is(err, raft.ErrEnqueueTimeout) ||
 		errors.Is(err, raft.ErrLeadershipTransferInProgress)

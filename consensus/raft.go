@@ -39,7 +39,7 @@ func (n *Node) raftConfig() *raft.Config {
 // startRaft starts the Raft server on the state that is there.
 func (n *Node) startRaft() error {
 	c := n.raftConfig()
-	cache, err := raft.NewLogCache(cachedLogs, n.store)
+	cache, err := raft.NewLogCache(cachedLogs, &leaderLog{store: n.store, n: n})
 	if err != nil {
 		return fmt.Errorf("start Raft: %w", err)
 	}

@@ -48,6 +48,9 @@ func (t *transport) AppendEntries(id raft.ServerID, at raft.ServerAddress, a *ra
 		return t.NetworkTransport.AppendEntries(id, at, a, r)
 	}
 	limitCommit(a)
+	if t.n.answerEarly(id, a, r) {
+		return nil
+	}
 	return t.appendLog(id, at, a, r)
 }
 

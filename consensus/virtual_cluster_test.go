@@ -307,6 +307,7 @@ func (m *machine) die(power bool) {
 	m.proc = nil
 	p.dead.Store(true)
 	close(p.disk.killed)
+	m.drive.trips(nil)
 	p.nic.vanish(power)
 	p.stop()
 	if power {

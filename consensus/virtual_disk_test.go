@@ -36,6 +36,7 @@ type drive struct {
 	p       *platter
 	stalled time.Time // until then
 	failing time.Time // until then
+	trip    func()    // what happens to the disk when a command is appended next
 }
 
 func newDrive(seed uint64) *drive {
@@ -55,10 +56,18 @@ func (d *drive) fail(span time.Duration) {
 	d.failing = time.Now().Add(span)
 }
 
+// trips has something happen to the disk with the next append of a command, nothing if f is nil. The lock is held then.
+func (d *drive) trips(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.trip = f
+}
+
 // mend ends all trouble.
 func (d *drive) mend() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	d.trip = nil
 	d.failing = time.Time{} // a stall lasts as long as was said: those who wait know no better
 }
 
@@ -139,6 +148,12 @@ func (o opened) GetLog(i uint64, l *raft.Log) error {
 func (o opened) StoreLog(l *raft.Log) error { return o.StoreLogs([]*raft.Log{l}) }
 
 func (o opened) StoreLogs(ls []*raft.Log) error {
+	o.d.mu.Lock()
+	if o.d.trip != nil && ls[0].Type == raft.LogCommand {
+		o.d.trip()
+		o.d.trip = nil
+	}
+	o.d.mu.Unlock()
 	return o.write(func(p *platter) {
 		for _, l := range ls {
 			p.logs[l.Index] = *l

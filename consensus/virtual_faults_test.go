@@ -30,12 +30,13 @@ const (
 	moved
 	slowKernel
 	hungUnbind
+	tornAppend
 	vFaults
 )
 
 func (f vFault) String() string {
 	return [...]string{"partition", "isolation", "one-way cut", "slow links", "lost datagrams", "stalled store", "failed store",
-		"leadership handed on", "Raft's news held up", "process killed", "power lost", "MySQL fails", "move", "slow kernel", "hung unbind"}[f]
+		"leadership handed on", "Raft's news held up", "process killed", "power lost", "MySQL fails", "move", "slow kernel", "hung unbind", "torn append"}[f]
 }
 
 // about returns a duration with a mean, bounded at three times that.
@@ -116,6 +117,7 @@ func (c *vCluster) inflict(f vFault, m *machine, span time.Duration) {
 		}
 	case failedStore:
 		m.failedOnce = true
+		m.drive.trips(nil)
 		m.drive.fail(span)
 	case transferred:
 		if l := c.leader(); l != nil {
@@ -135,7 +137,33 @@ func (c *vCluster) inflict(f vFault, m *machine, span time.Duration) {
 		c.after(span, func() { m.kernel.takes(time.Millisecond) })
 	case hungUnbind:
 		m.kernel.hang(span)
+	case tornAppend:
+		c.tearAppend(span)
 	}
+}
+
+// tearAppend has the leader's disk fail or stand still in the append of a command, and may have the process end in it.
+func (c *vCluster) tearAppend(span time.Duration) {
+	m := c.leader()
+	if m == nil || m.failedOnce {
+		return
+	}
+	d := m.drive
+	switch c.dice.IntN(3) {
+	case 0:
+		m.failedOnce = true
+		d.trips(func() { d.failing = time.Now().Add(span) })
+	case 1:
+		end := killed
+		if c.dice.IntN(2) == 0 {
+			end = powerLost
+		}
+		d.trips(func() { d.stalled = later(d.stalled, time.Now().Add(3*span)) })
+		c.after(c.about(time.Millisecond), func() { c.stop(m, end, span) })
+	default:
+		d.trips(func() { d.stalled = later(d.stalled, time.Now().Add(3*span)) })
+	}
+	c.commit()
 }
 
 func (k *vKernel) takes(d time.Duration) {

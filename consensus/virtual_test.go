@@ -3,10 +3,13 @@ package consensus
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hashicorp/raft"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -254,6 +257,13 @@ func vScenarios() []vScenario {
 				c.run(2 * time.Second)
 			}
 		}, nil},
+		{"the leader loses power in a write that its followers have done", func(c *vCluster) {
+			for range 4 {
+				c.settle()
+				c.loseAppend()
+				c.run(2 * time.Second)
+			}
+		}, nil},
 		{"machines are set up anew, one after the other", func(c *vCluster) {
 			for _, m := range c.machines {
 				c.renew(m, 500*time.Millisecond)
@@ -291,10 +301,49 @@ func (c *vCluster) isolate(m *machine) {
 	c.fabric.sever(append(out, in...)...)
 }
 
-// commit has the leader append an entry that changes nothing.
-func (c *vCluster) commit() {
-	if l := c.leader(); l != nil {
-		l.proc.node.Load().Propose(core.Command{ID: c.dice.Uint64() | 1, By: l.name, Ops: []core.Op{{Pause: &core.Pause{Group: "g1"}}}}, nil)
+// commit has the leader append an entry that changes nothing, and returns its ID, 0 if nobody leads.
+func (c *vCluster) commit() uint64 {
+	l := c.leader()
+	if l == nil {
+		return 0
+	}
+	id := c.dice.Uint64() | 1
+	l.proc.node.Load().Propose(core.Command{ID: id, By: l.name, Ops: []core.Op{{Pause: &core.Pause{Group: "g1"}}}}, nil)
+	return id
+}
+
+// loseAppend has the leader's machine lose power while its disk stands still in the append of a command. The others have the
+// command, and commit it without that leader.
+func (c *vCluster) loseAppend() {
+	m := c.leader()
+	if m == nil {
+		return
+	}
+	d := m.drive
+	d.trips(func() { d.stalled = time.Now().Add(time.Second) })
+	id := c.commit()
+	have := func(p *platter) bool {
+		l := p.logs[p.last]
+		cmd, err := decodeCommand(l.Data)
+		return l.Type == raft.LogCommand && err == nil && cmd.ID == id
+	}
+	sent := c.until(100*time.Millisecond, func() bool {
+		return !slices.ContainsFunc(c.machines, func(o *machine) bool { return o != m && !have(o.drive.image()) })
+	})
+	if !sent || have(d.image()) {
+		c.oracle.fail(sane, "the followers of %s wait for its disk", m.name)
+	}
+	c.stop(m, powerLost, 2*time.Second)
+	done := c.until(5*time.Second, func() (done bool) {
+		c.oracle.locked(func() {
+			for _, l := range c.oracle.log {
+				done = done || l.id == id
+			}
+		})
+		return done
+	})
+	if !done {
+		c.oracle.fail(sane, "what the leader could not write is not committed by those who have it")
 	}
 }
 
