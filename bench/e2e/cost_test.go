@@ -18,8 +18,9 @@ import (
 // An idle daemon shall cost less than 2 % of a core and 60 MB. What it costs is waking up some hundred times a second and
 // sending some ten to a hundred datagrams, whose way to the other nodes is charged to it where all share a machine. On a
 // virtual machine without much to do each can take fifty microseconds. So there is a yardstick beside it, a process that
-// wakes up as often for nothing, and where that costs much the daemons may cost two and a half times as much: the limit is
-// the greater of the two.
+// wakes up as often for nothing, and where that costs much the daemons may cost four times as much: the limit is the greater of
+// the two. Who wakes up for nothing has no caches to fill: the owner's share was that of the yardstick where that is 1 %, and up
+// to 3.2 times as much, by the same build, in hours in which it is 1.7 to 2.5 %.
 //
 // How often the threads of the three wait says more, for it hardly depends on the machine. It has a limit of its own. What
 // else runs, and an election, can only add to all this, so the best of some spans counts.
@@ -65,7 +66,7 @@ func idleSpan(t *testing.T, l *lab.Lab, yardstick int) (problems []string) {
 	}
 	time.Sleep(span) // the measured span itself
 	bare := 100 * float64(ticks(t, yardstick)-idle) / float64(time.Since(start))
-	limit := max(2, 2.5*bare)
+	limit := max(2, 4*bare)
 	t.Logf("waking up %d times a second for nothing costs %.2f %% of a core here", time.Second/wakeEvery, bare)
 	sum := 0.0
 	for _, n := range l.Nodes() {
