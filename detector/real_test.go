@@ -213,24 +213,33 @@ func TestAReplicaIsDescribed(t *testing.T) {
 	w.never(0, core.Failed)
 }
 
-// An idle detector must cost next to nothing: it runs on a database host.
+// An idle detector must cost next to nothing: it runs on a database host. In the bad hours of a virtual machine all that wakes up
+// costs many times what it does in good ones, so the limit is what it costs to wake up for nothing 200 times a second
+// besides, if that is more.
 func TestIdleCost(t *testing.T) {
 	m := newMariaDB(t)
 	w := watch(t, Config{Address: m.address(), Timing: lan(t)})
 	w.waitState(core.Healthy)
 	time.Sleep(100 * time.Millisecond)
-	const span, limit = 5 * time.Second, 2.5
-	share := 0.0
+	share := func(act func()) float64 {
+		before, start := cpuTime(t), time.Now()
+		act()
+		return 100 * float64(cpuTime(t)-before) / float64(time.Since(start))
+	}
+	var idle, limit float64
 	for range 3 { // what other tests of this process have left to be cleaned up counts as well, once
-		before := cpuTime(t)
-		time.Sleep(span) // the measured span itself
-		share = 100 * float64(cpuTime(t)-before) / float64(span)
-		t.Logf("%.2f %% of one core", share)
-		if share <= limit {
+		idle = share(func() { time.Sleep(5 * time.Second) }) // the measured span itself
+		limit = max(2.5, share(func() {
+			for range 200 {
+				time.Sleep(5 * time.Millisecond)
+			}
+		}))
+		t.Logf("%.2f %% of one core, the limit here is %.2f %%", idle, limit)
+		if idle <= limit {
 			return
 		}
 	}
-	t.Errorf("%.2f %% of one core when idle", share)
+	t.Errorf("%.2f %% of one core when idle, the limit here is %.2f %%", idle, limit)
 }
 
 func cpuTime(t *testing.T) time.Duration {
