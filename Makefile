@@ -45,6 +45,7 @@ lint: ## formatting, vet, static checks
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "gofmt would change: $$unformatted" >&2; exit 1; fi
 	go vet $(PKGS)
+	go vet -tags long ./bench/e2e
 	go tool staticcheck $(PKGS)
 	go mod tidy -diff
 
@@ -77,7 +78,7 @@ matrix: deps build ## what depends on the server, on each of SERVERS (mariadb-11
 		esac
 		echo "== $$server"
 		go test -count=1 -timeout 20m -v ./detector -skip "/^$$other$$" || failed="$$failed $$server (detector)"
-		REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 60m -v ./bench/e2e -run '$(MATRIX)' -skip "/^$$other$$" -args -long \
+		REMORA_BIN=$(CURDIR)/bin/remora go test -tags long -count=1 -timeout 60m -v ./bench/e2e -run '$(MATRIX)' -skip "/^$$other$$" \
 			|| failed="$$failed $$server (e2e)"
 	done
 	if [ -n "$$failed" ]; then echo "failed:$$failed" >&2; exit 1; fi

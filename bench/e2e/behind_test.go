@@ -1,3 +1,7 @@
+//go:build long
+
+// What make test has no time for; make matrix runs it.
+
 package e2e
 
 import (
@@ -11,7 +15,6 @@ import (
 // The measured lag of a replica is compared with what the writer knows: how long ago the oldest row was acknowledged that the
 // replica lacks. A lock keeps the applier back, then a delay that it was given, and the other replica is never behind.
 func TestMeasuredLag(t *testing.T) {
-	needsTime(t)
 	for _, f := range flavours() {
 		t.Run(f.name, func(t *testing.T) {
 			l, primary, one, two := laggingLab(t, f)

@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net/netip"
 	"os"
@@ -18,17 +17,6 @@ import (
 
 // binary is the remora under test: the one that REMORA_BIN names, else one built for the test.
 var binary string
-
-// long asks for the tests that make test has no time for; make matrix does.
-var long = flag.Bool("long", false, "run also the tests that make test has no time for")
-
-// needsTime skips a test unless there is time for it.
-func needsTime(t *testing.T) {
-	t.Helper()
-	if !*long {
-		t.Skip("make test has no time for it: it runs with -long, in make matrix")
-	}
-}
 
 func TestMain(m *testing.M) {
 	if os.Getenv(wakeUp) != "" {
