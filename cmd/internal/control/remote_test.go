@@ -8,17 +8,22 @@ import (
 	"testing"
 )
 
+// streamTo returns a client whose requests are served as those that come from another host.
+func streamTo(t *testing.T, serve func(context.Context, net.Conn)) *Client {
+	t.Helper()
+	var streams sync.WaitGroup
+	t.Cleanup(streams.Wait)
+	return NewClient(func(context.Context) (net.Conn, error) {
+		a, b := net.Pipe()
+		streams.Go(func() { serve(t.Context(), a) })
+		return b, nil
+	})
+}
+
 // TestStreamFromAnotherNode holds that what came from another node is marked, whatever the sender writes.
 func TestStreamFromAnotherNode(t *testing.T) {
 	f := new(fake)
-	srv := NewServer(f, nil)
-	var streams sync.WaitGroup
-	defer streams.Wait()
-	c := NewClient(func(context.Context) (net.Conn, error) {
-		a, b := net.Pipe()
-		streams.Go(func() { srv.ServeConn(t.Context(), a) })
-		return b, nil
-	})
+	c := streamTo(t, NewServer(f, nil).ServeConn)
 	if _, err := c.Switchover(t.Context(), SwitchoverRequest{Group: "writer", To: "db2"}); err != nil {
 		t.Fatal(err)
 	}
@@ -33,14 +38,7 @@ func TestStreamFromAnotherNode(t *testing.T) {
 // TestHooksMayNotOperate holds that a hook from another host can ask what MHA asks, and is not taken for a node.
 func TestHooksMayNotOperate(t *testing.T) {
 	f := new(fake)
-	srv := NewServer(f, nil)
-	var streams sync.WaitGroup
-	defer streams.Wait()
-	c := NewClient(func(context.Context) (net.Conn, error) {
-		a, b := net.Pipe()
-		streams.Go(func() { srv.ServeHook(t.Context(), a) })
-		return b, nil
-	})
+	c := streamTo(t, NewServer(f, nil).ServeHook)
 	if _, err := c.Advise(t.Context(), AdviceRequest{Command: "stop"}); err != nil || f.advice[0].Forwarded {
 		t.Errorf("advice: %v, %+v", err, f.advice)
 	}
