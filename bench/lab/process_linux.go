@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,6 +23,7 @@ const userHZ = 100
 type Process struct {
 	// What names the program for people: "mariadbd on db1".
 	What string
+	log  string // the file that has its output
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // the result of Wait, to be read after done is closed
@@ -47,7 +49,7 @@ func startProcess(ns *Namespace, what, logPath string, cmd *exec.Cmd) (*Process,
 	if err := start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", what, err)
 	}
-	p := &Process{What: what, cmd: cmd, done: make(chan struct{})}
+	p := &Process{What: what, log: logPath, cmd: cmd, done: make(chan struct{})}
 	go func() {
 		p.err = cmd.Wait()
 		close(p.done)
@@ -57,6 +59,19 @@ func startProcess(ns *Namespace, what, logPath string, cmd *exec.Cmd) (*Process,
 
 // Pid returns the process's id.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
+// Args returns the command line as the kernel has it, the program's name first.
+func (p *Process) Args() []string { return slices.Clone(p.cmd.Args) }
+
+// LastLines returns the last n lines that the process, or one before it with the same log, has printed.
+func (p *Process) LastLines(n int) ([]string, error) {
+	text, err := os.ReadFile(p.log)
+	if err != nil {
+		return nil, fmt.Errorf("read what %s has printed: %w", p.What, err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")
+	return lines[max(0, len(lines)-n):], nil
+}
 
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }

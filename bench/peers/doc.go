@@ -5,7 +5,10 @@ package peers
 import (
 	"context"
 	"errors"
+	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/remora-ha/remora/bench/lab"
@@ -58,6 +61,31 @@ func served(ctx context.Context, l *lab.Lab) error {
 			return err
 		}
 	}
+}
+
+// lastLines is how much of each program's log an error has.
+const lastLines = 4
+
+// servedBy is served, and where nobody serves the error has what the system's programs printed last, by node.
+func servedBy(ctx context.Context, l *lab.Lab, running map[string]*lab.Process) error {
+	err := served(ctx, l)
+	if err == nil {
+		return nil
+	}
+	var b strings.Builder
+	for _, node := range slices.Sorted(maps.Keys(running)) {
+		p := running[node]
+		lines, errLog := p.LastLines(lastLines)
+		if errLog != nil {
+			lines = []string{errLog.Error()}
+		}
+		state := "runs"
+		if !p.Running() {
+			state = fmt.Sprintf("has ended with status %d", p.ExitCode())
+		}
+		fmt.Fprintf(&b, "\n%s %s and said last:\n\t%s", p.What, state, strings.Join(lines, "\n\t"))
+	}
+	return fmt.Errorf("%w%s", err, b.String())
 }
 
 // endAll ends processes in order and removes the addresses that they leave.

@@ -76,7 +76,8 @@ func (k *Keepalived) file(n *lab.Node, name string) string {
 	return filepath.Join(n.Dir(), "keepalived"+name)
 }
 
-// config is the configuration of the node that comes as number i.
+// config is the configuration of the node that comes as number i. keepalived knows the server by its whole command line, so it
+// must have been started.
 func (k *Keepalived) config(n *lab.Node, i int) string {
 	var b strings.Builder
 	line := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
@@ -93,8 +94,8 @@ func (k *Keepalived) config(n *lab.Node, i int) string {
 		line("track_file server {\n file %s\n weight 0\n init_file 0 overwrite\n}", k.file(n, ".health"))
 	}
 	if k.TrackProcess {
-		line("vrrp_track_process mariadbd {\n process %s --defaults-file=%s/mysql/my.cnf\n full_command\n param_match initial\n"+
-			" weight 0\n quorum 1\n}", serverPath(), n.Dir())
+		line("vrrp_track_process mariadbd {\n process %s\n full_command\n param_match initial\n weight 0\n quorum 1\n}",
+			strings.Join(n.Server().Args(), " "))
 	}
 	line("track_file planned {\n file %s\n weight 0\n init_file 0 overwrite\n}", k.file(n, ".move"))
 	line("vrrp_instance vip {\n state BACKUP\n nopreempt\n interface %s\n virtual_router_id 77\n priority %d\n advert_int %g",
@@ -117,15 +118,6 @@ func (k *Keepalived) config(n *lab.Node, i int) string {
 	}
 	line("}")
 	return b.String()
-}
-
-// serverPath is how the servers' command lines begin.
-func serverPath() string {
-	path, err := exec.LookPath("mariadbd")
-	if err != nil {
-		return "mariadbd" // the laboratory has started servers with it a moment ago
-	}
-	return path
 }
 
 func (k *Keepalived) looped() bool { return k.Script < time.Second }
@@ -191,7 +183,7 @@ func (k *Keepalived) Settle(ctx context.Context) error {
 	if err := pause(ctx, k.Script+4*k.Advert+300*time.Millisecond); err != nil {
 		return err
 	}
-	return served(ctx, k.Lab)
+	return servedBy(ctx, k.Lab, k.running)
 }
 
 // Move makes the owner unfit by a tracked file, which keepalived watches by inotify.

@@ -74,7 +74,7 @@ func (m *MHA) watch(ctx context.Context, primary string) error {
 	if err := m.mha.WaitWatching(ctx, m.manager); err != nil {
 		return err
 	}
-	return served(ctx, m.Lab)
+	return servedBy(ctx, m.Lab, map[string]*lab.Process{m.Lab.Router().Name: m.manager})
 }
 
 // unwatch ends the manager. One that has begun to fail over is waited for: it moves the address first and the other

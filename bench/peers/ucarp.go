@@ -125,7 +125,7 @@ func (u *UCARP) Settle(ctx context.Context) error {
 	if err := pause(ctx, u.Script+2*ucarpDead*u.advert()+300*time.Millisecond); err != nil {
 		return err
 	}
-	return served(ctx, u.Lab)
+	return servedBy(ctx, u.Lab, u.running)
 }
 
 // Move asks the owner's ucarp to be a backup; who follows is by the others' intervals.
