@@ -56,8 +56,13 @@ func (m *MHA) Start(ctx context.Context) error {
 	return m.watch(ctx, primary)
 }
 
+// bind binds the address and announces it: neighbours may know it at the node where the system before had it.
 func (m *MHA) bind(ctx context.Context, node string) error {
-	_, err := m.Lab.Node(node).NS.Command(ctx, "ip", "addr", "add", m.Lab.VIP().String()+"/32", "dev", lab.Interface)
+	vip, ns := m.Lab.VIP().String(), m.Lab.Node(node).NS
+	if _, err := ns.Command(ctx, "ip", "addr", "add", vip+"/32", "dev", lab.Interface); err != nil {
+		return err
+	}
+	_, err := ns.Command(ctx, "arping", "-q", "-c", "1", "-U", "-I", lab.Interface, vip)
 	return err
 }
 
