@@ -119,7 +119,7 @@ bench-check: build ## measure the same RUNS times each (5), and fail if a ratio 
 	$(RATIOS) $(or $(RUNS),5)
 	bin/remora-lab report --out bin/bench-check --baseline $(BASELINE)
 
-bench-load: build ## keep all processors busy to 95 % and count moves of the address that nothing called for, SPAN (10m) each
+bench-load: build ## keep all processors busy to 95 % and count moves of the address that nothing called for, for SPAN (10m)
 	deploy/deps.sh bench
 	bin/remora-lab load --remora bin/remora --out $(RESULTS) --for $(or $(SPAN),10m) $(if $(SYSTEMS),--system $(SYSTEMS))
 

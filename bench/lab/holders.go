@@ -114,15 +114,28 @@ func Changes(events []AddrEvent, addr netip.Addr, from, to time.Time) int {
 	return changes
 }
 
-// Losses counts the times between from and to at which a node that held addr lost it, also if it got it again.
-func Losses(events []AddrEvent, addr netip.Addr, from, to time.Time) int {
-	losses := 0
+// Losses returns the holdings that ended between from and to, also those of nodes that got addr again.
+func Losses(events []AddrEvent, addr netip.Addr, from, to time.Time) []Holding {
+	var lost []Holding
 	for _, h := range Holdings(events, addr) {
 		if !h.To.IsZero() && !h.To.Before(from) && !h.To.After(to) {
-			losses++
+			lost = append(lost, h)
 		}
 	}
-	return losses
+	return lost
+}
+
+// Shared returns for how long between from and to two nodes or more held addr.
+func Shared(events []AddrEvent, addr netip.Addr, from, to time.Time) time.Duration {
+	var shared time.Duration
+	for _, o := range Overlaps(events, addr) {
+		end := o.To
+		if end.IsZero() || end.After(to) {
+			end = to
+		}
+		shared += max(0, end.Sub(later(o.From, from)))
+	}
+	return shared
 }
 
 // withHolder returns the holders after a node got or lost the address.

@@ -102,6 +102,30 @@ func TestUnowned(t *testing.T) {
 	}
 }
 
+func TestShared(t *testing.T) {
+	tests := []struct {
+		name, script string
+		want         time.Duration
+	}{
+		{"nobody", "", 0},
+		{"one after the other", "1+a 12-a 13+b", 0},
+		{"two", "1+a 12+b 15-a", 3 * time.Millisecond},
+		{"three are not more than two", "1+a 12+b 13+c 14-b 15-c", 3 * time.Millisecond},
+		{"twice", "1+a 12+b 13-b 15+b 17-b", 3 * time.Millisecond},
+		{"from before and on and on", "1+a 2+b", 10 * time.Millisecond},
+		{"over before", "1+a 2+b 9-b", 0},
+		{"only after", "1+a 25+b", 0},
+		{"another address", "1+a 12!b", 0},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := Shared(addrEvents(t, tt.script), testVIP, moment(10), moment(20)); got != tt.want {
+				t.Errorf("shared for %v, want %v", got, tt.want)
+			}
+		})
+	}
+}
+
 // A change is a node that gets the address after another, whether or not the other has lost it by then.
 func TestChanges(t *testing.T) {
 	at := func(ms int) time.Time { return time.UnixMilli(int64(ms)) }
@@ -122,8 +146,8 @@ func TestChanges(t *testing.T) {
 	if got := Changes(events, vip, at(10), at(20)); got != 2 {
 		t.Errorf("%d changes, want 2", got)
 	}
-	if got := Losses(events, vip, at(10), at(20)); got != 1 { // db2's, for a millisecond
-		t.Errorf("%d losses, want 1", got)
+	if got := Losses(events, vip, at(10), at(20)); len(got) != 1 || got[0].Node != "db2" || got[0].To != at(13) { // for a millisecond
+		t.Errorf("losses %v, want db2's after 13 ms", got)
 	}
 	if got := Changes(nil, vip, at(0), at(20)); got != 0 {
 		t.Errorf("%d changes of nothing", got)

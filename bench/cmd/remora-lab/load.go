@@ -20,6 +20,9 @@ import (
 	"github.com/remora-ha/remora/bench/peers"
 )
 
+// loadTick is how often "load" says what it has seen so far.
+const loadTick = time.Minute
+
 type loadOptions struct {
 	common
 	calm, load time.Duration
@@ -28,102 +31,208 @@ type loadOptions struct {
 	out        string
 }
 
-// watched is what was seen of a system to which nothing happened.
-type watched struct {
-	span  time.Duration
-	busy  float64 // percent of all processors
-	moves int     // times that another node got the address
-	// losses counts the times that a node lost the address, for another or to get it again.
-	losses int
-	// double is for how long two nodes had the address bound, unowned the longest time for which none had.
-	double, unowned time.Duration
-	gap             time.Duration // of the client
-}
-
 func loadCommand() *cobra.Command {
 	var o loadOptions
 	cmd := &cobra.Command{
 		Use:   "load",
 		Short: "Keep all processors busy and count how often the address moves although nothing has failed",
-		Long: `Starts each system in turn in one laboratory and lets it be, first on a calm machine and then with a process on each
-processor that is busy for most of each 100 ms. No server and no node fails: every move of the address is a false one.
-Prints a Markdown table, which it also writes to load.md. Exits with status 1 if Remora in profile lan has given its address up.`,
+		Long: `Starts all systems at once, each in a laboratory of its own, and lets them be, first on a calm machine and then with a
+process on each processor that is busy for most of each 100 ms: all see the same noise. No server and no node fails, so every move
+of the address is a false one, and so is every alarm about a server. Says each minute what was seen so far. Prints a Markdown table with
+the reasons below it, which it also writes to load.md, each minute and at the end, also when it is interrupted. Exits with status 1 if
+Remora in profile lan has given its address up, or Remora has taken a server for failed.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			opts, err := o.options()
 			if err != nil {
 				return err
 			}
-			return withLab(cmd.Context(), opts, func(l *lab.Lab) error { return o.run(cmd.Context(), l, cmd.OutOrStdout(), cmd.ErrOrStderr()) })
+			return o.run(cmd.Context(), opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
 	o.flags(cmd)
-	cmd.Flags().DurationVar(&o.calm, "calm", time.Minute, "how long each system is watched on a calm machine")
-	cmd.Flags().DurationVar(&o.load, "for", 10*time.Minute, "how long it is watched under load")
+	cmd.Flags().DurationVar(&o.calm, "calm", time.Minute, "how long the systems are watched on a calm machine")
+	cmd.Flags().DurationVar(&o.load, "for", 10*time.Minute, "how long they are watched under load")
 	cmd.Flags().IntVar(&o.percent, "percent", 95, "how busy each processor is kept")
 	cmd.Flags().StringSliceVar(&o.systems, "system", []string{"remora-lan", "remora-fast", "keepalived-10ms", "keepalived-100ms"}, "systems to watch, by name")
 	cmd.Flags().StringVar(&o.out, "out", "bench/results", "directory for the table")
 	return cmd
 }
 
-func (o loadOptions) run(ctx context.Context, l *lab.Lab, out, progress io.Writer) error {
+// arena is a system in a laboratory of its own.
+type arena struct {
+	*lab.Lab
+	system contender
+}
+
+func (o loadOptions) run(ctx context.Context, opts lab.Options, out, progress io.Writer) (err error) {
 	if o.percent < 1 || o.percent > 99 {
 		return fmt.Errorf("--percent %d: a processor can be kept busy for 1 to 99 percent of the time", o.percent)
 	}
-	all := lineUp(l)
-	if err := known("system", o.systems, func(n string) bool {
-		return slices.ContainsFunc(all, func(s contender) bool { return s.Name() == n })
-	}); err != nil {
+	if err := known("system", o.systems, func(n string) bool { return named(lineUp(nil), n) >= 0 }); err != nil {
 		return err
 	}
-	if err := l.StartServers(ctx); err != nil {
-		return err
+	if err := os.MkdirAll(o.out, 0o755); err != nil {
+		return fmt.Errorf("make the directory of the table: %w", err)
 	}
-	if _, err := l.StartStream(lab.StreamOptions{Interval: 10 * time.Millisecond}); err != nil {
-		return err
-	}
-	rows := []string{"| | span | processors busy | false moves | times given up | two nodes had it | none had it, longest | client's gap |", "|---|---|---|---|---|---|---|---|"}
-	var lanLost error
-	for _, s := range all {
-		if !slices.Contains(o.systems, s.Name()) {
-			continue
+	var arenas []arena
+	defer func() {
+		for _, a := range arenas {
+			err = errors.Join(err, a.system.Stop(context.WithoutCancel(ctx)), a.Close())
 		}
-		calm, loaded, err := o.watch(ctx, l, s)
+	}()
+	for _, name := range o.systems {
+		a, err := raise(ctx, opts, name)
+		if ctx.Err() != nil {
+			return errors.Join(errors.New("interrupted"), err)
+		}
 		if err != nil {
-			return fmt.Errorf("%s: %w", s.Name(), err)
+			return fmt.Errorf("%s: %w", name, err)
 		}
-		fmt.Fprintf(progress, "%s: given up %d times in %v of calm, %d times in %v of load\n", s.Name(), calm.losses, o.calm, loaded.losses, o.load)
-		rows = append(rows, calm.row(s.Name()+", calm"), loaded.row(s.Name()+", load"))
-		if n := calm.losses + loaded.losses; s.Name() == "remora-lan" && n > 0 {
-			lanLost = fmt.Errorf("%s has given its address up %d times although nothing had failed", s.Name(), n)
+		arenas = append(arenas, a)
+		fmt.Fprintf(progress, "%s serves in laboratory %s\n", name, a.Name())
+	}
+	for _, a := range arenas { // the start of a later one has taken the processors from it
+		settling, cancel := context.WithTimeout(ctx, startLimit)
+		err := a.system.Settle(settling)
+		if cancel(); err != nil {
+			return fmt.Errorf("%s: %w", a.system.Name(), err)
 		}
 	}
-	text := fmt.Sprintf("%s\n\n%s\n", machine(), strings.Join(rows, "\n"))
-	if err := errors.Join(os.MkdirAll(o.out, 0o755), os.WriteFile(filepath.Join(o.out, "load.md"), []byte(text), 0o644)); err != nil {
-		return fmt.Errorf("keep the table: %w", err)
+	r := &loadRun{arenas: arenas, path: filepath.Join(o.out, "load.md"), head: machine(), progress: progress}
+	err = r.watch(ctx, "calm", o.calm)
+	if err == nil {
+		err = o.burden(ctx, r)
 	}
-	_, err := io.WriteString(out, text)
-	return errors.Join(lanLost, err)
+	text := r.text()
+	_, errPrint := io.WriteString(out, text)
+	return errors.Join(err, errPrint, judgeLoad(r.done))
 }
 
-// watch starts a system, lets it be in calm and under load, and stops it.
-func (o loadOptions) watch(ctx context.Context, l *lab.Lab, s peers.System) (calm, loaded watched, err error) {
-	starting, cancel := context.WithTimeout(ctx, startLimit)
-	err = s.Start(starting)
-	if cancel(); err == nil {
-		calm, err = let(ctx, l, o.calm)
+// named returns the index of the system of a name, -1 if there is none.
+func named(systems []contender, name string) int {
+	return slices.IndexFunc(systems, func(s contender) bool { return s.Name() == name })
+}
+
+// raise starts a system in a new laboratory.
+func raise(ctx context.Context, opts lab.Options, name string) (arena, error) {
+	l, err := lab.New(ctx, opts)
+	if err != nil {
+		return arena{}, err
+	}
+	systems := lineUp(l)
+	a := arena{Lab: l, system: systems[named(systems, name)]}
+	err = l.StartServers(ctx)
+	if err == nil {
+		_, err = l.StartStream(lab.StreamOptions{Interval: 10 * time.Millisecond})
 	}
 	if err == nil {
-		loaded, err = o.burden(ctx, l)
+		starting, cancel := context.WithTimeout(ctx, startLimit)
+		if err = a.system.Start(starting); err != nil {
+			err = errors.Join(err, a.system.Stop(context.WithoutCancel(ctx)))
+		}
+		cancel()
 	}
-	return calm, loaded, errors.Join(err, s.Stop(context.WithoutCancel(ctx)))
+	if err != nil {
+		if ctx.Err() == nil {
+			showLogs(l)
+		}
+		return arena{}, errors.Join(err, l.Close())
+	}
+	return a, nil
 }
 
-// burden lets the system be while all processors are kept busy.
-func (o loadOptions) burden(ctx context.Context, l *lab.Lab) (w watched, err error) {
+// loadRun is a measurement on its way.
+type loadRun struct {
+	arenas   []arena
+	path     string // of the table
+	head     string
+	progress io.Writer
+	done     []watched
+}
+
+// watch lets all systems be for a time and keeps what was seen. If it is interrupted, it keeps what was seen until then.
+func (r *loadRun) watch(ctx context.Context, name string, planned time.Duration) error {
+	before, err := readCPU()
+	if err != nil {
+		return err
+	}
+	from := time.Now()
+	tick := time.NewTicker(loadTick)
+	defer tick.Stop()
+	over := time.After(planned)
+	earlier := r.done
+	for {
+		var interrupted error
+		last := false
+		select {
+		case <-tick.C:
+		case <-over:
+			last = true
+		case <-ctx.Done():
+			last, interrupted = true, errors.New("interrupted: the table has what was seen until then")
+		}
+		s := span{name: name, planned: planned, from: from, to: time.Now()}
+		err := r.take(s, before, earlier)
+		if last {
+			return errors.Join(interrupted, err)
+		}
+		if err != nil { // the end says it again, if it lasts
+			fmt.Fprintln(r.progress, err)
+		}
+	}
+}
+
+// take adds what was seen in a span so far to what was seen in earlier ones, says it and keeps the table.
+func (r *loadRun) take(s span, before cpuTime, earlier []watched) error {
+	after, err := readCPU()
+	s.busy = after.percentSince(before)
+	r.done = slices.Clip(earlier)
+	for _, a := range r.arenas {
+		w := a.look(s)
+		r.done, err = append(r.done, w), errors.Join(err, w.err)
+	}
+	fmt.Fprintln(r.progress, soFar(r.done[len(earlier):]))
+	if errKeep := os.WriteFile(r.path, []byte(r.text()), 0o644); errKeep != nil {
+		err = errors.Join(err, fmt.Errorf("keep the table: %w", errKeep))
+	}
+	return err
+}
+
+func (r *loadRun) text() string { return loadTable(r.head, r.done) }
+
+// look returns what was seen of the system in a span.
+func (a arena) look(s span) watched {
+	events, err := a.AddrEvents()
+	vip := a.VIP()
+	w := watched{span: s, system: a.system.Name(), moves: lab.Changes(events, vip, s.from, s.to), double: lab.Shared(events, vip, s.from, s.to),
+		unowned: lab.Unowned(events, vip, s.from, s.to), gap: a.Stream().Stats(s.from, s.to).Gap}
+	teller, tells := a.system.System.(peers.Teller)
+	for _, h := range lab.Losses(events, vip, s.from, s.to) {
+		l := peers.Incident{Time: h.To, Node: h.Node, Reason: "the system's logs do not say why"}
+		if tells {
+			why, errWhy := teller.Why(h.Node, h.To)
+			if err = errors.Join(err, errWhy); why != "" {
+				l.Reason = why
+			}
+		}
+		w.losses = append(w.losses, l)
+	}
+	if tells {
+		alarms, errAlarms := teller.Alarms(s.from, s.to)
+		w.alarms, w.tells, err = alarms, true, errors.Join(err, errAlarms)
+	}
+	if err != nil {
+		w.err = fmt.Errorf("%s: what was seen may lack something: %w", w.system, err)
+	}
+	return w
+}
+
+// burden watches while all processors are kept busy.
+func (o loadOptions) burden(ctx context.Context, r *loadRun) (err error) {
 	self, err := os.Executable()
 	if err != nil {
-		return w, fmt.Errorf("find this program: %w", err)
+		return fmt.Errorf("find this program: %w", err)
 	}
 	var burners []*lab.Process
 	defer func() {
@@ -132,55 +241,33 @@ func (o loadOptions) burden(ctx context.Context, l *lab.Lab) (w watched, err err
 		}
 	}()
 	for cpu := range runtime.NumCPU() {
-		p, err := l.Nodes()[0].StartOutside("load", exec.Command(self, "burn", "--cpu", strconv.Itoa(cpu), "--percent", strconv.Itoa(o.percent)))
+		p, err := r.arenas[0].Nodes()[0].StartOutside("load", exec.Command(self, "burn", "--cpu", strconv.Itoa(cpu), "--percent", strconv.Itoa(o.percent)))
 		if err != nil {
-			return w, err
+			return err
 		}
 		burners = append(burners, p)
 	}
-	if w, err = let(ctx, l, o.load); err != nil {
-		return w, err
+	if err := r.watch(ctx, "load", o.load); err != nil {
+		return err
 	}
 	for _, p := range burners {
 		if !p.Running() {
-			return w, fmt.Errorf("the load has ended early, with status %d", p.ExitCode())
+			return fmt.Errorf("the load has ended early, with status %d", p.ExitCode())
 		}
 	}
-	return w, nil
+	return nil
 }
 
-// let watches the laboratory for a span.
-func let(ctx context.Context, l *lab.Lab, span time.Duration) (watched, error) {
-	before, err := readCPU()
-	if err != nil {
-		return watched{}, err
-	}
-	from := time.Now()
-	select {
-	case <-time.After(span):
-	case <-ctx.Done():
-		return watched{}, ctx.Err()
-	}
-	to := time.Now()
-	after, errCPU := readCPU()
-	events, errEvents := l.AddrEvents()
-	w := watched{span: span, busy: after.percentSince(before), moves: lab.Changes(events, l.VIP(), from, to),
-		losses: lab.Losses(events, l.VIP(), from, to), unowned: lab.Unowned(events, l.VIP(), from, to),
-		gap: l.Stream().Stats(from, to).Gap}
-	for _, o := range lab.Overlaps(events, l.VIP()) {
-		end := o.To
-		if end.IsZero() || end.After(to) {
-			end = to
+// judgeLoad returns an error if Remora did what the load must not make it do.
+func judgeLoad(seen []watched) error {
+	var errs []error
+	for _, w := range seen {
+		if n := len(w.losses); w.system == "remora-lan" && n > 0 {
+			errs = append(errs, fmt.Errorf("%s, %s: has given its address up %d times although nothing had failed", w.system, w.span.name, n))
 		}
-		begin := o.From
-		if begin.Before(from) {
-			begin = from
+		if n := len(w.alarms); strings.HasPrefix(w.system, "remora-") && n > 0 {
+			errs = append(errs, fmt.Errorf("%s, %s: has taken a server for failed %d times although none was", w.system, w.span.name, n))
 		}
-		w.double += max(0, end.Sub(begin))
 	}
-	return w, errors.Join(errCPU, errEvents)
-}
-
-func (w watched) row(name string) string {
-	return fmt.Sprintf("| %s | %v | %.0f %% | %d | %d | %.1f ms | %.1f ms | %.1f ms |", name, w.span, w.busy, w.moves, w.losses, msOf(w.double), msOf(w.unowned), msOf(w.gap))
+	return errors.Join(errs...)
 }
