@@ -121,7 +121,7 @@ bench-check: build ## measure the same RUNS times each (5), and fail if a ratio 
 
 bench-load: build ## keep all processors busy to 95 % and count moves of the address that nothing called for, for SPAN (10m)
 	deploy/deps.sh bench
-	bin/remora-lab load --remora bin/remora --out $(RESULTS) --for $(or $(SPAN),10m) $(if $(SYSTEMS),--system $(SYSTEMS))
+	bin/remora-lab load --remora bin/remora --out $(RESULTS) --for $(or $(SPAN),10m) $(if $(SYSTEMS),--system $(SYSTEMS)) $(if $(LOGS),--logs $(LOGS))
 
 microbench: deps ## measure the parts one by one, COUNT times each (5), in a form that benchstat reads
 	deploy/deps.sh bench

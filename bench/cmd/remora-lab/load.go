@@ -28,7 +28,7 @@ type loadOptions struct {
 	calm, load time.Duration
 	percent    int
 	systems    []string
-	out        string
+	out, logs  string
 }
 
 func loadCommand() *cobra.Command {
@@ -56,6 +56,7 @@ Remora in profile lan has given its address up, or Remora has taken a server for
 	cmd.Flags().IntVar(&o.percent, "percent", 95, "how busy each processor is kept")
 	cmd.Flags().StringSliceVar(&o.systems, "system", []string{"remora-lan", "remora-fast", "keepalived-10ms", "keepalived-100ms"}, "systems to watch, by name")
 	cmd.Flags().StringVar(&o.out, "out", "bench/results", "directory for the table")
+	cmd.Flags().StringVar(&o.logs, "logs", "", "directory in which the logs of all systems are kept, by system and node; empty keeps none")
 	return cmd
 }
 
@@ -78,7 +79,7 @@ func (o loadOptions) run(ctx context.Context, opts lab.Options, out, progress io
 	var arenas []arena
 	defer func() {
 		for _, a := range arenas {
-			err = errors.Join(err, a.system.Stop(context.WithoutCancel(ctx)), a.Close())
+			err = errors.Join(err, a.system.Stop(context.WithoutCancel(ctx)), o.keepLogs(a), a.Close())
 		}
 	}()
 	for _, name := range o.systems {
@@ -200,6 +201,28 @@ func (r *loadRun) take(s span, before cpuTime, earlier []watched) error {
 }
 
 func (r *loadRun) text() string { return loadTable(r.head, r.done) }
+
+// keepLogs copies the logs of a system, which the laboratory would take with it.
+func (o loadOptions) keepLogs(a arena) error {
+	if o.logs == "" {
+		return nil
+	}
+	for _, n := range a.Nodes() {
+		to := filepath.Join(o.logs, a.system.Name(), n.Name)
+		files, err := filepath.Glob(filepath.Join(n.Dir(), "*.log"))
+		if err == nil {
+			err = os.MkdirAll(to, 0o755)
+		}
+		for _, f := range files {
+			text, errRead := os.ReadFile(f)
+			err = errors.Join(err, errRead, os.WriteFile(filepath.Join(to, filepath.Base(f)), text, 0o644))
+		}
+		if err != nil {
+			return fmt.Errorf("keep the logs of %s: %w", a.system.Name(), err)
+		}
+	}
+	return nil
+}
 
 // look returns what was seen of the system in a span.
 func (a arena) look(s span) watched {
