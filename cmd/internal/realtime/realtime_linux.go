@@ -23,8 +23,8 @@ const (
 // niceFallback is what a process gives itself that may not be a real-time one.
 const niceFallback = -15
 
-// Schedule puts all threads of the process into a class; those that come later inherit it. If a real-time class can not be
-// had it tries a nice value instead. It returns what the process has now, in words, and an error if that is not what was
+// Schedule puts all threads of the process into a class; those that come later inherit it. A nice value is also that of the
+// session, if the process leads it. If a real-time class can not be had it tries a nice value instead. It returns what the process has now, in words, and an error if that is not what was
 // asked for.
 func Schedule(class Class, priority int) (string, error) {
 	switch class {
@@ -32,7 +32,7 @@ func Schedule(class Class, priority int) (string, error) {
 		if err := allThreads(func(tid int) error { return unix.Setpriority(unix.PRIO_PROCESS, tid, priority) }); err != nil {
 			return current(), fmt.Errorf("set the nice value to %d: %w: give the service LimitNICE= or CAP_SYS_NICE, or Nice=%d in its unit", priority, err, priority)
 		}
-		return current(), nil
+		return current(), niceSession(priority)
 	case RR, FIFO:
 		err := allThreads(func(tid int) error { return setRealtime(tid, class, priority) })
 		if err == nil {
@@ -43,6 +43,7 @@ func Schedule(class Class, priority int) (string, error) {
 		if nice, _ := nice(0); nice > niceFallback {
 			_ = allThreads(func(tid int) error { return unix.Setpriority(unix.PRIO_PROCESS, tid, niceFallback) }) // what came of it is told
 		}
+		err = errors.Join(err, niceSession(niceFallback))
 		return current(), err
 	}
 	return current(), nil

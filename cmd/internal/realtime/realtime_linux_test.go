@@ -71,6 +71,53 @@ var cases = map[string]func() error{
 		}
 		return nil
 	},
+	"the session that it leads has its nice value": func() error {
+		if !grouped() {
+			return nil
+		}
+		if _, err := unix.Setsid(); err != nil {
+			return err
+		}
+		if have, err := Schedule(Nice, -5); err != nil || have != "nice:-5" {
+			return fmt.Errorf("have %q: %w", have, err)
+		}
+		if err := sessionHas("nice -5"); err != nil {
+			return err
+		}
+		if _, err := Schedule(Nice, -2); err != nil {
+			return err
+		}
+		return sessionHas("nice -5") // a session that has more already keeps it
+	},
+	"a session that others lead stays as it is": func() error {
+		if !grouped() {
+			return nil
+		}
+		before, err := os.ReadFile(autogroupFile)
+		if err != nil {
+			return err
+		}
+		if _, err := Schedule(Nice, -5); err != nil {
+			return err
+		}
+		return sessionHas(string(before))
+	},
+	"a session that may not be changed is told of": func() error {
+		if !grouped() {
+			return nil
+		}
+		if _, err := unix.Setsid(); err != nil {
+			return err
+		}
+		if err := dropRights(); err != nil {
+			return err
+		}
+		err := niceSession(-5)
+		if !errors.Is(err, unix.EPERM) && !errors.Is(err, unix.EACCES) || !strings.Contains(err.Error(), "LimitNICE=-5") {
+			return fmt.Errorf("told %w", err)
+		}
+		return nil
+	},
 	"a limit that would end the process later is refused": func() error {
 		if err := dropRights(); err != nil {
 			return err
@@ -111,6 +158,21 @@ var cases = map[string]func() error{
 		}
 		return nil
 	},
+}
+
+// grouped reports whether this kernel shares the processors out by sessions: elsewhere there is nothing to hold.
+func grouped() bool {
+	text, err := os.ReadFile(autogroupFile)
+	return err == nil && len(text) > 0
+}
+
+// sessionHas looks for a text in what the kernel says of the session.
+func sessionHas(want string) error {
+	text, err := os.ReadFile(autogroupFile)
+	if err == nil && !strings.Contains(string(text), want) {
+		err = fmt.Errorf("the session has %q, want %q", text, want)
+	}
+	return err
 }
 
 // dropRights takes away what root may do beyond others and lowers the limits.
