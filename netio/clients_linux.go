@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/jsimonetti/rtnetlink/v2"
 	"github.com/mdlayher/ethernet"
@@ -18,23 +19,28 @@ import (
 const (
 	diagRequestLen = 56 // struct inet_diag_req_v2
 	diagMessageLen = 72 // struct inet_diag_msg
-	diagIDAt       = 8  // of struct inet_diag_sockid in a request
+	diagStateAt    = 1
+	diagIDAt       = 8 // of struct inet_diag_sockid in a request
 	diagIDLen      = 48
 	diagAnswerIDAt = 4
 	diagInodeAt    = 68
 
 	tcpEstablished = 1
 	tcpSynRecv     = 3
+	tcpFinWait1    = 4
 	tcpCloseWait   = 8
 	liveStates     = 1<<tcpEstablished | 1<<tcpSynRecv | 1<<tcpCloseWait
+	// unheardStates are those of connections that this side has closed, and whose clients have not acknowledged that.
+	unheardStates = 1 << tcpFinWait1
 )
 
 // connection is a TCP connection of this node, as sock_diag(7) tells it.
 type connection struct {
 	local, remote netip.AddrPort
 	family        byte
+	state         byte
 	id            [diagIDLen]byte // with the kernel's cookie, which no other socket has
-	accepted      bool            // a program has it
+	inode         uint32          // 0 unless a program has it
 }
 
 // diagRequest returns the body of a SOCK_DIAG_BY_FAMILY or SOCK_DESTROY message.
@@ -51,7 +57,7 @@ func parseConnection(b []byte) (connection, error) {
 	if len(b) < diagMessageLen {
 		return connection{}, fmt.Errorf("%w: a socket's description of %d bytes", errShortMessage, len(b))
 	}
-	c := connection{family: b[0], id: [diagIDLen]byte(b[diagAnswerIDAt:]), accepted: nativeUint32(b[diagInodeAt:]) != 0}
+	c := connection{family: b[0], state: b[diagStateAt], id: [diagIDLen]byte(b[diagAnswerIDAt:]), inode: nativeUint32(b[diagInodeAt:])}
 	read := func(port, addr int) (netip.AddrPort, error) {
 		p := binary.BigEndian.Uint16(c.id[port:])
 		switch c.family {
@@ -69,13 +75,13 @@ func parseConnection(b []byte) (connection, error) {
 	return c, err
 }
 
-// connections lists the live TCP connections whose local address is one of ips, all if ips is nil.
-func connections(diag *netlink.Conn, ips map[netip.Addr]bool) ([]connection, error) {
+// connections lists the TCP connections in one of the states whose local address is one of ips, all if ips is nil.
+func connections(diag *netlink.Conn, states uint32, ips map[netip.Addr]bool) ([]connection, error) {
 	var found []connection
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		msgs, err := diag.Execute(netlink.Message{
 			Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request | netlink.Dump},
-			Data:   diagRequest(family, liveStates, [diagIDLen]byte{}),
+			Data:   diagRequest(family, states, [diagIDLen]byte{}),
 		})
 		if err != nil {
 			return nil, fmt.Errorf("list the TCP connections: %w", classify(err))
@@ -128,7 +134,7 @@ func CheckDestroy() error {
 	}
 	defer diag.Close()
 	own := conn.LocalAddr().(*net.TCPAddr).AddrPort()
-	found, err := connections(diag, map[netip.Addr]bool{own.Addr(): true})
+	found, err := connections(diag, liveStates, map[netip.Addr]bool{own.Addr(): true})
 	if err != nil {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
@@ -232,13 +238,16 @@ func (h *hops) to(ip netip.Addr) (MAC, bool) {
 // dismiss has every connection to the addresses end: on the client's side by a nudge, on this one at once. It comes after
 // the announcement of the next owner, so who is reset finds that one. A client whose next hop the kernel does not know has
 // not been heard for long; it notices when it sends. Where the kernel can not end connections, left takes them.
+//
+// Some connections this side has ended itself when the address was given up already, as a server that dies does: the
+// clients were not told, for the fence lets nothing out. What is left here of those is the kernel's, which lets it go.
 func (f *forwarder) dismiss() error {
 	diag, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
 	if err != nil {
 		return fmt.Errorf("open a netlink socket: %w", classify(err))
 	}
 	defer diag.Close()
-	found, err := connections(diag, f.ips)
+	found, err := connections(diag, liveStates|unheardStates, f.ips)
 	// A Bind ends the forwarder before it begins: as long as that has not happened, all that was found is old.
 	if err != nil || len(found) == 0 || f.ctx.Err() != nil {
 		return err
@@ -259,6 +268,7 @@ func (f *forwarder) dismiss() error {
 			f.nudged++
 		}
 	}
+	found = slices.DeleteFunc(found, func(c connection) bool { return c.state == tcpFinWait1 })
 	var errs []error
 	for i, c := range found {
 		err := ErrNoDestroy

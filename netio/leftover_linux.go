@@ -39,7 +39,7 @@ func (l Leftover) Certain() ([]Connection, error) {
 		return nil, fmt.Errorf("%s: open a netlink socket: %w", doing, classify(err))
 	}
 	defer diag.Close()
-	now, err := connections(diag, nil)
+	now, err := connections(diag, liveStates, nil)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
@@ -53,7 +53,7 @@ func (l Leftover) Certain() ([]Connection, error) {
 	}
 	var certain []Connection
 	for _, c := range now {
-		if old[c.id] && c.accepted && from[c.remote] == 1 {
+		if old[c.id] && c.inode != 0 && from[c.remote] == 1 {
 			certain = append(certain, Connection{Client: c.remote, Server: c.local})
 		}
 	}

@@ -22,7 +22,7 @@ func (b *Binder) Clients(spec core.GroupSpec) (map[netip.AddrPort][]netip.AddrPo
 		return nil, fmt.Errorf("netio: clients of group %s: open a netlink socket: %w", spec.Name, classify(err))
 	}
 	defer diag.Close()
-	found, err := connections(diag, setOf(spec.Addresses))
+	found, err := connections(diag, liveStates, setOf(spec.Addresses))
 	if err != nil {
 		return nil, fmt.Errorf("netio: clients of group %s: %w", spec.Name, err)
 	}
