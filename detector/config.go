@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 
 	"github.com/remora-ha/remora/core"
@@ -37,6 +38,10 @@ type Config struct {
 	Timing core.Timing
 	// Deliver takes the events, HealthChanged only. It is called from Run's goroutine and must not block.
 	Deliver func(core.Event)
+	// HangUp, if set, closes a listening TCP socket of the server, named by its address and inode, whose process has begun to
+	// end: it is on its way to close it itself, and would let clients in until then. It is called for each such socket before
+	// the event, from any goroutine, and should take no longer than some calls of the kernel.
+	HangUp func(at netip.AddrPort, inode uint64)
 	// Clock reads the lease clock.
 	Clock func() core.Instant
 	// Alarms makes the timer of the probes; nil means one of the Go runtime.

@@ -45,6 +45,7 @@ func (d *Detector) Run(ctx context.Context) error {
 	l := newLoop(d.cfg)
 	l.timer = timer
 	ps := newProcesses(d.cfg.Timing.Probe, d.cfg.Logger, l.tell)
+	ps.hangUp = d.cfg.HangUp
 	srv := newServer(ctx, d, ps, l.tell)
 	defer srv.close()
 	l.srv = srv

@@ -2,6 +2,7 @@ package detector
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -145,29 +146,77 @@ func holder(inodes []uint64) (int, error) {
 
 // holds reports whether a process has one of the sockets open.
 func holds(pid int, inodes []uint64) (bool, error) {
+	open, err := socketsOf(pid)
+	return slices.ContainsFunc(inodes, func(inode uint64) bool { return open[inode] }), err
+}
+
+// socketsOf returns the inodes of the sockets that a process has open.
+func socketsOf(pid int) (map[uint64]bool, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	f, err := os.Open(dir)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer f.Close()
 	names, err := f.Readdirnames(-1)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
+	open := map[uint64]bool{}
 	for _, n := range names {
 		target, err := os.Readlink(filepath.Join(dir, n))
 		if errors.Is(err, fs.ErrPermission) {
-			return false, err
+			return nil, err
 		}
 		if s, ok := strings.CutPrefix(target, "socket:["); ok {
-			inode, err := strconv.ParseUint(strings.TrimSuffix(s, "]"), 10, 64)
-			if err == nil && slices.Contains(inodes, inode) {
-				return true, nil
+			if inode, err := strconv.ParseUint(strings.TrimSuffix(s, "]"), 10, 64); err == nil {
+				open[inode] = true
 			}
 		}
 	}
-	return false, nil
+	return open, nil
+}
+
+// errHandedOver means that somebody else has a server's listening sockets open, too, so that they outlive it.
+var errHandedOver = errors.New("its listening sockets were handed to it (LISTEN_FDS), and whoever did that keeps them")
+
+// closing returns the listening TCP sockets of our network namespace that close when a process ends: it has them open, and
+// none of its ancestors has. Not every init process may be looked into; one that hands sockets over says so in the
+// environment (sd_listen_fds(3)).
+func closing(pid int) ([]tcpSocket, error) {
+	found, err := listenersAt(ownTables)
+	if err != nil {
+		return nil, err
+	}
+	environment, err := os.ReadFile(fmt.Sprintf("/proc/%d/environ", pid))
+	if err != nil {
+		return nil, err
+	}
+	if handedOver(environment) {
+		return nil, errHandedOver
+	}
+	for p := pid; p > 0 && len(found) > 0; {
+		open, err := socketsOf(p)
+		if err != nil && (p == pid || !errors.Is(err, fs.ErrPermission)) {
+			return nil, err
+		}
+		found = slices.DeleteFunc(found, func(s tcpSocket) bool { return open[s.inode] != (p == pid) })
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p))
+		if err != nil {
+			return nil, err
+		}
+		s, err := parseStat(b)
+		if err != nil {
+			return nil, err
+		}
+		p = s.parent
+	}
+	return found, nil
+}
+
+// handedOver reports whether an environment, as /proc/PID/environ shows it, is that of a process which was given sockets.
+func handedOver(environment []byte) bool {
+	return bytes.HasPrefix(environment, []byte("LISTEN_FDS=")) || bytes.Contains(environment, []byte("\x00LISTEN_FDS="))
 }
 
 // askSocket returns the process that listens on the server's unix socket, if it lives where the TCP sockets are seen.

@@ -38,6 +38,7 @@ type process struct {
 	oldKernel bool       // it has no pidfds of threads
 	probe     time.Duration
 	ended     chan struct{}
+	hangUp    func() // called when it ends for certain, at least once and before that is told
 }
 
 // openProcess makes what is needed to watch a process, the better means only where the kernel grants them.
@@ -47,7 +48,7 @@ func openProcess(pid int, probe time.Duration) (*process, error) {
 	if err != nil {
 		return nil, fmt.Errorf("process %d: open %s: %w", pid, name, err)
 	}
-	p := &process{pid: pid, stat: stat, pidfd: -1, probe: probe, ended: make(chan struct{})}
+	p := &process{pid: pid, stat: stat, pidfd: -1, probe: probe, ended: make(chan struct{}), hangUp: func() {}}
 	if err := p.open(); err != nil {
 		p.release()
 		return nil, fmt.Errorf("process %d: %w", pid, err)
@@ -186,6 +187,7 @@ func (p *process) watch(tell func(hint)) {
 			burst = afterThread
 		}
 		if reason := p.exit(ready); reason != "" {
+			p.hangUp()
 			tell(hint{exit: reason})
 			return
 		}

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -178,6 +179,82 @@ func TestTheOwnerOfAPortIsFound(t *testing.T) {
 	}
 	if _, err := doors(endpoint{server: netip.MustParseAddrPort("192.0.2.1:1")}); err != errNotLocal {
 		t.Errorf("a server elsewhere: %v", err)
+	}
+}
+
+// When the process begins to end, its listening sockets are named before that is told, while they are open still.
+func TestTheSocketsOfADyingServerAreNamed(t *testing.T) {
+	v := newVictim(t, 256)
+	at := netip.MustParseAddrPort(v.address)
+	inodes, err := doors(endpoint{server: at})
+	if err != nil {
+		t.Fatal(err)
+	}
+	order := make(chan string, 10)
+	p := newProcesses(100*time.Millisecond, slog.New(slog.DiscardHandler), func(hint) { order <- "told" })
+	p.hangUp = func(a netip.AddrPort, inode uint64) {
+		if a != at || !slices.Contains(inodes, inode) {
+			t.Errorf("named socket %d at %v, want one of %d at %v", inode, a, inodes, at)
+		}
+		if !slices.Contains(listeners(at.Port()), at.Addr()) {
+			t.Error("the socket is closed already")
+		}
+		order <- "named"
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	p.now.endpoint = endpoint{server: at}
+	p.search(ctx)
+	defer p.unwatch()
+	if err := v.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"named", "told"} {
+		select {
+		case got := <-order:
+			if got != want {
+				t.Errorf("%s, want %s", got, want)
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("not within 10 s: %s", want)
+		}
+	}
+	until(t, 10*time.Second, "the flags tell", func() bool { return p.dying() != "" })
+	if len(order) > 0 {
+		t.Errorf("then also %s", <-order)
+	}
+}
+
+// A socket that an ancestor has open, too, outlives the process, and so does one that an init process has handed over.
+func TestSocketsThatOutliveTheServerAreNotNamed(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for _, tt := range []struct {
+		environment string
+		want        error
+	}{{"A=b", nil}, {"LISTEN_FDS=1", errHandedOver}} {
+		heir := exec.Command("sleep", "60")
+		heir.ExtraFiles, heir.Env = []*os.File{f}, []string{"B=c", tt.environment}
+		if err := heir.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { heir.Process.Kill(); heir.Wait() }()
+		if found, err := closing(heir.Process.Pid); len(found) > 0 || err != tt.want {
+			t.Errorf("%s: %v, %v, want none and %v", tt.environment, found, err, tt.want)
+		}
+	}
+	for environment, want := range map[string]bool{"": false, "LISTEN_FDS=1\x00": true, "A=LISTEN_FDS=1\x00": false, "A=b\x00LISTEN_FDS=2\x00": true} {
+		if got := handedOver([]byte(environment)); got != want {
+			t.Errorf("%q: %v", environment, got)
+		}
 	}
 }
 

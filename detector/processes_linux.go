@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"sync"
 	"time"
 )
@@ -14,8 +15,10 @@ type processes struct {
 	probe time.Duration
 	log   *slog.Logger
 	tell  func(hint)
-	asks  chan endpoint
-	paths chan string
+	// hangUp is Config.HangUp.
+	hangUp func(netip.AddrPort, uint64)
+	asks   chan endpoint
+	paths  chan string
 
 	mu       sync.Mutex // held by run to set watched and last, and by others to use what follows
 	watched  *process
@@ -101,6 +104,7 @@ func (p *processes) search(ctx context.Context) {
 	}
 	p.unwatch()
 	w.key = p.now
+	p.prepareHangUp(w)
 	p.failed, p.noted = key{}, ""
 	last := newProgram(w.pid, w.name)
 	p.mu.Lock()
@@ -108,6 +112,23 @@ func (p *processes) search(ctx context.Context) {
 	p.mu.Unlock()
 	p.log.Info("watching the server's process", "pid", w.pid, "name", w.name, "by", w.means())
 	go w.watch(p.tell)
+}
+
+// prepareHangUp finds out what is to be closed when a process ends. That it can not costs some clients a wait.
+func (p *processes) prepareHangUp(w *process) {
+	if p.hangUp == nil {
+		return
+	}
+	sockets, err := closing(w.pid)
+	if err != nil {
+		p.log.Info("clients that the server lets in while it ends will not be reset at once", "pid", w.pid, "reason", err)
+		return
+	}
+	w.hangUp = sync.OnceFunc(func() {
+		for _, s := range sockets {
+			p.hangUp(s.local, s.inode)
+		}
+	})
 }
 
 // fail remembers that there is no process to watch, and logs it once.
@@ -132,12 +153,16 @@ func (p *processes) unwatch() {
 	w.release()
 }
 
-// dying says how the server's process ends, if its flags tell so now. It is cheap and does not wait.
+// dying says how the server's process ends, if its flags tell so now, and hangs up then. It is cheap and does not wait.
 func (p *processes) dying() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.watched == nil {
 		return ""
 	}
-	return p.watched.flagged()
+	reason := p.watched.flagged()
+	if reason != "" {
+		p.watched.hangUp()
+	}
+	return reason
 }

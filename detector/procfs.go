@@ -26,6 +26,7 @@ var errFormat = errors.New("unexpected format")
 // taskStat is the part of /proc/PID/stat (proc_pid_stat(5)) that matters here.
 type taskStat struct {
 	pid      int
+	parent   int
 	comm     string
 	state    byte
 	flags    uint32
@@ -48,13 +49,14 @@ func parseStat(b []byte) (s taskStat, err error) {
 		return taskStat{}, fmt.Errorf("stat: %w: %d fields after the name, need 50", errFormat, len(f))
 	}
 	s.state = f[0][0]
+	parent, err0 := strconv.Atoi(string(f[1]))
 	flags, err1 := strconv.ParseUint(string(f[6]), 10, 32)
 	start, err2 := strconv.ParseUint(string(f[19]), 10, 64)
 	code, err3 := strconv.ParseInt(string(f[49]), 10, 32)
-	if err := errors.Join(err1, err2, err3); err != nil {
+	if err := errors.Join(err0, err1, err2, err3); err != nil {
 		return taskStat{}, fmt.Errorf("stat: %w: %w", errFormat, err)
 	}
-	s.flags, s.start, s.exitCode = uint32(flags), start, int(code)
+	s.parent, s.flags, s.start, s.exitCode = parent, uint32(flags), start, int(code)
 	return s, nil
 }
 

@@ -13,7 +13,7 @@ const statOfServer = "4242 (my (sql) d) S 1 4242 4242 0 -1 4194304 5000 0 3 0 10
 
 func TestParseStat(t *testing.T) {
 	got, err := parseStat([]byte(statOfServer))
-	want := taskStat{pid: 4242, comm: "my (sql) d", state: 'S', flags: 4194304, start: 123456, exitCode: 9}
+	want := taskStat{pid: 4242, parent: 1, comm: "my (sql) d", state: 'S', flags: 4194304, start: 123456, exitCode: 9}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}

@@ -9,7 +9,8 @@ import (
 	"github.com/remora-ha/remora/bench/lab"
 )
 
-// The owner's server dies: another node serves, after the old one has unbound, and announces with its own address.
+// The owner's server dies: another node serves, after the old one has unbound, and announces with its own address. No client
+// that tries to connect meanwhile is left without an answer of any kind.
 func TestServerKilled(t *testing.T) {
 	l := up(t, nil)
 	old := l.Holder(l.VIP())
@@ -17,14 +18,28 @@ func TestServerKilled(t *testing.T) {
 	must(t, l.Node(old).SignalServer(syscall.SIGKILL))
 	next, err := l.WaitMoved(within(t), old)
 	must(t, err)
+	moved := time.Now()
 	must(t, l.WaitServed(within(t), l.Stream()))
 	neverTwo(t, l)
 	announced(t, l, next, start)
+	allHeard(t, l, start, moved)
 
 	s, err := l.Node(next).Status(within(t))
 	must(t, err)
 	if s.Owner() != next || !s.Group(lab.Group).BoundHere {
 		t.Errorf("%s holds the address, but its status says owner %q, bound here %v", next, s.Owner(), s.Group(lab.Group).BoundHere)
+	}
+}
+
+// allHeard fails the test if an attempt of the client's that began in a stretch of time took as long as its kernel waits before
+// it sends a SYN again, a second (RFC 6298, 2.1).
+func allHeard(t *testing.T, l *lab.Lab, from, to time.Time) {
+	t.Helper()
+	must(t, l.Stream().Settle(within(t), to))
+	for _, a := range l.Stream().Attempts(from) {
+		if !a.Start.Before(from) && a.Start.Before(to) && a.Wait() >= time.Second {
+			t.Errorf("an attempt that began %v into the move took %v: %v", a.Start.Sub(from), a.Wait(), a.Result)
+		}
 	}
 }
 

@@ -127,6 +127,9 @@ func (d *daemon) open() error {
 		Interface: func(g core.GroupSpec) string { return d.localInterface(g) }})
 	d.watcher.SetGroups(d.cfg.Core().Groups)
 	d.health = newHealth(d.opt.Self, d.agent.Deliver, d.log)
+	if !d.opt.DryRun {
+		d.health.hangUp = d.hangUp
+	}
 	return nil
 }
 

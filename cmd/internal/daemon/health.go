@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -19,6 +20,7 @@ import (
 type health struct {
 	self    core.NodeSpec
 	deliver func(core.Event)
+	hangUp  func(at netip.AddrPort, inode uint64) // nil for not
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -85,7 +87,7 @@ func (h *health) watch(ctx context.Context, cfg *config.Config) error {
 	}
 	d, err := detector.New(detector.Config{
 		Address: address, User: server.User, Password: func() (string, error) { return password(server.PasswordFile) },
-		Policy: policyOf(cfg), Advised: cfg.MHA.ActsOnServers(), Timing: cfg.Timing(), Deliver: h.deliver, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
+		Policy: policyOf(cfg), Advised: cfg.MHA.ActsOnServers(), Timing: cfg.Timing(), Deliver: h.deliver, HangUp: h.hangUp, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
 	})
 	if err != nil {
 		return err
@@ -94,6 +96,13 @@ func (h *health) watch(ctx context.Context, cfg *config.Config) error {
 		return err
 	}
 	return nil
+}
+
+// hangUp closes a listening socket of a server that has begun to end. Where that is not possible some clients wait in vain.
+func (d *daemon) hangUp(at netip.AddrPort, inode uint64) {
+	if err := netio.HangUp(at, inode); err != nil {
+		d.log.Info("clients that the server lets in while it ends are not reset at once", "err", err)
+	}
 }
 
 // password reads a password file. The end of the line does not belong to the password.
