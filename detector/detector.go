@@ -16,6 +16,7 @@ import (
 type Detector struct {
 	cfg              Config
 	network, address string
+	ride             *ride
 }
 
 // New checks the configuration and returns a Detector that does nothing until Run.
@@ -27,8 +28,12 @@ func New(cfg Config) (*Detector, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Detector{cfg: cfg, network: network, address: address}, nil
+	return &Detector{cfg: cfg, network: network, address: address, ride: newRide()}, nil
 }
+
+// Awake tells the detector that the process was awake for something else and is done with it. A probe that is due soon then
+// goes out at once, if the last one was answered. It may be called from any goroutine and does not wait.
+func (d *Detector) Awake() { d.ride.offer(d.cfg.Clock()) }
 
 // Run watches the server until ctx ends, and then returns nil; it fails only at its start. It delivers a HealthChanged whenever the verdict or one of
 // the facts has changed. All that it has started has ended when it returns.
@@ -42,7 +47,7 @@ func (d *Detector) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	defer cancel()
-	l := newLoop(d.cfg)
+	l := newLoop(d.cfg, d.ride)
 	l.timer = timer
 	ps := newProcesses(d.cfg.Timing.Probe, d.cfg.Logger, l.tell)
 	ps.hangUp = d.cfg.HangUp
@@ -90,12 +95,13 @@ type loop struct {
 	sent    core.Health
 	placeAt core.Instant // when a position was told that is another one than before
 	timer   alarm.Alarm
+	ride    *ride
 	due     core.Instant // when the next probe should start
 	started core.Instant // when the last probe did
 }
 
-func newLoop(cfg Config) *loop {
-	return &loop{cfg: cfg, exits: make(chan string, 1), lost: make(chan struct{}, 1), judge: newJudge(cfg.Timing),
+func newLoop(cfg Config, ride *ride) *loop {
+	return &loop{cfg: cfg, ride: ride, exits: make(chan string, 1), lost: make(chan struct{}, 1), judge: newJudge(cfg.Timing),
 		health: core.Health{Lag: unknownLag}}
 }
 
@@ -128,7 +134,11 @@ func (l *loop) run(ctx context.Context) {
 		case <-l.lost:
 			l.next(0)
 		case <-l.timer.C():
-			l.probe(ctx)
+			l.ring(ctx)
+		case <-l.ride.bell:
+			if l.ride.open(l.cfg.Clock()) {
+				l.probe(ctx)
+			}
 		}
 	}
 }
@@ -136,12 +146,23 @@ func (l *loop) run(ctx context.Context) {
 // exit takes the end of the server's process, which is proof.
 func (l *loop) exit(reason string) {
 	l.srv.resume()
+	l.ride.forbid()
 	l.conclude(l.judge.Observe(l.cfg.Clock(), dead, 0), reason)
 	l.next(l.cfg.Timing.Probe)
 }
 
+// ring is called when the alarm has rung, which it may have done while a probe went on that did not wait for it.
+func (l *loop) ring(ctx context.Context) {
+	if early := l.due.Sub(l.cfg.Clock()); early > 0 {
+		l.timer.Reset(early)
+		return
+	}
+	l.probe(ctx)
+}
+
 // probe asks the server once and draws the conclusion. What a dying server seems to answer does not count.
 func (l *loop) probe(ctx context.Context) {
+	l.ride.forbid()
 	l.started = l.cfg.Clock()
 	lateStart := l.started.Sub(l.due)
 	r := l.srv.probe(l.cfg.Timing.ProbeTimeout)
@@ -165,6 +186,9 @@ func (l *loop) probe(ctx context.Context) {
 	now := l.cfg.Clock()
 	l.take(now, r, max(lateStart, now.Sub(l.started.Add(r.allowed))))
 	l.next(l.interval(r))
+	if r.finding == answered && !r.refused {
+		l.ride.permit(l.due.Add(-l.cfg.Timing.Probe / earlyBy))
+	}
 }
 
 // next asks for a probe d after the start of the last one, at once if that is over.

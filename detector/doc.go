@@ -34,5 +34,5 @@
 // listening sockets before the verdict, see closing in owner_linux.go.
 //
 // An idle Detector costs about half a percent of a core at ten probes a second, nearly all of it for waking up: hence one
-// goroutine for loop and probe, and no blocking poll.
+// goroutine for loop and probe, no blocking poll, and probes that come a little early when the process is awake anyway (ride.go).
 package detector

@@ -71,7 +71,7 @@ func play(t *testing.T, s *script, d time.Duration, during func(*bench)) *bench 
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	b.loop = newLoop(det.cfg)
+	b.loop = newLoop(det.cfg, det.ride)
 	if b.timer, err = det.cfg.Alarms.New(); err != nil {
 		t.Fatal(err)
 	}

@@ -35,6 +35,9 @@ type Config struct {
 	Server Server
 	// Observe, if set, sees each event and the actions that followed, on the loop's goroutine. It must not block.
 	Observe func(now core.Instant, ev core.Event, actions []core.Action)
+	// Reported, if set, is called after each report has been sent, when the process is awake and has nothing more urgent to do.
+	// It must not block.
+	Reported func()
 	// Alive is called at least once in each AliveEvery while the loop runs: the hook of a watchdog.
 	Alive      func()
 	AliveEvery time.Duration

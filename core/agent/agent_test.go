@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -391,6 +392,23 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 		}
 		if err := <-answered; err == nil {
 			t.Error("a move was done by an agent that has ended")
+		}
+	})
+}
+
+// What rides with a report comes after it, so that no renewal waits for it.
+func TestReportedComesAfterTheReport(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		sent := []int{}
+		r.cfg.Reported = func() { sent = append(sent, len(r.raft.sent)) }
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.reporter(ctx)
+		report := core.Report{Seq: 9}
+		r.report(armed{arm: &core.Arm{Seq: 9}, sends: []core.Send{{To: "n2", Msg: report}, {To: "n3", Msg: report}}})
+		synctest.Wait()
+		if !slices.Equal(sent, []int{2}) {
+			t.Errorf("it was called when so many messages had been sent: %v, want 2", sent)
 		}
 	})
 }

@@ -136,6 +136,9 @@ func (a *Agent) reporter(ctx context.Context) {
 			for _, s := range r.sends {
 				a.send(s)
 			}
+			if a.cfg.Reported != nil {
+				a.cfg.Reported()
+			}
 		case <-ctx.Done():
 			return
 		}

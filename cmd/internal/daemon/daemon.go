@@ -153,7 +153,7 @@ func (d *daemon) openConsensus() error {
 	d.agent = agent.New(agent.Config{
 		Self: d.opt.Self.Name, Machine: d.machine, Clock: netio.Boottime, Alarms: newAlarm, Asleep: asleep(), Consensus: late,
 		Binder: d.binderPort(), Announcer: d.announcerPort(), Server: d.serverPort(), Observe: d.observe, Logger: d.log,
-		Alive: d.alive, AliveEvery: d.notify.Watchdog() / 3,
+		Reported: func() { d.health.awake() }, Alive: d.alive, AliveEvery: d.notify.Watchdog() / 3,
 	})
 	node, err := consensus.Open(consensus.Config{
 		Self: d.opt.Self.Name, Cluster: d.cfg.Cluster, Peers: d.cfg.Core().Nodes, StateDir: d.cfg.StateDir,

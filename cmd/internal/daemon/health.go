@@ -9,6 +9,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/core"
@@ -26,6 +27,15 @@ type health struct {
 	mu      sync.Mutex
 	current config.MySQL
 	restart chan *config.Config
+
+	detector atomic.Pointer[detector.Detector]
+}
+
+// awake tells the detector that the process is awake anyway.
+func (h *health) awake() {
+	if d := h.detector.Load(); d != nil {
+		d.Awake()
+	}
 }
 
 func newHealth(self core.NodeSpec, deliver func(core.Event), log *slog.Logger) *health {
@@ -92,6 +102,7 @@ func (h *health) watch(ctx context.Context, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
+	h.detector.Store(d)
 	if err := d.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}
