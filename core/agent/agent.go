@@ -57,6 +57,7 @@ type Agent struct {
 	ticket  uint64
 	asleep  time.Duration
 	timer   alarm.Alarm
+	due     core.Instant // what the timer is set to, 0 if it is not known to be set
 	stopped bool
 
 	promotion promotion
@@ -231,7 +232,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case ev := <-a.mail:
 			a.step(ctx, ev)
 		case <-a.timer.C():
-			a.step(ctx, core.Tick{})
+			a.ring(ctx)
 		case q := <-a.asks:
 			a.serve(ctx, q)
 		case <-alive.C:
@@ -261,6 +262,7 @@ func (a *Agent) step(ctx context.Context, ev core.Event) {
 		if slept := a.cfg.Asleep(); slept-a.asleep > time.Millisecond {
 			ev0 := core.ClockJumped{Reason: fmt.Sprintf("the machine slept for %v", slept-a.asleep)}
 			a.asleep = slept
+			a.due = 0 // the timer has slept, too
 			a.carryOut(ctx, a.cfg.Clock(), ev0)
 		}
 	}
@@ -316,7 +318,7 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 	case core.TransferLeadership:
 		a.cfg.Consensus.TransferLeadership(act.To)
 	case core.SetTimer:
-		a.timer.Reset(max(0, act.At.Sub(now)))
+		a.setTimer(now, act.At)
 	case core.Answer:
 		if c := a.waiting[act.Ticket]; c != nil {
 			delete(a.waiting, act.Ticket)
@@ -329,6 +331,21 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 	default:
 		a.serverAct(ctx, act)
 	}
+}
+
+// ring is called when the timer has rung. Should that have been too early, it is set to the same again.
+func (a *Agent) ring(ctx context.Context) {
+	a.due = 0
+	a.step(ctx, core.Tick{})
+}
+
+// setTimer sets the timer of the loop. Most steps leave it as it is, and setting it is a system call.
+func (a *Agent) setTimer(now, at core.Instant) {
+	if at == a.due {
+		return
+	}
+	a.due = at
+	a.timer.Reset(max(0, at.Sub(now)))
 }
 
 // send hands a message to the network; what the node tells itself goes through its own mailbox, so that every node is

@@ -1,0 +1,91 @@
+package agent
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/core/alarm"
+)
+
+// tally is an alarm that notes what it is set to.
+type tally struct {
+	alarm.Alarm
+	start time.Time
+	at    []time.Duration // since start
+	again int             // how often it was set to what it was set to already
+}
+
+func newTally(t *testing.T) *tally {
+	t.Helper()
+	inner, err := alarm.Maker(nil).New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tally{Alarm: inner, start: time.Now()}
+}
+
+func (y *tally) Reset(d time.Duration) {
+	at := time.Since(y.start) + d
+	if n := len(y.at); n > 0 && y.at[n-1] == at && d > 0 {
+		y.again++
+	}
+	y.at = append(y.at, at)
+	y.Alarm.Reset(d)
+}
+
+func TestTheTimerIsSetOnlyToSomethingNew(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		y := newTally(t)
+		r.cfg.Alarms = func() (alarm.Alarm, error) { return y, nil }
+		r.serve()
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		r.stop()
+		ticks := 0
+		for _, s := range r.seen() {
+			if _, ok := s.event.(core.Tick); ok {
+				ticks++
+			}
+		}
+		if y.again > len(y.at)/20 { // it may have rung just when it was set, which is taken for a ring of the new time
+			t.Errorf("of %d times it was set %d times to what it was set to already", len(y.at), y.again)
+		}
+		if ticks < 150 || len(y.at) < ticks {
+			t.Errorf("%d ticks in 10 s, set %d times: a report goes out each 60 ms", ticks, len(y.at))
+		}
+	})
+}
+
+func TestATimerThatRingsTooEarlyIsSetAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		y := newTally(t)
+		r.timer = y
+		r.ring(t.Context())
+		r.ring(t.Context())
+		if len(y.at) != 2 || y.at[0] != y.at[1] || y.at[0] <= 0 {
+			t.Errorf("set to %v, want twice the same", y.at)
+		}
+		y.Stop()
+	})
+}
+
+// A timer of the kernel stands still while the machine sleeps, so what it is set to is too late then.
+func TestTheTimerIsSetAnewAfterASleep(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		y := newTally(t)
+		r.timer = y
+		r.step(t.Context(), core.Tick{})
+		r.step(t.Context(), core.Tick{})
+		set := len(y.at)
+		r.mu.Lock()
+		r.slept = 5 * time.Millisecond
+		r.mu.Unlock()
+		r.step(t.Context(), core.Tick{})
+		if set != 1 || len(y.at) != 2 || y.at[0] != y.at[1] {
+			t.Errorf("set %d times before the sleep and %d after, to %v; want once each, to the same", set, len(y.at)-set, y.at)
+		}
+		y.Stop()
+	})
+}
