@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -231,7 +232,7 @@ func TestFiltersPassWhatIsRead(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, ok := read(frame, ips, c.probes)
+			s, ok := read(frame, map[netip.Addr]bool{ips[0]: true, ips[1]: true}, c.probes)
 			want := false
 			for _, w := range c.want {
 				want = want || w == name
@@ -241,7 +242,36 @@ func TestFiltersPassWhatIsRead(t *testing.T) {
 			}
 		}
 	}
-	if raw, err := arpFilter(make([]netip.Addr, filterMax+1), true); raw != nil || err != nil {
+}
+
+func TestFilterOfManyAddresses(t *testing.T) {
+	every := func(step uint32) (ips []netip.Addr) { // in no order
+		for i := range uint32(1000) {
+			ips = append(ips, netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 10<<24+i*7%1000*step))))
+		}
+		return ips
+	}
+	for _, c := range []struct {
+		step uint32
+		most int
+	}{{1, 8}, {2, filterMax}} {
+		raw, err := arpFilter(every(c.step), false)
+		if err != nil || len(raw) == 0 || len(raw) > c.most {
+			t.Fatalf("1,000 addresses, each %d after the one before: %d instructions, want %d at most (%v)", c.step, len(raw), c.most, err)
+		}
+		vm := machine(t, raw)
+		for i := range uint32(2100) {
+			ip := netip.AddrFrom4([4]byte(binary.BigEndian.AppendUint32(nil, 10<<24-50+i)))
+			n, err := vm.Run(GratuitousARP(ARPRequest, mac1, ip).AppendFrame(nil))
+			if want := slices.Contains(every(c.step), ip); err != nil || n > 0 != want {
+				t.Errorf("%v passes: %v, want %v (%v)", ip, n > 0, want, err)
+			}
+		}
+	}
+	if raw, err := arpFilter(every(2), true); err != nil || len(raw) > filterMax {
+		t.Errorf("1,000 scattered addresses with probes: %d instructions, %v", len(raw), err)
+	}
+	if raw, err := arpFilter(append(every(2), every(3)...), true); raw != nil || err != nil {
 		t.Errorf("too many addresses for a filter: %d instructions, %v", len(raw), err)
 	}
 }
@@ -271,7 +301,7 @@ func FuzzParseARP(f *testing.F) {
 		if again, err := ParseARP(p.AppendFrame(nil)); err != nil || again != p {
 			t.Errorf("%+v came back as %+v, %v", p, again, err)
 		}
-		readARP(b, []netip.Addr{ip4}, true)
+		readARP(b, map[netip.Addr]bool{ip4: true}, true)
 	})
 }
 
@@ -287,7 +317,7 @@ func FuzzParseNDP(f *testing.F) {
 		if again, err := ParseNDP(m.AppendFrame(nil)); err != nil || again != m {
 			t.Errorf("%+v came back as %+v, %v", m, again, err)
 		}
-		readNDP(b, []netip.Addr{ip6}, true)
+		readNDP(b, map[netip.Addr]bool{ip6: true}, true)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"golang.org/x/net/bpf"
 )
@@ -17,9 +18,9 @@ const (
 	offNDPTarget4 = headerLen + ipv6Len + 8 + 12 // the last four bytes of the target
 )
 
-// filterMax is the number of addresses beyond which the kernel lets every packet of the kind pass; classic BPF programs
-// have at most 4096 instructions.
-const filterMax = 1000
+// filterMax is how many instructions a classic BPF program may have. A filter of more addresses than fit lets every packet of the
+// kind pass.
+const filterMax = 4096
 
 const (
 	takeAll  = 0xffff
@@ -28,9 +29,6 @@ const (
 
 // arpFilter passes ARP packets whose sender, or target with probes, is one of the addresses.
 func arpFilter(ips []netip.Addr, probes bool) ([]bpf.RawInstruction, error) {
-	if len(ips) > filterMax {
-		return nil, nil
-	}
 	prog := takeIfOneOf(nil, offARPSender, ips)
 	if probes {
 		prog = takeIfOneOf(prog, offARPTarget, ips)
@@ -40,9 +38,6 @@ func arpFilter(ips []netip.Addr, probes bool) ([]bpf.RawInstruction, error) {
 
 // ndpFilter passes neighbour advertisements, and with probes solicitations, whose target ends like one of the addresses.
 func ndpFilter(ips []netip.Addr, probes bool) ([]bpf.RawInstruction, error) {
-	if len(ips) > filterMax {
-		return nil, nil
-	}
 	prog := []bpf.Instruction{
 		bpf.LoadAbsolute{Off: offNextHeader, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: icmpv6, SkipTrue: 1},
@@ -59,20 +54,50 @@ func ndpFilter(ips []netip.Addr, probes bool) ([]bpf.RawInstruction, error) {
 	return assemble(takeIfOneOf(prog, offNDPTarget4, ips))
 }
 
-// takeIfOneOf appends instructions that end the program if the word at off is the last of one of the addresses.
+// takeIfOneOf appends instructions that end the program if the word at off is the last of one of the addresses. It runs for each
+// frame, and addresses that follow one another, as many mostly do, cost no more than one.
 func takeIfOneOf(prog []bpf.Instruction, off uint32, ips []netip.Addr) []bpf.Instruction {
 	prog = append(prog, bpf.LoadAbsolute{Off: off, Size: 4})
-	for _, ip := range ips {
-		b := ip.AsSlice()
-		prog = append(prog,
-			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: binary.BigEndian.Uint32(b[len(b)-4:]), SkipTrue: 1},
-			bpf.RetConstant{Val: takeAll})
+	for _, s := range spans(ips) {
+		if s.first == s.last {
+			prog = append(prog, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: s.first, SkipTrue: 1})
+		} else {
+			prog = append(prog,
+				bpf.JumpIf{Cond: bpf.JumpLessThan, Val: s.first, SkipTrue: 2},
+				bpf.JumpIf{Cond: bpf.JumpGreaterThan, Val: s.last, SkipTrue: 1})
+		}
+		prog = append(prog, bpf.RetConstant{Val: takeAll})
 	}
 	return prog
 }
 
+// span is words that follow one another.
+type span struct{ first, last uint32 }
+
+// spans returns the last words of addresses.
+func spans(ips []netip.Addr) (all []span) {
+	words := make([]uint32, len(ips))
+	for i, ip := range ips {
+		b := ip.AsSlice()
+		words[i] = binary.BigEndian.Uint32(b[len(b)-4:])
+	}
+	slices.Sort(words)
+	for _, w := range words {
+		if n := len(all); n > 0 && w-all[n-1].last <= 1 {
+			all[n-1].last = w
+			continue
+		}
+		all = append(all, span{w, w})
+	}
+	return all
+}
+
 func assemble(prog []bpf.Instruction) ([]bpf.RawInstruction, error) {
-	raw, err := bpf.Assemble(append(prog, bpf.RetConstant{Val: takeNone}))
+	prog = append(prog, bpf.RetConstant{Val: takeNone})
+	if len(prog) > filterMax {
+		return nil, nil
+	}
+	raw, err := bpf.Assemble(prog)
 	if err != nil {
 		return nil, fmt.Errorf("assemble a packet filter: %w", err)
 	}

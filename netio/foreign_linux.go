@@ -112,8 +112,15 @@ func (v *view) closeListeners() {
 	}
 }
 
+// stranger is a hardware address that was not ours when all interfaces were listed.
+type stranger struct {
+	mac MAC
+	at  core.Instant
+}
+
 // hear reports a stranger's claim. One from a hardware address that is not known as ours is held against a fresh list
-// first: the interface may have been made a moment ago.
+// first: the interface may have been made a moment ago. Whoever takes over a thousand addresses makes as many claims, and a list
+// for each would keep this process and the kernel's lock of interfaces busy for longer than a short lease.
 func (v *view) hear(r report) {
 	if v.listeners[r.ear] != r.from {
 		return // stopped meanwhile
@@ -126,13 +133,17 @@ func (v *view) hear(r report) {
 	if v.own[r.mac] || v.tooSoon(r.sighting) {
 		return
 	}
-	links, err := v.s.links()
-	if err != nil {
-		v.failed("interfaces", err)
-		return
-	}
-	if macs(links)[r.mac] {
-		return
+	now := v.w.cfg.Clock()
+	if v.strange.mac != r.mac || now.Sub(v.strange.at) >= sameClaim {
+		links, err := v.s.links()
+		if err != nil {
+			v.failed("interfaces", err)
+			return
+		}
+		if macs(links)[r.mac] {
+			return
+		}
+		v.strange = stranger{r.mac, now}
 	}
 	v.w.cfg.Deliver(core.ForeignClaim{Address: r.ip, MAC: r.mac.HardwareAddr()})
 }

@@ -114,9 +114,6 @@ func fold(sum uint32) uint16 {
 // forwardFilter passes TCP segments to the addresses, ARP packets from them and neighbour advertisements for them, all of
 // which a forwarder looks at again.
 func forwardFilter(ips []netip.Addr) ([]bpf.RawInstruction, error) {
-	if len(ips) > filterMax/3 {
-		return nil, nil
-	}
 	var v4, v6 []netip.Addr
 	for _, ip := range ips {
 		if ip.Is4() {

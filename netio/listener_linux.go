@@ -14,8 +14,9 @@ import (
 type listener struct {
 	conn   *packet.Conn
 	ips    []netip.Addr
+	set    map[netip.Addr]bool
 	probes bool
-	read   func(frame []byte, ips []netip.Addr, probes bool) (sighting, bool)
+	read   func(frame []byte, ips map[netip.Addr]bool, probes bool) (sighting, bool)
 	buf    []byte
 }
 
@@ -35,7 +36,10 @@ func listen(l link, ips []netip.Addr, probes bool) (*listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listen on %s: %w", l.Name, err)
 	}
-	h := &listener{conn: conn, ips: ips, probes: probes, read: read, buf: make([]byte, listenBuffer)}
+	h := &listener{conn: conn, ips: ips, set: make(map[netip.Addr]bool, len(ips)), probes: probes, read: read, buf: make([]byte, listenBuffer)}
+	for _, ip := range ips {
+		h.set[ip] = true
+	}
 	if err := h.join(); err != nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: %w", l.Name, err), conn.Close())
 	}
@@ -76,7 +80,7 @@ func (h *listener) next() (sighting, error) {
 		if err != nil {
 			return sighting{}, err
 		}
-		if s, ok := h.read(h.buf[:n], h.ips, h.probes); ok {
+		if s, ok := h.read(h.buf[:n], h.set, h.probes); ok {
 			return s, nil
 		}
 	}

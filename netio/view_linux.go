@@ -29,6 +29,7 @@ type view struct {
 	listeners map[ear]*openEar
 	listening sync.WaitGroup
 	recent    map[netip.Addr]claimant
+	strange   stranger // the last one that was found not to be ours
 }
 
 // setGroups takes the Watcher's groups and reports the state of all of them.

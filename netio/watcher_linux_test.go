@@ -253,6 +253,38 @@ func TestForeignClaimsAreLimited(t *testing.T) {
 	}
 }
 
+// All that one stranger claims costs one look at the list of interfaces, as long as that is fresh.
+func TestClaimsOfAStrangerShareAList(t *testing.T) {
+	var now core.Instant
+	var told []netip.Addr
+	w := NewWatcher(WatcherConfig{Clock: func() core.Instant { return now }, Deliver: func(ev core.Event) {
+		told = append(told, ev.(core.ForeignClaim).Address)
+	}})
+	s, err := newSession()
+	must(t, err)
+	v := &view{w: w, s: s, recent: make(map[netip.Addr]claimant), retry: time.NewTimer(time.Hour)}
+	defer func() { must(t, v.s.close()) }()
+	claims := func(mac MAC, ps []netip.Prefix) {
+		for _, p := range ps {
+			v.hear(report{hearing: hearing{sighting: sighting{p.Addr(), mac}}})
+		}
+	}
+	many := manyAddresses(8)
+	claims(mac1, many[:1])
+	must(t, s.close()) // nothing can be listed any more
+	claims(mac1, many[1:4])
+	if len(told) != 4 {
+		t.Errorf("of four claims of a stranger %v were reported", told)
+	}
+	claims(MAC{2}, many[4:5]) // finds the session broken, after which there is another
+	now = core.Instant(sameClaim)
+	must(t, v.s.close())
+	claims(mac1, many[5:6])
+	if len(told) != 4 {
+		t.Errorf("a claim was reported that was held against no list, or an old one: %v", told[4:])
+	}
+}
+
 // When the kernel's messages do not fit into the socket, the state is read again as a whole.
 func TestWatcherSurvivesLostMessages(t *testing.T) {
 	w := newWire(t)
@@ -317,7 +349,7 @@ func TestWatcherNeedsRightsOnlyToListen(t *testing.T) {
 
 func BenchmarkFrameFilter(b *testing.B) {
 	frame := GratuitousARP(ARPReply, mac1, ip4).AppendFrame(nil)
-	ips := []netip.Addr{ip4}
+	ips := map[netip.Addr]bool{ip4: true}
 	for b.Loop() {
 		if _, ok := readARP(frame, ips, false); !ok {
 			b.Fatal("not read")
