@@ -11,23 +11,28 @@ import (
 
 // Pace says how fast the frames of many addresses follow one another.
 type Pace struct {
-	// Frames is how many are sent at once, by one system call. 0 means 256, the smallest receive ring that drivers of network
-	// cards commonly start with: a neighbour may not have room for more.
+	// Frames is how many are sent at once, by one system call. 0 means 64, a quarter of the smallest receive ring that drivers of
+	// network cards commonly start with: what others send, renewals of leases among it, finds room beside them and need not
+	// wait until a neighbour has looked at hundreds.
 	Frames int
-	// Pause is how long the next ones wait then. 0 means a millisecond.
+	// Pause is how long the next ones wait then. 0 means a quarter of a millisecond.
 	Pause time.Duration
 }
 
 func (p Pace) withDefaults() Pace {
-	return Pace{Frames: cmp.Or(p.Frames, 256), Pause: cmp.Or(p.Pause, time.Millisecond)}
+	return Pace{Frames: cmp.Or(p.Frames, 64), Pause: cmp.Or(p.Pause, time.Millisecond/4)}
 }
 
 // rest waits until the next frames may be sent.
 func (p Pace) rest(ctx context.Context) error {
-	t := time.NewTimer(p.Pause)
-	defer t.Stop()
+	alarm, err := NewAlarm() // a timer of Go's counts in whole milliseconds
+	if err != nil {
+		return err
+	}
+	defer alarm.Stop()
+	alarm.Reset(p.Pause)
 	select {
-	case <-t.C:
+	case <-alarm.C():
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
