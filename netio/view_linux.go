@@ -14,6 +14,9 @@ type view struct {
 	w     *Watcher
 	s     *session
 	retry *time.Timer
+	again *Alarm    // rings when what news are about may be read that came too soon
+	early time.Time // until when news of addresses come too soon
+	due   bool      // again is set
 	// lastFailure is what was logged last, so that the log does not fill with the same line. It is forgotten at each sweep.
 	lastFailure string
 
@@ -69,8 +72,29 @@ func (v *view) follow(h hint) {
 	case !v.watched(h.addr.Local):
 	case h.gone && v.knownAbsent(h.addr.Local): // of a thousand that go at once each is told by itself, and read with the first
 	case h.gone || v.addrs[h.addr.Local] != v.seen(*h.addr):
-		v.readAddresses()
+		v.readSoon()
 	}
+}
+
+// readSoon reads the addresses at once, unless that was done just before: then it waits, and reads for all that comes meanwhile.
+func (v *view) readSoon() {
+	if v.due {
+		return
+	}
+	if wait := time.Until(v.early); wait > 0 {
+		v.due = true
+		v.again.Reset(wait)
+		return
+	}
+	begun := time.Now()
+	v.readAddresses()
+	now := time.Now()
+	v.early = now.Add(min((readShare-1)*now.Sub(begun), newsWait))
+}
+
+func (v *view) readAgain() {
+	v.due = false
+	v.readSoon()
 }
 
 // watched reports whether an address is one of the groups'. One that could not be read yet is not known, and a target.

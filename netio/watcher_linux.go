@@ -18,6 +18,11 @@ const (
 	// carrierEvery is how often the interfaces in use are looked at. The kernel holds back the news of a lost carrier for
 	// up to a second if there was other such news shortly before (net/core/link_watch.c); the flag itself is true at once.
 	carrierEvery = 250 * time.Millisecond
+	// readShare is what part of the time may go into reading addresses because of news: one of as many. The first news is followed at
+	// once, and a thousand addresses that come or go within 50 ms are read some times and not with each.
+	readShare = 10
+	// newsWait is the longest time that news wait for that.
+	newsWait = 20 * time.Millisecond
 	// retryEvery is how soon something that failed is tried again.
 	retryEvery = 50 * time.Millisecond
 )
@@ -87,8 +92,13 @@ func (w *Watcher) Run(ctx context.Context) error {
 		return errors.Join(fmt.Errorf("netio: watch: %w", err), hints.close(), s.close())
 	}
 	defer carrier.Stop()
+	again, err := NewAlarm()
+	if err != nil {
+		return errors.Join(fmt.Errorf("netio: watch: %w", err), hints.close(), s.close())
+	}
+	defer again.Stop()
 	ctx, cancel := context.WithCancel(ctx)
-	v := &view{w: w, s: s, heard: make(chan report)}
+	v := &view{w: w, s: s, again: again, heard: make(chan report)}
 	var wg sync.WaitGroup
 	news := make(chan hint)
 	wg.Go(func() { hints.follow(ctx, news, w) })
@@ -131,6 +141,8 @@ func (v *view) loop(ctx context.Context, news <-chan hint, carrier *Alarm) {
 			v.readAll()
 		case <-v.retry.C:
 			v.readAll()
+		case <-v.again.C():
+			v.readAgain()
 		}
 	}
 }

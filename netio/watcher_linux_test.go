@@ -253,6 +253,53 @@ func TestForeignClaimsAreLimited(t *testing.T) {
 	}
 }
 
+// Of many addresses that come one after the other the first is reported at once, and the others together.
+func TestManyNewsAreReadTogether(t *testing.T) {
+	w := newWire(t)
+	var told []core.Event
+	s, err := newSession()
+	must(t, err)
+	again, err := NewAlarm()
+	must(t, err)
+	defer again.Stop()
+	ps := manyAddresses(3)
+	watcher := NewWatcher(WatcherConfig{Deliver: func(ev core.Event) {
+		if _, ok := ev.(core.AddressSeen); ok {
+			told = append(told, ev)
+		}
+	}})
+	watcher.SetGroups([]core.GroupSpec{spec(w.name, ps...)})
+	v := &view{w: watcher, s: s, again: again, retry: time.NewTimer(time.Hour), heard: make(chan report)}
+	defer func() { v.closeListeners(); v.listening.Wait(); must(t, v.s.close()) }()
+	v.setGroups()
+	told = nil
+	come := func(p netip.Prefix) {
+		must(t, addByHand(w.name, p))
+		v.follow(hint{addr: &address{Index: w.link().Index, Local: p.Addr(), Peer: p.Addr(), Bits: p.Bits()}})
+	}
+	begun := time.Now()
+	come(ps[0])
+	if !v.early.After(begun) || len(told) != 1 || told[0] != byHand(ps[0]) {
+		t.Fatalf("after the first address %v was told, and the next are read at once until %v", told, v.early.Sub(begun))
+	}
+	v.early = time.Now().Add(time.Second / 2)
+	come(ps[1])
+	come(ps[2])
+	if len(told) != 1 {
+		t.Errorf("what comes just after a reading is read at once: %v", told)
+	}
+	<-again.C()
+	if v.readAgain(); len(told) != 3 || told[1] != byHand(ps[1]) || told[2] != byHand(ps[2]) {
+		t.Errorf("in the end %v was told, want three addresses", told)
+	}
+	v.early = time.Time{}
+	must(t, removeByHand(w.name, ps[1]))
+	v.follow(hint{addr: &address{Local: ps[1].Addr()}, gone: true})
+	if len(told) != 4 || told[3] != absent(ps[1]) {
+		t.Errorf("after a pause %v was told", told[3:])
+	}
+}
+
 // All that one stranger claims costs one look at the list of interfaces, as long as that is fresh.
 func TestClaimsOfAStrangerShareAList(t *testing.T) {
 	var now core.Instant
