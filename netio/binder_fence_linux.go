@@ -19,7 +19,7 @@ type guarded struct {
 }
 
 // Guard has the fence guard the addresses of these groups and no others, and the frames on their interfaces, as far as they
-// are there; a later announcement sees to the others. It does nothing without a fence.
+// are there; a later announcement sees to the others. The addresses of each group are gathered ([Fence.Gather]). It does nothing without a fence.
 func (b *Binder) Guard(groups []core.GroupSpec) error {
 	for _, g := range groups {
 		name := b.cfg.Interface(g)
@@ -35,7 +35,14 @@ func (b *Binder) Guard(groups []core.GroupSpec) error {
 			want[p.Addr()] = true
 		}
 	}
-	return b.guard(want)
+	if err := b.guard(want); err != nil || b.cfg.Fence == nil {
+		return err
+	}
+	sets := make([][]netip.Addr, len(groups))
+	for i, g := range groups {
+		sets[i] = addresses(g)
+	}
+	return b.cfg.Fence.Gather(sets)
 }
 
 // guardAlso sees to it that the addresses of a group are guarded before they are bound for the first time.

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"iter"
 	"net/netip"
 	"slices"
 )
@@ -18,8 +19,8 @@ type bundle struct {
 	number  uint32
 	asked   []netip.Addr // as the caller names them
 	members []netip.Addr // each once, as in packets
-	given   uint64       // the generation at which one of them was last given up before it was made
-	torn    bool         // one of them was given up since: the next claim makes another bundle
+	given   uint64       // the generation at which one of them was last given up before it was made, or all of them together since
+	torn    bool         // one of them alone was given up since: the next claim makes another bundle
 	left    int          // how many of the members point to it still, as far as is known
 }
 
@@ -31,7 +32,10 @@ type bundles struct {
 	of    map[netip.Addr]*bundle
 	last  uint32
 	stale []uint32 // in the kernel, and of no use
-	built uint64   // how often everything was forgotten
+	// unsure has the addresses of which it is not known for certain what they point to: a claim that moves them is on its way, or
+	// has ended without an answer. All others point to their bundle, or to none if they have none.
+	unsure map[netip.Addr]bool
+	built  uint64 // how often everything was forgotten
 }
 
 // claimPlan is what a claim does to bundles.
@@ -66,10 +70,50 @@ func (b *bundles) whole(asked []netip.Addr, since uint64) *bundle {
 	return nil
 }
 
-// tear has the bundle of an address that is given up be replaced before it is renewed.
-func (b *bundles) tear(a netip.Addr) {
-	if have := b.of[a]; have != nil {
-		have.torn = true
+// split says how addresses are closed: the bundles that end with them, and the addresses that are to be closed one by one.
+func (b *bundles) split(addrs []netip.Addr) (whole []*bundle, single []netip.Addr) {
+	lose, unsure := map[*bundle]int{}, map[*bundle]bool{}
+	for _, a := range addrs {
+		if have := b.of[a]; have != nil {
+			lose[have]++
+			unsure[have] = unsure[have] || b.unsure[a]
+		}
+	}
+	entire := func(have *bundle) bool { return lose[have] == have.left && !unsure[have] }
+	for have := range lose {
+		if entire(have) {
+			whole = append(whole, have)
+		}
+	}
+	for _, a := range addrs {
+		if have := b.of[a]; b.unsure[a] || have != nil && !entire(have) {
+			single = append(single, a)
+		}
+	}
+	return whole, single
+}
+
+// give notes that addresses are given up in a generation. A bundle of which one is given up alone is replaced before it is
+// renewed.
+func (b *bundles) give(addrs []netip.Addr, generation uint64) {
+	whole, single := b.split(addrs)
+	for _, have := range whole {
+		have.given = generation
+	}
+	for _, a := range single {
+		if have := b.of[a]; have != nil {
+			have.torn = true
+		}
+	}
+}
+
+// doubt notes that a claim is on its way that moves addresses.
+func (b *bundles) doubt(addrs iter.Seq[netip.Addr]) {
+	if b.unsure == nil {
+		b.unsure = make(map[netip.Addr]bool)
+	}
+	for a := range addrs {
+		b.unsure[a] = true
 	}
 }
 
@@ -101,6 +145,7 @@ func (b *bundles) carried(p claimPlan) bool {
 		for _, a := range made.members {
 			b.leave(a)
 			b.of[a] = made
+			delete(b.unsure, a)
 		}
 	}
 	b.stale = slices.DeleteFunc(b.stale, func(n uint32) bool { return slices.Contains(p.remove, n) })
@@ -120,8 +165,8 @@ func (b *bundles) leave(a netip.Addr) {
 	}
 }
 
-// reset forgets all bundles. Numbers go on.
+// reset forgets all bundles, since all addresses point to none. Numbers go on.
 func (b *bundles) reset() {
-	b.of, b.stale = nil, nil
+	b.of, b.stale, b.unsure = nil, nil, nil
 	b.built++
 }

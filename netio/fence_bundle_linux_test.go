@@ -57,7 +57,7 @@ func TestBundlesAreNotSeenFromOutside(t *testing.T) {
 	want, groups, seq := map[netip.Addr]uint64{}, [][]netip.Addr{as[:4], as[4:]}, uint64(1)
 	must(t, f.Arm(seq, long, nil))
 	for i := range 600 {
-		switch rand.IntN(8) {
+		switch rand.IntN(11) {
 		case 0:
 			s := some()
 			must(t, f.Close(s))
@@ -78,6 +78,14 @@ func TestBundlesAreNotSeenFromOutside(t *testing.T) {
 			clear(want)
 			seq++
 			must(t, f.Arm(seq, long, nil))
+		case 4:
+			g := groups[rand.IntN(2)]
+			must(t, f.Close(g))
+			for _, a := range g {
+				delete(want, a)
+			}
+		case 5:
+			must(t, f.Gather(groups))
 		default:
 			var open []FenceOpening
 			for _, g := range groups[:rand.IntN(3)] {
@@ -116,6 +124,82 @@ func TestRenewalCostsTheSameForManyAddresses(t *testing.T) {
 	must(t, err)
 	if len(p.to) > 0 || len(p.numbers) != 1 || len(p.kept) != 1 || len(p.remove) > 0 {
 		t.Errorf("to renew 1,000 addresses %d of them, %d numbers and %d removals are touched", len(p.to), len(p.numbers), len(p.remove))
+	}
+}
+
+// To open for the first time, to close and to open again changes no address where they were gathered.
+func TestGatheredAddressesOpenAndCloseTogether(t *testing.T) {
+	as := many(1000)
+	f := newFence(t, as...)
+	must(t, f.Gather([][]netip.Addr{as}))
+	must(t, f.Arm(1, long, nil))
+	if inet, _ := rests(t, f); len(inet) > 0 {
+		t.Fatalf("%d addresses are open that were gathered", len(inet))
+	}
+	for round := range 2 {
+		p, err := f.state.plan([]FenceOpening{{Addrs: as, Report: 1}}, f.state.now())
+		must(t, err)
+		if len(p.to) > 0 || len(p.numbers) != 1 || len(p.kept) != 1 || len(p.remove) > 0 {
+			t.Errorf("round %d: to open 1,000 addresses %d of them, %d numbers and %d removals are touched", round, len(p.to), len(p.numbers), len(p.remove))
+		}
+		must(t, f.Open(as, 1))
+		if inet, _ := rests(t, f); len(inet) != len(as) {
+			t.Fatalf("round %d: %d of 1,000 addresses are open", round, len(inet))
+		}
+		if numbers, single := f.state.closing(as); len(numbers) != 1 || len(single) > 0 {
+			t.Errorf("round %d: to close 1,000 addresses %d bundles and %d addresses are touched", round, len(numbers), len(single))
+		}
+		must(t, f.Close(as))
+		if inet, _ := rests(t, f); len(inet) > 0 {
+			t.Fatalf("round %d: %d addresses are open that were closed", round, len(inet))
+		}
+	}
+	must(t, f.Check())
+}
+
+// Where a claim has moved addresses and is not known to be carried out, or its answer was lost, all of them are closed one by one.
+func TestCloseDoesNotTrustAClaimOnItsWay(t *testing.T) {
+	for _, lost := range []bool{false, true} {
+		f := newFence(t, fenced...)
+		must(t, f.Arm(1, long, nil))
+		since := f.state.now()
+		p, err := f.state.plan([]FenceOpening{{Addrs: fenced, Report: 1}}, since)
+		must(t, err)
+		if lost {
+			f.state.forget()
+		}
+		f.claimMu.Lock()
+		must(t, f.claims.commitElements(func(b *fenceBatch) { b.take(p.turn, p.turn); b.bundle(p) }))
+		f.claimMu.Unlock()
+		must(t, f.Close(fenced))
+		if inet, _ := rests(t, f); len(inet) > 0 {
+			t.Errorf("answer lost %v: %v are open that were closed", lost, inet)
+		}
+		f.state.carried(p, since)
+		must(t, f.Open(fenced, 1))
+		must(t, f.Close(fenced[:1]))
+		must(t, f.Close(fenced[1:]))
+		if inet, arp := rests(t, f); len(inet)+len(arp) > 0 {
+			t.Errorf("answer lost %v: %v and %v are open that were closed again", lost, inet, arp)
+		}
+	}
+}
+
+// A claim that is made while a Close is on its way leaves out what that closes.
+func TestClaimLeavesOutWhatIsBeingClosed(t *testing.T) {
+	f := newFence(t, fenced...)
+	must(t, f.Arm(1, long, nil))
+	for _, gathered := range []bool{false, true} {
+		if gathered {
+			must(t, f.Gather([][]netip.Addr{fenced}))
+		}
+		f.state.closing(fenced)
+		p, err := f.state.plan([]FenceOpening{{Addrs: fenced, Report: 1}}, f.state.now())
+		must(t, err)
+		if len(p.left) != len(fenced) || len(p.numbers) > 0 {
+			t.Errorf("gathered %v: the claim leaves out %v and has %v", gathered, p.left, p.numbers)
+		}
+		f.state.closed()
 	}
 }
 

@@ -21,7 +21,8 @@ import (
 // before it is sent: Arm adds the number and returns, then the report is sent. The maps "addr4" and "addr6" lead from
 // each guarded address to the number of a bundle, which is the addresses that are renewed together, and the map "bundles"
 // from there to the number of the report that their lease rests on. The rules look the address up there, and the report in
-// leases. Opening makes addresses point to a new bundle, renewing the bundle to another report. However late the kernel
+// leases. Opening makes addresses point to a new bundle, or the bundle that they are in already to a report, and so does renewing;
+// closing makes it point to none. However late the kernel
 // carries that out, whether the process was stopped before, within or after the system call, the address is open no
 // longer than the report's number lives, and that was decided before the report was sent. A lease is counted from the
 // sending of its report, so the kernel's never ends later than the holder's.
@@ -286,6 +287,23 @@ func (f *Fence) Open(addrs []netip.Addr, seq uint64) error {
 	return nil
 }
 
+// Gather prepares sets of addresses that will be opened together, and leaves them closed: the first opening then costs as
+// much as one of a single address, as the later ones do. A set stays as it is if one of its addresses is not guarded, or was
+// opened or gathered before.
+func (f *Fence) Gather(sets [][]netip.Addr) error {
+	since := f.state.now()
+	f.claimMu.Lock()
+	defer f.claimMu.Unlock()
+	loose := f.state.loose(sets)
+	if len(loose) == 0 {
+		return nil
+	}
+	if _, err := f.claim(since, loose, func(*fenceBatch) {}); err != nil {
+		return fmt.Errorf("netio: fence: gather %d sets of addresses: %w", len(loose), err)
+	}
+	return nil
+}
+
 // claim carries out a transaction that may open addresses, without those that are given up after generation since; it
 // returns these. The caller holds claimMu.
 func (f *Fence) claim(since uint64, open []FenceOpening, more func(*fenceBatch)) (left []netip.Addr, err error) {
@@ -327,7 +345,7 @@ func (f *Fence) settle(turn uint32) error {
 }
 
 // Close drops the traffic of addresses from now on. Claims on their way do not open them again. Addresses that are
-// closed already, or not guarded, are no error. If the tables are gone Close puts them back, with all addresses closed.
+// closed already, or not guarded, are no error. To close all that are renewed together costs as much as one. If the tables are gone Close puts them back, with all addresses closed.
 func (f *Fence) Close(addrs []netip.Addr) error {
 	if len(f.state.shut(addrs)) == 0 {
 		return nil
@@ -335,12 +353,17 @@ func (f *Fence) Close(addrs []netip.Addr) error {
 	f.yieldMu.Lock()
 	defer f.yieldMu.Unlock()
 	guarded := f.state.shut(addrs)
-	err := f.yield(func(b *fenceBatch) { b.point(allClosed(guarded)) })
+	err := f.yield(func(b *fenceBatch) {
+		numbers, single := f.state.closing(guarded)
+		b.end(numbers)
+		b.point(allClosed(single))
+	})
 	if err != nil {
 		f.cfg.Logger.Warn("fence: can not close addresses one by one, closing all", "addresses", guarded, "error", err)
 		err = f.rebuild()
 	}
 	f.state.shut(addrs) // also for claims that began while this was on its way
+	f.state.closed()
 	if err != nil {
 		return fmt.Errorf("netio: fence: close %v: %w", guarded, err)
 	}

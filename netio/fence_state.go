@@ -16,6 +16,9 @@ type fenceState struct {
 	// guarded has, for each guarded address, the generation at which it was last given up.
 	guarded map[netip.Addr]uint64
 	bundles bundles
+	// ending has the addresses that a Close on its way was made for. A claim that is made meanwhile leaves them out, because the
+	// Close does not know what it would make them point to.
+	ending map[netip.Addr]bool
 	// generation counts the acts of giving up, turn is the number in the kernel that each of them replaces.
 	generation uint64
 	turn       uint32
@@ -41,10 +44,49 @@ func (s *fenceState) shut(addrs []netip.Addr) (guarded []netip.Addr) {
 		if _, ok := s.guarded[a]; ok {
 			s.guarded[a] = s.generation
 			guarded = append(guarded, a)
-			s.bundles.tear(a)
 		}
 	}
+	s.bundles.give(guarded, s.generation)
 	return guarded
+}
+
+// closing says how guarded addresses are closed: the bundles that are to point to no report, and the addresses that are to point
+// to no bundle. What is closed already is left out. Until closed is called no claim is made for them.
+func (s *fenceState) closing(guarded []netip.Addr) (numbers []uint32, single []netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = make(map[netip.Addr]bool, len(guarded))
+	for _, a := range guarded {
+		s.ending[a] = true
+	}
+	whole, single := s.bundles.split(guarded)
+	for _, have := range whole {
+		numbers = append(numbers, have.number)
+	}
+	return numbers, single
+}
+
+// closed is called when what closing has said was carried out, or all addresses were closed.
+func (s *fenceState) closed() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ending = nil
+}
+
+// loose returns the sets of guarded addresses of which none is in a bundle.
+func (s *fenceState) loose(sets [][]netip.Addr) (loose []FenceOpening) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, set := range sets {
+		if !slices.ContainsFunc(set, func(a netip.Addr) bool {
+			a = plainAddr(a)
+			_, ok := s.guarded[a]
+			return !ok || s.bundles.of[a] != nil
+		}) {
+			loose = append(loose, FenceOpening{Addrs: set, Report: closedNumber})
+		}
+	}
+	return loose
 }
 
 // shutAll marks all guarded addresses as given up.
@@ -76,7 +118,7 @@ func (s *fenceState) plan(open []FenceOpening, since uint64) (p claimPlan, err e
 	}
 	p = claimPlan{turn: s.turn, built: s.bundles.built, remove: slices.Clone(s.bundles.stale), numbers: map[uint32]uint64{}}
 	for _, o := range open {
-		if b := s.bundles.whole(o.Addrs, since); b != nil {
+		if b := s.bundles.whole(o.Addrs, since); b != nil && !s.ending[b.members[0]] {
 			p.numbers[b.number], p.kept = o.Report, append(p.kept, b.number)
 			continue
 		}
@@ -87,7 +129,7 @@ func (s *fenceState) plan(open []FenceOpening, since uint64) (p claimPlan, err e
 			switch {
 			case !ok:
 				return p, fmt.Errorf("%w: %v", ErrNotGuarded, a)
-			case given > since:
+			case given > since || s.ending[a]:
 				p.left = append(p.left, a)
 			case p.to[a] == 0:
 				if p.to == nil {
@@ -103,6 +145,7 @@ func (s *fenceState) plan(open []FenceOpening, since uint64) (p claimPlan, err e
 		}
 	}
 	s.bundles.abandon(&p)
+	s.bundles.doubt(maps.Keys(p.to))
 	return p, nil
 }
 
@@ -127,6 +170,7 @@ func (s *fenceState) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.bundles.reset()
+	s.bundles.doubt(maps.Keys(s.guarded))
 }
 
 // rebuilt takes note of new tables, in which all addresses are closed.
@@ -206,6 +250,7 @@ func (s *fenceState) set(addrs map[netip.Addr]bool, installed bool) {
 	for a := range s.guarded {
 		if !addrs[a] {
 			s.bundles.leave(a)
+			delete(s.bundles.unsure, a)
 		}
 	}
 	s.guarded, s.installed = guarded, installed

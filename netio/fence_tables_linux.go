@@ -280,6 +280,19 @@ func (b *fenceBatch) bundle(p claimPlan) {
 	b.point(p.to)
 }
 
+// end makes bundles point to no report.
+func (b *fenceBatch) end(bundles []uint32) {
+	var keys, vals []nftables.SetElement
+	for _, n := range bundles {
+		keys = append(keys, nftables.SetElement{Key: mark(n)})
+		vals = append(vals, nftables.SetElement{Key: mark(n), Val: number(closedNumber)})
+	}
+	for _, s := range b.t.bundles {
+		b.remove(s, keys)
+		b.add(s, vals)
+	}
+}
+
 // point makes guarded addresses point to bundles. An element's data can not be changed, so it is replaced.
 func (b *fenceBatch) point(addrs map[netip.Addr]uint32) {
 	keys4, keys6, vals4, vals6 := fenceElements(addrs)
