@@ -1,6 +1,8 @@
 package consensus
 
 import (
+	"context"
+	"log/slog"
 	"sync"
 	"testing"
 	"time"
@@ -145,6 +147,59 @@ func TestAnEarlyAnswerIsForTheSameAppendOnce(t *testing.T) {
 	}
 }
 
+func TestANodeThatEndsWaitsForNoEarlyAnswer(t *testing.T) {
+	ctx, stop := context.WithCancel(t.Context())
+	n := &Node{ctx: ctx, lim: limits{rpc: time.Minute}}
+	var request raft.AppendEntriesRequest
+	n.earlies.begin("db2", &early{sent: time.Now(), reply: raft.AppendEntriesResponse{Success: true}, done: make(chan struct{})})
+	stop()
+	if n.answerEarly("db2", &request, new(raft.AppendEntriesResponse)) {
+		t.Error("an answer that has not come is taken")
+	}
+}
+
+// What the next entries may follow is the last that was written: not one that is on its way, or that the disk did not take.
+func TestTheLeadersLogNotesWhatIsWritten(t *testing.T) {
+	d := newDrive(1)
+	s, err := openStore(t.TempDir(), func(string) (backend, error) { return opened{d: d}, nil }, time.Minute, slog.New(slog.DiscardHandler))
+	must(t, err)
+	defer s.Close()
+	l := &leaderLog{store: s, n: &Node{}}
+	must(t, l.StoreLogs(entries(1, 3, 10)))
+	want := place{3, entries(3, 1, 10)[0].Term}
+	must(t, l.StoreLogs(nil))
+	if l.last != want {
+		t.Errorf("after a batch up to 3 the last is %+v, want %+v", l.last, want)
+	}
+	d.trips(func() {
+		if l.last != want {
+			t.Errorf("while 4 is written the last is %+v, want %+v", l.last, want)
+		}
+	})
+	d.fail(time.Minute)
+	if err := l.StoreLogs(entries(4, 1, 10)); err == nil || l.last != want {
+		t.Errorf("after a write that ended with %v the last is %+v, want %+v", err, l.last, want)
+	}
+}
+
+// A call tells of commits as far as it shows the follower's log to be the leader's, and no less.
+func TestACallTellsOfCommitsThatItShows(t *testing.T) {
+	for _, tt := range []struct{ before, entries, committed, want uint64 }{
+		{before: 7, entries: 2, committed: 12, want: 9},
+		{before: 7, entries: 2, committed: 10, want: 9},
+		{before: 7, entries: 2, committed: 9, want: 9},
+		{before: 7, entries: 2, committed: 8, want: 8},
+		{before: 7, entries: 2, committed: 5, want: 5},
+		{before: 7, entries: 0, committed: 9, want: 7},
+		{before: 0, entries: 1, committed: 9, want: 1},
+	} {
+		a := raft.AppendEntriesRequest{PrevLogEntry: tt.before, Entries: make([]*raft.Log, tt.entries), LeaderCommitIndex: tt.committed}
+		if limitCommit(&a); a.LeaderCommitIndex != tt.want {
+			t.Errorf("%+v: tells of %d", tt, a.LeaderCommitIndex)
+		}
+	}
+}
+
 func TestOnlyWhatFollowsTheLeadersOwnEntryIsSentEarly(t *testing.T) {
 	command := []*raft.Log{{Index: 8, Term: 3, Type: raft.LogCommand}}
 	for what, tt := range map[string]struct {
@@ -158,6 +213,8 @@ func TestOnlyWhatFollowsTheLeadersOwnEntryIsSentEarly(t *testing.T) {
 		"after an entry that is not there":    {place{6, 3}, command, 3, false},
 		"an entry of an earlier term":         {place{7, 2}, []*raft.Log{{Index: 8, Term: 2}}, 3, false},
 		"an entry of a term that is not ours": {place{7, 3}, command, 4, false},
+		"an earlier entry after one of ours":  {place{7, 4}, command, 4, false},
+		"after a later entry":                 {place{7, 4}, command, 3, false},
 		"a change of the members":             {place{7, 3}, []*raft.Log{{Index: 8, Term: 3, Type: raft.LogConfiguration}}, 3, false},
 		"nothing":                             {place{7, 3}, nil, 3, false},
 	} {

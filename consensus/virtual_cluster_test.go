@@ -89,12 +89,7 @@ func inVirtualTime(t *testing.T, id identities, p vPlan, play func(c *vCluster))
 			p.seed, stacks[:runtime.Stack(stacks, true)]))
 	})
 	defer stuck.Stop()
-	defer func() {
-		// A Raft that ends leaves some of what it was asked unanswered, and who has asked waits for ever; see await.
-		if r := recover(); r != nil && !strings.Contains(fmt.Sprint(r), "main bubble goroutine has exited") {
-			panic(r)
-		}
-	}()
+	defer endBubble()
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(id.valid))
 		c := newVCluster(t, id, dir, p)
@@ -113,6 +108,14 @@ func inVirtualTime(t *testing.T, id identities, p vPlan, play func(c *vCluster))
 		}
 	})
 	return verdict, stats
+}
+
+// endBubble, deferred around a bubble, lets it end with goroutines that wait: a Raft that ends leaves some of what it was asked
+// unanswered, and who has asked waits for ever; see await.
+func endBubble() {
+	if r := recover(); r != nil && !strings.Contains(fmt.Sprint(r), "main bubble goroutine has exited") {
+		panic(r)
+	}
 }
 
 func newVCluster(t *testing.T, id identities, dir string, p vPlan) *vCluster {
