@@ -3,6 +3,8 @@ package consensus
 import (
 	"time"
 
+	"github.com/hashicorp/raft"
+
 	"github.com/remora-ha/remora/core"
 )
 
@@ -20,7 +22,30 @@ type broken struct {
 	deaf        bool          // acks are not told
 	generous    bool          // the fence holds leases for twice their length
 	lazyUnbind  time.Duration // an unbind is said to be done, and is carried out that much later
+	believes    bool          // a leader takes any answer to what it has sent early, and none, for that of a follower that has it
 	rollback    bool          // a disk goes back to an earlier state, between two processes
+}
+
+// credulous is the disk of a node that believes its followers. When it has written an entry, they have.
+type credulous struct {
+	opened
+	p *process
+}
+
+func (c credulous) StoreLogs(ls []*raft.Log) error {
+	err := c.opened.StoreLogs(ls)
+	n := c.p.node.Load()
+	if err != nil || n == nil {
+		return err
+	}
+	n.earlies.mu.Lock()
+	defer n.earlies.mu.Unlock()
+	for to, e := range n.earlies.calls {
+		said := &early{request: e.request, reply: raft.AppendEntriesResponse{Term: e.request.Term, Success: true}, sent: time.Now(), done: make(chan struct{})}
+		close(said.done)
+		n.earlies.calls[to] = said
+	}
+	return nil
 }
 
 // told changes what an agent is told.

@@ -78,6 +78,13 @@ func (d *drive) image() *platter {
 	return d.p.clone()
 }
 
+// has reports whether an entry is on the disk, or was and is a part of a snapshot now.
+func (d *drive) has(index, term uint64) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return index < d.p.first || d.p.logs[index].Term == term
+}
+
 func (d *drive) restore(p *platter) {
 	d.mu.Lock()
 	defer d.mu.Unlock()

@@ -59,7 +59,12 @@ type process struct {
 func (p *process) alive() bool { return !p.dead.Load() }
 
 // openLog completes the host of a node.
-func (p *process) openLog(string) (backend, error) { return p.disk, nil }
+func (p *process) openLog(string) (backend, error) {
+	if p.m.c.broken.believes {
+		return credulous{p.disk, p}, nil
+	}
+	return p.disk, nil
+}
 
 type vHost struct {
 	*nic

@@ -17,6 +17,7 @@ const (
 	oneHolder                   // I2: no two processes believe that they hold a lease of one group
 	oneLease                    // I2: no group is granted to another node inside a lease, and no lease goes on past that
 	oneLog                      // Raft: one entry at an index, one arbiter in a term
+	onDisks                     // Raft: what is applied is on the disks of a majority
 	served                      // I6: some time after the last fault every group is served, by its owner
 	sane                        // the harness itself works
 	allRules   rule = 1<<iota - 1
@@ -24,7 +25,7 @@ const (
 
 func (r rule) String() string {
 	var in []string
-	for i, name := range []string{"one answers", "one holder", "one lease", "one log", "served", "sane"} {
+	for i, name := range []string{"one answers", "one holder", "one lease", "one log", "on disks", "served", "sane"} {
 		if r&(1<<i) != 0 {
 			in = append(in, name)
 		}
@@ -253,6 +254,7 @@ func (o *oracle) committed(p *process, ev core.Committed) {
 		return
 	}
 	o.log[ev.Index] = now
+	o.lookAtDisks(p, ev)
 	if ev.Index < o.last {
 		o.note(oneLog, "%s applies entry %d, which nobody had at %d", p.m.name, ev.Index, o.last)
 		return
@@ -282,6 +284,19 @@ func (o *oracle) lookForGap(p *process, at core.Index) {
 		}
 	}
 	o.applied[p] = at
+}
+
+// lookAtDisks checks that an entry that is applied for the first time is on a majority of the disks. The caller holds the lock.
+func (o *oracle) lookAtDisks(p *process, ev core.Committed) {
+	var have []core.NodeName
+	for _, m := range o.c.machines {
+		if m.drive.has(uint64(ev.Index), uint64(ev.Term)) {
+			have = append(have, m.name)
+		}
+	}
+	if len(have) <= len(o.c.machines)/2 {
+		o.note(onDisks, "%s applies entry %d of term %d, which of %d disks is on those of %v", p.m.name, ev.Index, ev.Term, len(o.c.machines), have)
+	}
 }
 
 // restored is called when a process takes a snapshot for what it stands for.

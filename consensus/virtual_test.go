@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -264,6 +265,13 @@ func vScenarios() []vScenario {
 				c.run(2 * time.Second)
 			}
 		}, nil},
+		{"the followers' disks fail in a write that the leader does", func(c *vCluster) {
+			for range 4 {
+				c.settle()
+				c.refuseAppend()
+				c.run(2 * time.Second)
+			}
+		}, nil},
 		{"machines are set up anew, one after the other", func(c *vCluster) {
 			for _, m := range c.machines {
 				c.renew(m, 500*time.Millisecond)
@@ -345,6 +353,34 @@ func (c *vCluster) loseAppend() {
 	if !done {
 		c.oracle.fail(sane, "what the leader could not write is not committed by those who have it")
 	}
+}
+
+// refuseAppend has all followers' disks fail in the append of a command that the leader's disk takes, and the leader's machine
+// lose power after that, for longer than the others need to stand for election although their disks have failed. Nobody may have
+// been told that the command is committed.
+func (c *vCluster) refuseAppend() {
+	m := c.leader()
+	if m == nil {
+		return
+	}
+	var refused atomic.Int32
+	for _, o := range c.machines {
+		if o != m {
+			o.drive.trips(func() {
+				refused.Add(1)
+				o.drive.failing = time.Now().Add(300 * time.Millisecond)
+			})
+		}
+	}
+	id := c.commit()
+	c.run(100 * time.Millisecond)
+	last := m.drive.image()
+	cmd, err := decodeCommand(last.logs[last.last].Data)
+	if n := int(refused.Load()); n < len(c.machines)-1 || err != nil || cmd.ID != id {
+		c.oracle.fail(sane, "%d followers refuse what %s writes; its last entry is of command %d, want %d (%v)", n, m.name, cmd.ID, id, err)
+	}
+	c.stop(m, powerLost, 5*time.Second)
+	c.run(8 * time.Second)
 }
 
 // splitLeadership hands leadership on behind the back of the old leader's agent, and then cuts the new leader off from the owner,
@@ -492,6 +528,8 @@ func TestVirtualOraclesSeeBrokenRules(t *testing.T) {
 				c.run(time.Second)
 			}
 		}},
+		{"a leader believes its followers", broken{believes: true}, []rule{oneLog, onDisks}, (*vCluster).refuseAppend},
+		{"a leader believes its followers, at random", broken{believes: true}, []rule{onDisks}, atRandom},
 		{"deaf to acks", broken{deaf: true}, []rule{served}, func(c *vCluster) { c.settle() }},
 		{"a disk goes back in time", broken{rollback: true}, []rule{oneLog}, func(c *vCluster) {
 			if !c.arrange(c.machines[0], c.machines[1]) {
