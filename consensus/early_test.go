@@ -182,24 +182,6 @@ func TestTheLeadersLogNotesWhatIsWritten(t *testing.T) {
 	}
 }
 
-// A call tells of commits as far as it shows the follower's log to be the leader's, and no less.
-func TestACallTellsOfCommitsThatItShows(t *testing.T) {
-	for _, tt := range []struct{ before, entries, committed, want uint64 }{
-		{before: 7, entries: 2, committed: 12, want: 9},
-		{before: 7, entries: 2, committed: 10, want: 9},
-		{before: 7, entries: 2, committed: 9, want: 9},
-		{before: 7, entries: 2, committed: 8, want: 8},
-		{before: 7, entries: 2, committed: 5, want: 5},
-		{before: 7, entries: 0, committed: 9, want: 7},
-		{before: 0, entries: 1, committed: 9, want: 1},
-	} {
-		a := raft.AppendEntriesRequest{PrevLogEntry: tt.before, Entries: make([]*raft.Log, tt.entries), LeaderCommitIndex: tt.committed}
-		if limitCommit(&a); a.LeaderCommitIndex != tt.want {
-			t.Errorf("%+v: tells of %d", tt, a.LeaderCommitIndex)
-		}
-	}
-}
-
 func TestOnlyWhatFollowsTheLeadersOwnEntryIsSentEarly(t *testing.T) {
 	command := []*raft.Log{{Index: 8, Term: 3, Type: raft.LogCommand}}
 	for what, tt := range map[string]struct {

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -145,4 +146,108 @@ func (b broken) proposed(c core.Command) core.Command {
 	}
 	c.Ops = ops
 	return c
+}
+
+// TestVirtualOraclesSeeBrokenRules breaks a rule on purpose, and requires that each oracle notices by itself. The same play
+// with nothing broken passes.
+func TestVirtualOraclesSeeBrokenRules(t *testing.T) {
+	id := newIdentities(t)
+	split := func(c *vCluster) { c.splitLeadership(2 * time.Second) }
+	slow := func(c *vCluster) {
+		if c.arrange(c.machines[0], c.machines[1]) {
+			c.slowAcks(c.machines[0], c.machines[1])
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		broken broken
+		see    []rule
+		play   func(c *vCluster)
+	}{
+		{"confirm with the term at sending", broken{confirmTerm: true}, []rule{oneAnswers, oneHolder, oneLease}, split},
+		{"echo any term", broken{echoAny: true}, []rule{oneAnswers, oneHolder, oneLease}, split},
+		{"a report echoes any term", broken{reportAny: true}, []rule{oneAnswers, oneHolder, oneLease}, func(c *vCluster) { c.splitVoters(2 * time.Second) }},
+		{"proposals of an old office count", broken{oldOffice: true}, []rule{oneLease}, func(c *vCluster) { c.returnLeadership(2 * time.Second) }},
+		{"two lengths of lease", broken{forgetLong: true}, []rule{oneHolder, oneLease}, func(c *vCluster) { c.shortenLeases(2 * time.Second) }},
+		{"lease counted from the answer", broken{fromAnswer: true}, []rule{oneAnswers, oneHolder}, slow},
+		{"no margin", broken{noMargin: true}, []rule{oneLease}, func(c *vCluster) {
+			if c.arrange(c.machines[0], c.machines[2]) {
+				c.isolate(c.machines[0])
+				c.run(time.Second)
+			}
+		}},
+		{"no wait in office", broken{noWait: true}, []rule{oneAnswers, oneHolder, oneLease}, func(c *vCluster) {
+			if !c.arrange(c.machines[0], c.machines[1]) {
+				return
+			}
+			c.fabric.sever(link{0, 2}, link{2, 0})
+			c.run(250 * time.Millisecond)
+			c.machines[1].proc.node.Load().TransferLeadership("n3")
+			c.run(time.Second)
+		}},
+		{"the kernel is more generous than the holder", broken{generous: true}, []rule{oneAnswers}, func(c *vCluster) {
+			if c.arrange(c.machines[0], c.machines[1]) {
+				c.machines[0].die(true)
+				c.run(time.Second)
+			}
+		}},
+		{"an unbind is said to be done and is not", broken{lazyUnbind: 200 * time.Millisecond}, []rule{oneAnswers, oneLease}, func(c *vCluster) {
+			if c.arrange(c.machines[0], c.machines[1]) {
+				c.move("g1", c.machines[2])
+				c.run(time.Second)
+			}
+		}},
+		{"a leader believes its followers", broken{believes: true}, []rule{oneLog, onDisks}, (*vCluster).refuseAppend},
+		{"a leader believes its followers, at random", broken{believes: true}, []rule{onDisks}, atRandom},
+		{"deaf to acks", broken{deaf: true}, []rule{served}, func(c *vCluster) { c.settle() }},
+		{"a disk goes back in time", broken{rollback: true}, []rule{oneLog}, func(c *vCluster) {
+			if !c.arrange(c.machines[0], c.machines[1]) {
+				return
+			}
+			old := c.machines[0].drive.image()
+			// Not cut off: what a leader has sent before it ends arrives when the network is well again, and is not lost then.
+			c.machines[2].die(true)
+			for range 3 {
+				c.commit()
+				c.run(100 * time.Millisecond)
+			}
+			c.machines[0].die(true)
+			c.machines[1].die(true)
+			c.run(100 * time.Millisecond)
+			if c.broken.rollback {
+				c.machines[0].drive.restore(old)
+			}
+			c.machines[0].boot()
+			c.machines[2].boot()
+			c.run(3 * time.Second)
+		}},
+	} {
+		for _, r := range append(tt.see, 0) {
+			name := tt.name + ", " + r.String()
+			if r == 0 {
+				name = tt.name + ", not broken"
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				p := vPlan{seed: 1, nodes: 3, rules: r, clocks: []int64{-10000, 0, 10000}}
+				if r != 0 {
+					p.broken = tt.broken
+				}
+				v, _ := inVirtualTime(t, id, p, func(c *vCluster) {
+					if !p.broken.deaf {
+						c.settle()
+					}
+					tt.play(c)
+				})
+				switch {
+				case r == 0 && v != nil:
+					t.Errorf("with nothing broken: %v", v)
+				case r != 0 && (v == nil || v.rule != r):
+					t.Errorf("not seen: %v", v)
+				case r != 0:
+					t.Log(v.text)
+				}
+			})
+		}
+	}
 }
