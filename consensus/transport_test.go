@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/hashicorp/raft"
@@ -55,4 +56,20 @@ func TestACallTellsOfCommitsThatItShows(t *testing.T) {
 			t.Errorf("%+v: tells of %d", tt, a.LeaderCommitIndex)
 		}
 	}
+}
+
+// A leader whose disk stands still makes no calls, so that its followers elect another.
+func TestALeaderWhoseDiskStallsIsSilent(t *testing.T) {
+	lead(t, func(l *led) {
+		l.store.log.stalled.Store(&trouble{op: opAppend})
+		last, term := l.raft.Load().LastIndex(), l.raft.Load().CurrentTerm()
+		for what, a := range map[string]raft.AppendEntriesRequest{
+			"a heartbeat": {Term: term},
+			"an append":   {Term: term, PrevLogEntry: last, PrevLogTerm: term, Entries: []*raft.Log{{Index: last + 1, Term: term}}},
+		} {
+			if err := l.trans.AppendEntries("db2#2", "db2#2", &a, new(raft.AppendEntriesResponse)); !errors.Is(err, errStalled) {
+				t.Errorf("%s: %v, want %v", what, err, errStalled)
+			}
+		}
+	})
 }
