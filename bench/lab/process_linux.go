@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -27,6 +28,8 @@ type Process struct {
 	cmd  *exec.Cmd
 	done chan struct{}
 	err  error // the result of Wait, to be read after done is closed
+	// killed is set once SIGKILL was sent.
+	killed atomic.Bool
 }
 
 // startProcess starts cmd in ns, or where the laboratory runs if that is nil, with both outputs appended to the file logPath. It gets a session of its own so that
@@ -76,8 +79,12 @@ func (p *Process) LastLines(n int) ([]string, error) {
 // Done is closed when the process has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }
 
-// Running reports whether the process has not ended yet.
+// Running reports whether the process has not ended yet. It waits for the end of one that was killed: the address has often moved
+// before a dying server is gone.
 func (p *Process) Running() bool {
+	if p.killed.Load() {
+		<-p.done
+	}
 	select {
 	case <-p.done:
 		return false
@@ -96,6 +103,9 @@ func (p *Process) ExitCode() int {
 func (p *Process) Signal(sig syscall.Signal) error {
 	if err := p.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("send %v to %s: %w", sig, p.What, err)
+	}
+	if sig == syscall.SIGKILL {
+		p.killed.Store(true)
 	}
 	return nil
 }
