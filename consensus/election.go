@@ -15,7 +15,7 @@ import (
 // replaced. hasten has Raft look when there is something to see: a quarter of a timeout after the leader is overdue, or
 // at once when another node asks for a pre-vote. Raft still decides for itself whether the timeout has passed.
 //
-// As Raft need not look by itself then, its heartbeat timeout is eight times the configured one while all is well. When Raft
+// As Raft need not look by itself then, its heartbeat timeout is thirty times the configured one while all is well. When Raft
 // is to look, the timeout is shortened to the configured one, which is what makes it look at once.
 //
 // A follower's alarm is set anew with each sign of life of the leader, so that it rings only when there is none. That is
@@ -144,11 +144,9 @@ func (n *Node) setTempo(r *raft.Raft, to tempo) {
 func (n *Node) raftTimeouts(t tempo) (heartbeat, election time.Duration) {
 	heartbeat = n.cfg.Timing.RaftHeartbeat
 	switch t {
-	case calm:
-		heartbeat *= 8
 	case leading:
 		heartbeat *= 5
-	case reluctant:
+	case calm, reluctant:
 		heartbeat *= 30
 	}
 	return heartbeat, max(n.cfg.Timing.RaftElection, heartbeat)
