@@ -16,6 +16,14 @@ import (
 // ErrConfig marks an error of New that is the configuration's fault.
 var ErrConfig = errors.New("detector: bad configuration")
 
+// HangUp is prepared to close a listening socket of a process that will end.
+type HangUp interface {
+	// Do closes it.
+	Do()
+	// Close frees what was prepared, and is the last that is called.
+	Close()
+}
+
 // Config says which server is watched, and how closely.
 type Config struct {
 	// Address is where the local server listens: "host:port", or "unix:/path" for its unix socket.
@@ -38,10 +46,11 @@ type Config struct {
 	Timing core.Timing
 	// Deliver takes the events, HealthChanged only. It is called from Run's goroutine and must not block.
 	Deliver func(core.Event)
-	// HangUp, if set, closes a listening TCP socket of the server, named by its address and inode, whose process has begun to
-	// end: it is on its way to close it itself, and would let clients in until then. It is called for each such socket before
-	// the event, from any goroutine, and should take no longer than some calls of the kernel.
-	HangUp func(at netip.AddrPort, inode uint64)
+	// PrepareHangUp, if set, makes ready to close a listening TCP socket of the server, named by its address and inode. What it
+	// returns is done when the server's process has begun to end: it is on its way to close the socket itself, and would let clients in
+	// until then. It is done before the event, from any goroutine, and should take no longer than a call of the kernel. What can
+	// not be prepared is nil.
+	PrepareHangUp func(at netip.AddrPort, inode uint64) HangUp
 	// Clock reads the lease clock.
 	Clock func() core.Instant
 	// Alarms makes the timer of the probes; nil means one of the Go runtime.

@@ -50,7 +50,7 @@ func (d *Detector) Run(ctx context.Context) error {
 	l := newLoop(d.cfg, d.ride)
 	l.timer = timer
 	ps := newProcesses(d.cfg.Timing.Probe, d.cfg.Logger, l.tell)
-	ps.hangUp = d.cfg.HangUp
+	ps.prepare = d.cfg.PrepareHangUp
 	srv := newServer(ctx, d, ps, l.tell)
 	defer srv.close()
 	l.srv = srv

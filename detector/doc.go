@@ -30,8 +30,8 @@
 // None of it works across process namespaces (a server in a container): then the exit is not seen, EOF and probes still
 // are, and the log says so once.
 //
-// What a dying server has open is closed late, and until then clients are let in whom nobody serves: Config.HangUp is told of its
-// listening sockets before the verdict, see closing in owner_linux.go.
+// What a dying server has open is closed late, and until then clients are let in whom nobody serves: Config.PrepareHangUp is told of
+// its listening sockets (closing in owner_linux.go), and what it has prepared is done before the verdict.
 //
 // An idle Detector costs about half a percent of a core at ten probes a second, nearly all of it for waking up: hence one
 // goroutine for loop and probe, no blocking poll, and probes that come a little early when the process is awake anyway (ride.go).

@@ -38,6 +38,7 @@ type process struct {
 	oldKernel bool       // it has no pidfds of threads
 	probe     time.Duration
 	ended     chan struct{}
+	lines     []HangUp
 	hangUp    func() // called when it ends for certain, at least once and before that is told
 }
 
@@ -243,5 +244,8 @@ func (p *process) release() {
 	}
 	if p.conn != nil {
 		p.conn.close()
+	}
+	for _, h := range p.lines {
+		h.Close()
 	}
 }

@@ -182,8 +182,25 @@ func TestTheOwnerOfAPortIsFound(t *testing.T) {
 	}
 }
 
-// When the process begins to end, its listening sockets are named before that is told, while they are open still.
-func TestTheSocketsOfADyingServerAreNamed(t *testing.T) {
+// hangUp notes what is done with it.
+type hangUp struct {
+	t     *testing.T
+	at    netip.AddrPort
+	order chan string
+}
+
+func (h hangUp) Do() {
+	if !slices.Contains(listeners(h.at.Port()), h.at.Addr()) {
+		h.t.Error("the socket is closed already")
+	}
+	h.order <- "hung up"
+}
+
+func (h hangUp) Close() { h.order <- "freed" }
+
+// When the process begins to end, its listening sockets are closed before that is told, while they are open still. What was
+// prepared for that is freed with the watch.
+func TestADyingServersSocketsAreClosedFirst(t *testing.T) {
 	v := newVictim(t, 256)
 	at := netip.MustParseAddrPort(v.address)
 	inodes, err := doors(endpoint{server: at})
@@ -192,14 +209,11 @@ func TestTheSocketsOfADyingServerAreNamed(t *testing.T) {
 	}
 	order := make(chan string, 10)
 	p := newProcesses(100*time.Millisecond, slog.New(slog.DiscardHandler), func(hint) { order <- "told" })
-	p.hangUp = func(a netip.AddrPort, inode uint64) {
+	p.prepare = func(a netip.AddrPort, inode uint64) HangUp {
 		if a != at || !slices.Contains(inodes, inode) {
 			t.Errorf("named socket %d at %v, want one of %d at %v", inode, a, inodes, at)
 		}
-		if !slices.Contains(listeners(at.Port()), at.Addr()) {
-			t.Error("the socket is closed already")
-		}
-		order <- "named"
+		return hangUp{t: t, at: at, order: order}
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -209,7 +223,7 @@ func TestTheSocketsOfADyingServerAreNamed(t *testing.T) {
 	if err := v.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"named", "told"} {
+	for _, want := range []string{"hung up", "told"} {
 		select {
 		case got := <-order:
 			if got != want {
@@ -222,6 +236,10 @@ func TestTheSocketsOfADyingServerAreNamed(t *testing.T) {
 	until(t, 10*time.Second, "the flags tell", func() bool { return p.dying() != "" })
 	if len(order) > 0 {
 		t.Errorf("then also %s", <-order)
+	}
+	p.unwatch()
+	if got := <-order; got != "freed" || len(order) > 0 {
+		t.Errorf("after the watch: %s, and %d more", got, len(order))
 	}
 }
 

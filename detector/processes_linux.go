@@ -15,10 +15,10 @@ type processes struct {
 	probe time.Duration
 	log   *slog.Logger
 	tell  func(hint)
-	// hangUp is Config.HangUp.
-	hangUp func(netip.AddrPort, uint64)
-	asks   chan endpoint
-	paths  chan string
+	// prepare is Config.PrepareHangUp.
+	prepare func(netip.AddrPort, uint64) HangUp
+	asks    chan endpoint
+	paths   chan string
 
 	mu       sync.Mutex // held by run to set watched and last, and by others to use what follows
 	watched  *process
@@ -116,7 +116,7 @@ func (p *processes) search(ctx context.Context) {
 
 // prepareHangUp finds out what is to be closed when a process ends. That it can not costs some clients a wait.
 func (p *processes) prepareHangUp(w *process) {
-	if p.hangUp == nil {
+	if p.prepare == nil {
 		return
 	}
 	sockets, err := closing(w.pid)
@@ -124,9 +124,14 @@ func (p *processes) prepareHangUp(w *process) {
 		p.log.Info("clients that the server lets in while it ends will not be reset at once", "pid", w.pid, "reason", err)
 		return
 	}
+	for _, s := range sockets {
+		if h := p.prepare(s.local, s.inode); h != nil {
+			w.lines = append(w.lines, h)
+		}
+	}
 	w.hangUp = sync.OnceFunc(func() {
-		for _, s := range sockets {
-			p.hangUp(s.local, s.inode)
+		for _, h := range w.lines {
+			h.Do()
 		}
 	})
 }

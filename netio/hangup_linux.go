@@ -13,39 +13,43 @@ import (
 // tcpListen is a state of include/net/tcp_states.h.
 const tcpListen = 10
 
-// HangUp closes a listening TCP socket of a process that has begun to end, as the kernel is about to: it resets who was let
-// in and not accepted, and refuses who comes next. The socket is named by the address and port at which it listens and by
-// its inode, and another one that listens there by now is left alone. That it is gone already is no error; the error is
-// [ErrNoDestroy] if the kernel can not.
+// HangUp is prepared to close a listening TCP socket of a process that will end.
 //
 // A killed server's kernel takes milliseconds to come to its sockets, for it frees the memory first, and goes on letting
 // clients in meanwhile. When it resets them at last, the address has been given up, and nothing leaves in its name: they
 // would wait for a greeting for ever.
-func HangUp(at netip.AddrPort, inode uint64) error {
-	err := hangUp(at, inode)
-	if err != nil {
-		return fmt.Errorf("netio: close the listening socket at %v: %w", at, err)
-	}
-	return nil
+type HangUp struct {
+	at     netip.AddrPort
+	diag   *netlink.Conn
+	socket connection
 }
 
-func hangUp(at netip.AddrPort, inode uint64) error {
-	diag, err := netlink.Dial(unix.NETLINK_SOCK_DIAG, nil)
-	if err != nil {
+// errNoSuchListener means that a socket is gone, or another one listens in its place.
+var errNoSuchListener = errors.New("there is no such socket")
+
+// PrepareHangUp looks a listening TCP socket up by the address and port at which it listens and by its inode. The caller ends
+// with Close.
+func PrepareHangUp(at netip.AddrPort, inode uint64) (*HangUp, error) {
+	h := &HangUp{at: at}
+	if err := h.prepare(inode); err != nil {
+		h.Close()
+		return nil, fmt.Errorf("netio: prepare to close the listening socket at %v: %w", at, err)
+	}
+	return h, nil
+}
+
+func (h *HangUp) prepare(inode uint64) (err error) {
+	if h.diag, err = netlink.Dial(unix.NETLINK_SOCK_DIAG, nil); err != nil {
 		return fmt.Errorf("open a netlink socket: %w", classify(err))
 	}
-	defer diag.Close()
 	family := byte(unix.AF_INET)
-	if at.Addr().Is6() {
+	if h.at.Addr().Is6() {
 		family = unix.AF_INET6
 	}
-	msgs, err := diag.Execute(netlink.Message{
+	msgs, err := h.diag.Execute(netlink.Message{
 		Header: netlink.Header{Type: unix.SOCK_DIAG_BY_FAMILY, Flags: netlink.Request},
-		Data:   diagRequest(family, 1<<tcpListen, listenerID(at)),
+		Data:   diagRequest(family, 1<<tcpListen, listenerID(h.at)),
 	})
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
 	if err != nil {
 		return fmt.Errorf("look it up: %w", classify(err))
 	}
@@ -54,14 +58,29 @@ func hangUp(at netip.AddrPort, inode uint64) error {
 		if err != nil {
 			return fmt.Errorf("look it up: %w", err)
 		}
-		if c.state != tcpListen || uint64(c.inode) != inode {
-			continue
-		}
-		if err := destroy(diag, c); err != nil {
-			return destroyError(err)
+		if c.state == tcpListen && uint64(c.inode) == inode {
+			h.socket = c
+			return nil
 		}
 	}
+	return errNoSuchListener
+}
+
+// Do closes the socket, as the kernel is about to when the process has begun to end: it resets who was let in and not accepted,
+// and refuses who comes next. It is one call of the kernel, and never closes another socket that listens there by now. That the
+// socket is gone already is no error; the error is [ErrNoDestroy] if the kernel can not.
+func (h *HangUp) Do() error {
+	if err := destroy(h.diag, h.socket); err != nil {
+		return fmt.Errorf("netio: close the listening socket at %v: %w", h.at, destroyError(err))
+	}
 	return nil
+}
+
+// Close frees what the preparation has taken. The socket stays as it is.
+func (h *HangUp) Close() {
+	if h.diag != nil {
+		_ = h.diag.Close() // a netlink socket, to which nothing is owed
+	}
 }
 
 // listenerID names a listening socket in a request, whatever its cookie (INET_DIAG_NOCOOKIE).

@@ -128,7 +128,7 @@ func (d *daemon) open() error {
 	d.watcher.SetGroups(d.cfg.Core().Groups)
 	d.health = newHealth(d.opt.Self, d.agent.Deliver, d.log)
 	if !d.opt.DryRun {
-		d.health.hangUp = d.hangUp
+		d.health.hangUp = d.prepareHangUp
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ import (
 type health struct {
 	self    core.NodeSpec
 	deliver func(core.Event)
-	hangUp  func(at netip.AddrPort, inode uint64) // nil for not
+	hangUp  func(at netip.AddrPort, inode uint64) detector.HangUp // nil for not
 	log     *slog.Logger
 
 	mu      sync.Mutex
@@ -97,7 +97,7 @@ func (h *health) watch(ctx context.Context, cfg *config.Config) error {
 	}
 	d, err := detector.New(detector.Config{
 		Address: address, User: server.User, Password: func() (string, error) { return password(server.PasswordFile) },
-		Policy: policyOf(cfg), Advised: cfg.MHA.ActsOnServers(), Timing: cfg.Timing(), Deliver: h.deliver, HangUp: h.hangUp, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
+		Policy: policyOf(cfg), Advised: cfg.MHA.ActsOnServers(), Timing: cfg.Timing(), Deliver: h.deliver, PrepareHangUp: h.hangUp, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
 	})
 	if err != nil {
 		return err
@@ -109,10 +109,29 @@ func (h *health) watch(ctx context.Context, cfg *config.Config) error {
 	return nil
 }
 
-// hangUp closes a listening socket of a server that has begun to end. Where that is not possible some clients wait in vain.
-func (d *daemon) hangUp(at netip.AddrPort, inode uint64) {
-	if err := netio.HangUp(at, inode); err != nil {
-		d.log.Info("clients that the server lets in while it ends are not reset at once", "err", err)
+// line is what the daemon has prepared to close a listening socket of its server.
+type line struct {
+	*netio.HangUp
+	log *slog.Logger
+}
+
+// whyWait says what it means that a socket can not be closed.
+const whyWait = "clients that the server lets in while it ends are not reset at once"
+
+// prepareHangUp makes ready to close a listening socket of the server. Where that is not possible some clients wait in vain.
+func (d *daemon) prepareHangUp(at netip.AddrPort, inode uint64) detector.HangUp {
+	h, err := netio.PrepareHangUp(at, inode)
+	if err != nil {
+		d.log.Info(whyWait, "err", err)
+		return nil
+	}
+	return line{h, d.log}
+}
+
+// Do closes the socket.
+func (l line) Do() {
+	if err := l.HangUp.Do(); err != nil {
+		l.log.Info(whyWait, "err", err)
 	}
 }
 
