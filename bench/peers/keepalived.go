@@ -26,6 +26,10 @@ type Keepalived struct {
 	// it, which writes the outcome into a tracked file.
 	Script, ScriptTimeout time.Duration
 	Fall                  int
+	// Priority is that of the first node, PriorityStep by how much less the next one has. A backup waits (256 - priority)/256 of
+	// the advertisements' interval longer than it must (RFC 5798, 6.1): near 255 that is nothing, and where two wait for nearly
+	// the same both become master, and clients may know the one that yields until the other announces itself again, 5 s later.
+	Priority, PriorityStep int
 	// TrackProcess has keepalived watch the server by the kernel's process events.
 	TrackProcess bool
 	// Realtime runs it in a real-time scheduling class.
@@ -37,19 +41,19 @@ type Keepalived struct {
 // Common is keepalived as most guides configure it: adverts each second, and a script every two.
 func Common(l *lab.Lab) *Keepalived {
 	return &Keepalived{Lab: l, Label: "keepalived-1s", Advert: time.Second, Script: 2 * time.Second,
-		ScriptTimeout: time.Second, Fall: 2}
+		ScriptTimeout: time.Second, Fall: 2, Priority: 110, PriorityStep: 5}
 }
 
 // Brisk is keepalived with adverts of 100 ms, which watches the process and asks it each second.
 func Brisk(l *lab.Lab) *Keepalived {
 	return &Keepalived{Lab: l, Label: "keepalived-100ms", Advert: 100 * time.Millisecond, Script: time.Second,
-		ScriptTimeout: time.Second, Fall: 1, TrackProcess: true}
+		ScriptTimeout: time.Second, Fall: 1, TrackProcess: true, Priority: 250, PriorityStep: 40}
 }
 
 // Fastest is keepalived as fast as it can sanely go: adverts of 10 ms, the process watched, a script each second.
 func Fastest(l *lab.Lab) *Keepalived {
 	return &Keepalived{Lab: l, Label: "keepalived-10ms", Advert: 10 * time.Millisecond, Script: time.Second,
-		ScriptTimeout: time.Second, Fall: 1, TrackProcess: true, Realtime: true}
+		ScriptTimeout: time.Second, Fall: 1, TrackProcess: true, Realtime: true, Priority: 250, PriorityStep: 40}
 }
 
 // Checked is Fastest with a query every 100 ms that may take as long: it notices a hang sooner, and a busy machine may
@@ -99,7 +103,7 @@ func (k *Keepalived) config(n *lab.Node, i int) string {
 	}
 	line("track_file planned {\n file %s\n weight 0\n init_file 0 overwrite\n}", k.file(n, ".move"))
 	line("vrrp_instance vip {\n state BACKUP\n nopreempt\n interface %s\n virtual_router_id 77\n priority %d\n advert_int %g",
-		lab.Interface, 110-i, k.Advert.Seconds())
+		lab.Interface, k.Priority-i*k.PriorityStep, k.Advert.Seconds())
 	if k.looped() {
 		line(" track_file {\n  planned\n  server\n }")
 	} else {
