@@ -27,6 +27,9 @@ const (
 	// forwardFor is how long a node goes on after the next owner's announcement. Who hears it and does not heed it, for want
 	// of a second's age of its entry, asks again within a few seconds.
 	forwardFor = 3 * time.Second
+	// dismissAfter is how long after that the old connections end. To list them keeps a processor for milliseconds, whatever their
+	// number, and those who connect anew come first.
+	dismissAfter = 5 * time.Millisecond
 	// forwardWait is how long it waits for the announcement: a server that is to be promoted may have to apply first.
 	forwardWait = 30 * time.Second
 	// forwardKept is how many frames are kept until the next owner is known. More than that come only in a flood.
@@ -170,9 +173,25 @@ func (f *forwarder) run() {
 				}
 			}
 			f.kept = nil
-			f.trouble = f.dismiss()
+			dismissed := f.dismissSoon()
+			defer func() { f.trouble = <-dismissed }()
 		}
 	}
+}
+
+// dismissSoon dismisses the old connections after dismissAfter, unless the forwarder ends before, and tells how that went. What
+// comes meanwhile is sent on.
+func (f *forwarder) dismissSoon() <-chan error {
+	done := make(chan error, 1)
+	go func() {
+		select {
+		case <-time.After(dismissAfter):
+			done <- f.dismiss()
+		case <-f.ctx.Done():
+			done <- nil
+		}
+	}()
+	return done
 }
 
 // look takes one frame. It reports whether the next owner has announced itself just now.
