@@ -13,7 +13,8 @@ import (
 func (n *Node) Ballast(ctx context.Context, mib int) error {
 	const row = 8000 // bytes; the longest that the engine stores whole
 	rows := mib << 20 / row
-	err := n.Exec(ctx, "SET sql_log_bin = 0", fmt.Sprintf("SET max_heap_table_size = %d", 2*mib<<20),
+	// The definition of a table in memory outlives its server.
+	err := n.Exec(ctx, "SET sql_log_bin = 0", fmt.Sprintf("SET max_heap_table_size = %d", 2*mib<<20), fmt.Sprintf("DROP TABLE IF EXISTS %s.ballast", Schema),
 		fmt.Sprintf("CREATE TABLE %s.ballast (b CHAR(250) CHARACTER SET latin1, c VARCHAR(%d) CHARACTER SET latin1) ENGINE=MEMORY", Schema, row-250),
 		fmt.Sprintf("INSERT INTO %s.ballast SELECT 'x', REPEAT('x', %d) FROM %s.seq_1_to_%d", Schema, row-250, Schema, rows))
 	if err != nil {
