@@ -53,6 +53,10 @@ func (n *Node) hasten(r *raft.Raft, timer alarm.Alarm) {
 	}
 }
 
+// sickWait is for how many heartbeat timeouts more a node whose disk has failed leaves it to the others to stand for election.
+// Only the next append shows that a disk works again, and without a leader there is none: so it stands in the end.
+const sickWait = 4
+
 // beatEvery is the longest time between two heartbeats of a leader, while nothing is lost: two of them fit into the time
 // after which a leader without answers stands down.
 func (n *Node) beatEvery() time.Duration { return 3 * n.cfg.Timing.RaftHeartbeat / 7 }
@@ -86,10 +90,6 @@ func (n *Node) hurry(r *raft.Raft, started time.Time, early, riding bool) time.D
 	case raft.Leader:
 		return n.keepBeat(r, riding)
 	case raft.Follower:
-		if n.store.log.ails() != nil {
-			n.setTempo(r, reluctant)
-			return 8 * timeout
-		}
 		if !n.votes(n.id) {
 			return 8 * timeout
 		}
@@ -100,6 +100,9 @@ func (n *Node) hurry(r *raft.Raft, started time.Time, early, riding bool) time.D
 	due := latest(r.LastContact(), started).Add(timeout)
 	if !early {
 		due = due.Add(n.patience(r))
+		if n.store.log.ails() != nil {
+			due = due.Add(sickWait * timeout)
+		}
 	}
 	if wait := time.Until(due); wait > 0 {
 		n.setTempo(r, calm)
@@ -120,8 +123,6 @@ const (
 	calm
 	// leading leaves the heartbeats to hasten.
 	leading
-	// reluctant leaves it to the others to stand for election, as long as there are any.
-	reluctant
 )
 
 // setTempo sets Raft's timers. Only hasten calls it.
@@ -146,7 +147,7 @@ func (n *Node) raftTimeouts(t tempo) (heartbeat, election time.Duration) {
 	switch t {
 	case leading:
 		heartbeat *= 5
-	case calm, reluctant:
+	case calm:
 		heartbeat *= 30
 	}
 	return heartbeat, max(n.cfg.Timing.RaftElection, heartbeat)

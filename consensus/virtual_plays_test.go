@@ -63,19 +63,19 @@ func (c *vCluster) loseAppend() {
 }
 
 // refuseAppend has all followers' disks fail in the append of a command that the leader's disk takes, and the leader's machine
-// lose power after that, for longer than the others need to stand for election although their disks have failed. Nobody may have
-// been told that the command is committed.
+// lose power after that. Nobody may have been told that the command is committed, and another leads soon after the disks work again.
 func (c *vCluster) refuseAppend() {
 	m := c.leader()
 	if m == nil {
 		return
 	}
+	const fails = 300 * time.Millisecond
 	var refused atomic.Int32
 	for _, o := range c.machines {
 		if o != m {
 			o.drive.trips(func() {
 				refused.Add(1)
-				o.drive.failing = time.Now().Add(300 * time.Millisecond)
+				o.drive.failing = time.Now().Add(fails)
 			})
 		}
 	}
@@ -87,6 +87,9 @@ func (c *vCluster) refuseAppend() {
 		c.oracle.fail(sane, "%d followers refuse what %s writes; its last entry is of command %d, want %d (%v)", n, m.name, cmd.ID, id, err)
 	}
 	c.stop(m, powerLost, 5*time.Second)
+	if !c.until(fails+10*c.timing.RaftHeartbeat, func() bool { l := c.leader(); return l != nil && l != m }) {
+		c.oracle.fail(sane, "nobody leads although the disks that failed work again")
+	}
 	c.run(8 * time.Second)
 }
 
