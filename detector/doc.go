@@ -5,8 +5,9 @@
 //
 //   - The process ends. The kernel says so through the process connector (initial network namespace and CAP_NET_ADMIN
 //     only) and through the pidfds of some of the server's threads (Linux 6.9, everywhere and without any right). Where
-//     there is neither, the flags of its main thread are read at a short interval. They are read before each probe in any
-//     case, because a core dump shows there alone. Last comes its pidfd. This is proof: the verdict falls at once. It
+//     there is neither, what the kernel shows of its main thread is read at a short interval. It is read before each probe in any
+//     case, because a core dump shows there alone. The main thread need not run for that: the SIGKILL that the kernel sends to
+//     all threads of a process that ends shows as pending before it has noticed. Last comes its pidfd. This is proof: the verdict falls at once. It
 //     matters because a dying server keeps its sockets open until its memory is torn down, about 90 ms per GiB, or until
 //     its core is written, and its pidfd is silent as long.
 //   - The connection that is held open to the server ends. That may be an operator's KILL or wait_timeout, so it only

@@ -29,7 +29,8 @@ type process struct {
 	key
 	pid       int
 	name      string
-	stat      int    // descriptor, of the main thread alone: the kernel sums up all threads for /proc/PID/stat
+	stat      int    // descriptor, of the main thread alone: the kernel sums up all threads for the next one
+	whole     int    // descriptor of /proc/PID/stat, which has the exit status as soon as the end is decided
 	ignore    uint32 // flags that were set when the watch began
 	poller    *poller
 	pidfd     int
@@ -44,12 +45,7 @@ type process struct {
 
 // openProcess makes what is needed to watch a process, the better means only where the kernel grants them.
 func openProcess(pid int, probe time.Duration) (*process, error) {
-	name := fmt.Sprintf("/proc/%d/task/%d/stat", pid, pid)
-	stat, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("process %d: open %s: %w", pid, name, err)
-	}
-	p := &process{pid: pid, stat: stat, pidfd: -1, probe: probe, ended: make(chan struct{}), hangUp: func() {}}
+	p := &process{pid: pid, stat: -1, whole: -1, pidfd: -1, probe: probe, ended: make(chan struct{}), hangUp: func() {}}
 	if err := p.open(); err != nil {
 		p.release()
 		return nil, fmt.Errorf("process %d: %w", pid, err)
@@ -59,8 +55,14 @@ func openProcess(pid int, probe time.Duration) (*process, error) {
 	return p, nil
 }
 
-// open takes the pidfd and checks that it is still the same process: the stat file and the pidfd both stick to theirs.
+// open takes the pidfd and checks that it is still the same process: the stat files and the pidfd all stick to theirs.
 func (p *process) open() (err error) {
+	if p.stat, err = openStat(fmt.Sprintf("/proc/%d/task/%d/stat", p.pid, p.pid)); err != nil {
+		return err
+	}
+	if p.whole, err = openStat(fmt.Sprintf("/proc/%d/stat", p.pid)); err != nil {
+		return err
+	}
 	if p.pidfd, err = unix.PidfdOpen(p.pid, 0); err != nil {
 		return fmt.Errorf("pidfd_open: %w", err)
 	}
@@ -70,7 +72,7 @@ func (p *process) open() (err error) {
 	if err := p.poller.add(p.pidfd, unix.EPOLLIN); err != nil {
 		return err
 	}
-	s, err := p.read()
+	s, err := readStat(p.stat)
 	if err != nil {
 		return err
 	}
@@ -78,10 +80,18 @@ func (p *process) open() (err error) {
 	return nil
 }
 
-func (p *process) read() (taskStat, error) {
+func openStat(name string) (int, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", name, err)
+	}
+	return fd, nil
+}
+
+func readStat(fd int) (taskStat, error) {
 	var b [1024]byte
 	// A raw call, since the kernel answers from memory, and an ordinary one would wake the Go scheduler's monitor.
-	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(p.stat), uintptr(unsafe.Pointer(&b)), uintptr(len(b)), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(len(b)), 0, 0, 0)
 	if errno != 0 {
 		return taskStat{}, fmt.Errorf("stat: %w", errno)
 	}
@@ -203,19 +213,25 @@ func (p *process) exit(ready []int) string {
 		}
 	}
 	if slices.Contains(ready, p.pidfd) {
-		s, _ := p.read() // as long as nobody has waited for it
+		s, _ := readStat(p.stat) // as long as nobody has waited for it
 		return p.describe("has ended", signalOf(s.exitCode))
 	}
 	return p.flagged()
 }
 
-// flagged says how the process ends, if the flags of its main thread tell.
+// flagged says how the process ends, if its main thread tells: it is on its way out, or has yet to notice that it must go.
 func (p *process) flagged() string {
-	s, err := p.read()
-	if err != nil || s.flags&^p.ignore&(flagExiting|flagSignaled) == 0 {
+	s, err := readStat(p.stat)
+	switch {
+	case err != nil:
 		return "" // one that is gone altogether is the pidfd's business
+	case s.flags&^p.ignore&(flagExiting|flagSignaled) != 0:
+		return p.describe("is exiting", signalOf(s.exitCode))
+	case s.pending&pendingKill != 0:
+		s, _ = readStat(p.whole)
+		return p.describe("is exiting", signalOf(s.exitCode))
 	}
-	return p.describe("is exiting", signalOf(s.exitCode))
+	return ""
 }
 
 func (p *process) describe(what string, signal int) string {
@@ -235,12 +251,13 @@ func (p *process) stop() {
 // release frees everything.
 func (p *process) release() {
 	p.closeThreads()
-	unix.Close(p.stat)
+	for _, fd := range []int{p.stat, p.whole, p.pidfd} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
 	if p.poller != nil {
 		p.poller.close()
-	}
-	if p.pidfd >= 0 {
-		unix.Close(p.pidfd)
 	}
 	if p.conn != nil {
 		p.conn.close()

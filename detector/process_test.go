@@ -95,6 +95,52 @@ func TestThreadsThatEndAreNoExit(t *testing.T) {
 	}
 }
 
+// The end of a process is decided when the signal is sent, however long its main thread then waits for a processor: here, until we
+// have read, since it shares ours and comes after all others.
+func TestADeathIsSeenBeforeTheMainThreadKnowsOfIt(t *testing.T) {
+	runtime.LockOSThread() // never unlocked: the thread goes with its one processor
+	var one unix.CPUSet
+	var all unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &all); err != nil {
+		t.Fatal(err)
+	}
+	for cpu := 0; one.Count() == 0; cpu++ {
+		if all.IsSet(cpu) {
+			one.Set(cpu)
+		}
+	}
+	if err := unix.SchedSetaffinity(0, &one); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 {
+		c := exec.Command("sleep", "60")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { c.Process.Kill(); c.Wait() }()
+		p, err := openProcess(c.Process.Pid, 100*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer p.release()
+		if err := unix.SchedSetaffinity(p.pid, &one); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.SchedSetAttr(p.pid, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_IDLE}, 0); err != nil {
+			t.Fatal(err)
+		}
+		if reason := p.flagged(); reason != "" {
+			t.Errorf("of a living process: %q", reason)
+		}
+		if err := c.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if reason := p.flagged(); !strings.Contains(reason, "is exiting, signal 9") {
+			t.Errorf("after it was killed: %q", reason)
+		}
+	}
+}
+
 // A process that ends by itself has no signal in its exit status; its flags and its pidfd tell.
 func TestAnOrdinaryExitIsSeen(t *testing.T) {
 	c := exec.Command("sleep", "0.2")

@@ -17,6 +17,10 @@ const (
 	flagSignaled = 0x400 // PF_SIGNALED: killed by a signal, set before a core dump begins
 )
 
+// pendingKill is SIGKILL among the signals that a task has yet to take. The kernel sends it to each thread of a process that ends,
+// in the moment in which the end is decided, whatever it is for; it is neither refused nor taken back.
+const pendingKill = 1 << (9 - 1)
+
 // tcpListen is the state TCP_LISTEN in /proc/net/tcp, from include/net/tcp_states.h.
 const tcpListen = 0x0a
 
@@ -30,6 +34,7 @@ type taskStat struct {
 	comm     string
 	state    byte
 	flags    uint32
+	pending  uint64 // signals sent to this task alone, bit 0 for signal 1
 	start    uint64 // clock ticks since boot: with the pid it names a process for good
 	exitCode int    // as for waitpid(2); 0 also if we may not see it
 }
@@ -52,11 +57,12 @@ func parseStat(b []byte) (s taskStat, err error) {
 	parent, err0 := strconv.Atoi(string(f[1]))
 	flags, err1 := strconv.ParseUint(string(f[6]), 10, 32)
 	start, err2 := strconv.ParseUint(string(f[19]), 10, 64)
-	code, err3 := strconv.ParseInt(string(f[49]), 10, 32)
-	if err := errors.Join(err0, err1, err2, err3); err != nil {
+	pending, err3 := strconv.ParseUint(string(f[28]), 10, 64)
+	code, err4 := strconv.ParseInt(string(f[49]), 10, 32)
+	if err := errors.Join(err0, err1, err2, err3, err4); err != nil {
 		return taskStat{}, fmt.Errorf("stat: %w: %w", errFormat, err)
 	}
-	s.parent, s.flags, s.start, s.exitCode = parent, uint32(flags), start, int(code)
+	s.parent, s.flags, s.pending, s.start, s.exitCode = parent, uint32(flags), pending, start, int(code)
 	return s, nil
 }
 

@@ -9,11 +9,11 @@ import (
 )
 
 const statOfServer = "4242 (my (sql) d) S 1 4242 4242 0 -1 4194304 5000 0 3 0 10 20 0 0 20 0 37 0 123456 900000000 20000 " +
-	"18446744073709551615 1 1 0 0 0 0 0 4096 2048 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 9\n"
+	"18446744073709551615 1 1 0 0 0 256 0 4096 2048 0 0 0 17 1 0 0 0 0 0 0 0 0 0 0 0 0 9\n"
 
 func TestParseStat(t *testing.T) {
 	got, err := parseStat([]byte(statOfServer))
-	want := taskStat{pid: 4242, parent: 1, comm: "my (sql) d", state: 'S', flags: 4194304, start: 123456, exitCode: 9}
+	want := taskStat{pid: 4242, parent: 1, comm: "my (sql) d", state: 'S', flags: 4194304, pending: pendingKill, start: 123456, exitCode: 9}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
