@@ -11,6 +11,7 @@ import (
 
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/core/agent"
+	"github.com/remora-ha/remora/netio"
 )
 
 // A machine that dies says nothing to its clients. Those that wait for an answer would wait for as long as their kernels keep
@@ -18,9 +19,12 @@ import (
 // owner tells the others once in a while who is connected to its addresses, and the next owner makes them talk to it, which
 // resets them. Nothing rests on it: a client that is forgotten is where it would be anyway.
 const (
-	// tellEvery is how often an owner tells who its clients are. The kernel looks through its whole table of connections for
-	// that, which takes it 2 ms where the table has 262,144 places, however few connections there are.
+	// tellEvery is how often an owner tells who its clients are.
 	tellEvery = 3 * time.Second
+	// listEvery is how often it has them listed although the kernel's counters say that nobody has come or gone. For a list the
+	// kernel looks through its whole table of connections, which takes it 2 ms where the table has 262,144 places, however few
+	// connections there are.
+	listEvery = 10 * tellEvery
 	// clientsMost is how many of them it tells of, for each address and port.
 	clientsMost = 4096
 	// clientsFresh is how much older than the last news of a group the news of a client may be. An owner tells of all of them
@@ -39,6 +43,7 @@ type clientele struct {
 		Clients(core.GroupSpec) (map[netip.AddrPort][]netip.AddrPort, error)
 		Nudge(context.Context, core.Announce, netip.AddrPort, []netip.AddrPort) error
 	}
+	stir func() (netio.Stir, error)
 	tell func(core.Clients) // tells all other nodes
 	log  *slog.Logger
 
@@ -148,13 +153,14 @@ func (c *clientele) nudge(a core.Announce) {
 func (c *clientele) tellWhile(ctx context.Context, a core.Announce, t *told) {
 	tick := time.NewTicker(tellEvery)
 	defer tick.Stop()
+	l := census{c: c, group: a.Spec}
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
 		}
-		all, err := c.binder.Clients(a.Spec)
+		all, err := l.take(time.Now())
 		if err != nil {
 			c.log.Debug("who is connected is not known", "group", a.Group, "err", err)
 			continue
@@ -172,6 +178,29 @@ func (c *clientele) tellWhile(ctx context.Context, a core.Announce, t *told) {
 			}
 		}
 	}
+}
+
+// census is who was connected to a group's addresses when they were listed last.
+type census struct {
+	c     *clientele
+	group core.GroupSpec
+	at    time.Time // zero if the list is not to be used again
+	stir  netio.Stir
+	all   map[netip.AddrPort][]netip.AddrPort
+}
+
+// take returns who is connected. It has them listed only if somebody may have come or gone.
+func (l *census) take(now time.Time) (map[netip.AddrPort][]netip.AddrPort, error) {
+	stir, unknown := l.c.stir() // before the list, so that who comes meanwhile has the next one made
+	if unknown == nil && stir == l.stir && !l.at.IsZero() && now.Sub(l.at) < listEvery {
+		return l.all, nil
+	}
+	l.at = time.Time{}
+	all, err := l.c.binder.Clients(l.group)
+	if err == nil && unknown == nil {
+		l.at, l.stir, l.all = now, stir, all
+	}
+	return all, err
 }
 
 // given is called when a group is given up in an epoch. Epoch 0 is a stray address, and no holding.

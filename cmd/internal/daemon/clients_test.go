@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/remora-ha/remora/core"
+	"github.com/remora-ha/remora/netio"
 )
 
 // aKernel stands in for the sockets of a node.
@@ -20,9 +21,19 @@ type aKernel struct {
 	mu      sync.Mutex
 	clients map[netip.AddrPort][]netip.AddrPort
 	nudged  []netip.AddrPort
+	stir    netio.Stir
+	blind   error // why the counters can not be read
+	lists   atomic.Int32
+}
+
+func (k *aKernel) stirred() (netio.Stir, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.stir, k.blind
 }
 
 func (k *aKernel) Clients(core.GroupSpec) (map[netip.AddrPort][]netip.AddrPort, error) {
+	k.lists.Add(1)
 	if k.clients == nil {
 		return nil, errors.New("no netlink")
 	}
@@ -46,7 +57,7 @@ func ends(n int) (all []netip.AddrPort) {
 }
 
 func newClientele(k *aKernel, tell func(core.Clients)) *clientele {
-	return &clientele{binder: k, tell: tell, log: slog.New(slog.DiscardHandler)}
+	return &clientele{binder: k, stir: k.stirred, tell: tell, log: slog.New(slog.DiscardHandler)}
 }
 
 // TestTheNextOwnerNudgesTheLastOnesClients: all of them, in the first rounds of announcements, however many there are, and not
@@ -129,5 +140,38 @@ func TestWhoHasGivenUpTellsNothing(t *testing.T) {
 		if n := told.Load(); n != 3 {
 			t.Errorf("told %d times, after the group was served again", n)
 		}
+	})
+}
+
+// TestClientsAreListedWhenSomebodyComesOrGoes, once in a while in any case, and each time where the kernel does not count; they
+// are told of each time.
+func TestClientsAreListedWhenSomebodyComesOrGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &aKernel{clients: map[netip.AddrPort][]netip.AddrPort{vipPort: ends(1)}}
+		var told atomic.Int32
+		c := newClientele(k, func(core.Clients) { told.Add(1) })
+		c.announced(core.Announce{Group: "writer", Epoch: 3, Round: 1})
+		time.Sleep(tellEvery / 2)
+		periods := func(what string, n, lists int) {
+			t.Helper()
+			k.lists.Store(0)
+			told.Store(0)
+			time.Sleep(time.Duration(n) * tellEvery)
+			if listed, told := int(k.lists.Load()), int(told.Load()); listed != lists || told != n {
+				t.Errorf("%s: listed %d times and told %d times in %d periods, want %d and %d", what, listed, told, n, lists, n)
+			}
+		}
+		is := func(s netio.Stir, err error) { k.mu.Lock(); defer k.mu.Unlock(); k.stir, k.blind = s, err }
+		periods("at first", 4, 1)
+		is(netio.Stir{Accepted: 1}, nil)
+		periods("somebody came", 4, 1)
+		is(netio.Stir{Accepted: 1, Open: 1}, nil)
+		periods("somebody went", 4, 1)
+		periods("nobody for long", 2*int(listEvery/tellEvery), 2)
+		is(netio.Stir{}, errors.New("no counters"))
+		periods("nobody counts", 4, 4)
+		is(netio.Stir{}, nil)
+		periods("counted again", 4, 1)
+		c.close()
 	})
 }

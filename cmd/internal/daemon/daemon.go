@@ -110,7 +110,7 @@ func (d *daemon) open() error {
 		return err
 	}
 	d.binder = binder
-	d.clients = &clientele{binder: binder, tell: d.tellAll, log: d.log}
+	d.clients = &clientele{binder: binder, stir: netio.ReadStir, tell: d.tellAll, log: d.log}
 	if !d.opt.DryRun {
 		if err := d.clean(); err != nil {
 			return errors.Join(err, binder.Close())
