@@ -11,8 +11,9 @@ const (
 	// paceRest is for how long claims are ordinary calls after a slow one. Programs that set their rules again and again,
 	// such as those that route to containers, do so twice a minute or more often.
 	paceRest = time.Minute
-	// paceWatch is the share of the claims that are ordinary calls in any case: one of as many.
-	paceWatch = 16
+	// paceWatch is the share of the claims that are ordinary calls in any case: one of as many. The Watcher's look at the
+	// interfaces, four times a second, is one, too.
+	paceWatch = 64
 )
 
 // pace decides which claims are carried out by raw system calls. The Go runtime wakes its monitor before an ordinary one, and

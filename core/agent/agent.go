@@ -57,6 +57,7 @@ type Agent struct {
 	ticket  uint64
 	asleep  time.Duration
 	timer   alarm.Alarm
+	signed  time.Time    // when the last sign of life was given
 	due     core.Instant // what the timer is set to, 0 if it is not known to be set
 	stopped bool
 
@@ -222,8 +223,12 @@ func (a *Agent) Run(ctx context.Context) error {
 	defer a.timer.Stop()
 	a.timer.Reset(0)
 	go a.reporter(ctx)
-	alive := time.NewTicker(a.cfg.AliveEvery)
+	alive, err := a.cfg.Alarms.New()
+	if err != nil {
+		return fmt.Errorf("make the timer for signs of life: %w", err)
+	}
 	defer alive.Stop()
+	a.signAlive(alive)
 	if a.cfg.Asleep != nil {
 		a.asleep = a.cfg.Asleep()
 	}
@@ -235,15 +240,24 @@ func (a *Agent) Run(ctx context.Context) error {
 			a.ring(ctx)
 		case q := <-a.asks:
 			a.serve(ctx, q)
-		case <-alive.C:
-			if a.cfg.Alive != nil {
-				a.cfg.Alive()
-			}
+		case <-alive.C():
 		case <-ctx.Done():
 			return ctx.Err()
 		}
+		if time.Since(a.signed) >= a.cfg.AliveEvery/2 {
+			a.signAlive(alive)
+		}
 	}
 	return nil
+}
+
+// signAlive gives a sign of life. A loop that turns gives one before the alarm for it has to wake the process.
+func (a *Agent) signAlive(next alarm.Alarm) {
+	a.signed = time.Now()
+	next.Reset(a.cfg.AliveEvery)
+	if a.cfg.Alive != nil {
+		a.cfg.Alive()
+	}
 }
 
 func (a *Agent) serve(ctx context.Context, q query) {

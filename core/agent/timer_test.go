@@ -15,6 +15,7 @@ type tally struct {
 	start time.Time
 	at    []time.Duration // since start
 	again int             // how often it was set to what it was set to already
+	rang  int             // how often it was set when what it was set to was over
 }
 
 func newTally(t *testing.T) *tally {
@@ -28,6 +29,9 @@ func newTally(t *testing.T) *tally {
 
 func (y *tally) Reset(d time.Duration) {
 	at := time.Since(y.start) + d
+	if n := len(y.at); n > 0 && y.at[n-1] <= at-d {
+		y.rang++
+	}
 	if n := len(y.at); n > 0 && y.at[n-1] == at && d > 0 {
 		y.again++
 	}
@@ -35,14 +39,28 @@ func (y *tally) Reset(d time.Duration) {
 	y.Alarm.Reset(d)
 }
 
+// tallies has the agent make its two alarms of these: the loop's and the one for signs of life.
+func (r *rig) tallies() (loop, alive *tally) {
+	loop, alive = newTally(r.t), newTally(r.t)
+	next := []*tally{loop, alive}
+	r.cfg.Alarms = func() (alarm.Alarm, error) {
+		y := next[0]
+		next = next[1:]
+		return y, nil
+	}
+	return loop, alive
+}
+
 func TestTheTimerIsSetOnlyToSomethingNew(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
-		y := newTally(t)
-		r.cfg.Alarms = func() (alarm.Alarm, error) { return y, nil }
+		y, alive := r.tallies()
 		r.serve()
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		r.stop()
+		if fed := r.fed(); fed < 10 || fed > 24 || alive.rang > 0 {
+			t.Errorf("%d signs of life in 10 s, and the alarm for them rang %d times: a loop that turns needs none", fed, alive.rang)
+		}
 		ticks := 0
 		for _, s := range r.seen() {
 			if _, ok := s.event.(core.Tick); ok {
