@@ -1,7 +1,6 @@
 package consensus
 
 import (
-	"slices"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -15,8 +14,8 @@ import (
 // replaced. hasten has Raft look when there is something to see: a quarter of a timeout after the leader is overdue, or
 // at once when another node asks for a pre-vote. Raft still decides for itself whether the timeout has passed.
 //
-// As Raft need not look by itself then, its heartbeat timeout is thirty times the configured one while all is well. When Raft
-// is to look, the timeout is shortened to the configured one, which is what makes it look at once.
+// As Raft need not look by itself then, its heartbeat timeout is thirty times the configured one while all is well, and at
+// least calmLeast, for it is a timer of the Go runtime, for which the process wakes several times. When Raft is to look, the timeout is shortened to the configured one, which is what makes it look at once.
 //
 // A follower's alarm is set anew with each sign of life of the leader, so that it rings only when there is none. That is
 // cheap where the process is awake for the sign itself.
@@ -24,6 +23,9 @@ import (
 // A leader has all heartbeats sent at once and rather seldom: beside each confirm round, which wakes the same nodes
 // anyway, and beatEvery after the last ones if there was none. Left to itself the library sends to each follower by a
 // timer of its own, so nearly every heartbeat wakes a process of two nodes for nothing else.
+
+// calmLeast is the shortest heartbeat timeout that Raft has while all is well.
+const calmLeast = 3 * time.Second
 
 // hasten runs until the node ends.
 func (n *Node) hasten(r *raft.Raft, timer alarm.Alarm) {
@@ -90,7 +92,7 @@ func (n *Node) hurry(r *raft.Raft, started time.Time, early, riding bool) time.D
 	case raft.Leader:
 		return n.keepBeat(r, riding)
 	case raft.Follower:
-		if !n.votes(n.id) {
+		if !n.settled.Load() {
 			return 8 * timeout
 		}
 	default:
@@ -99,7 +101,7 @@ func (n *Node) hurry(r *raft.Raft, started time.Time, early, riding bool) time.D
 	}
 	due := latest(r.LastContact(), started).Add(timeout)
 	if !early {
-		due = due.Add(n.patience(r))
+		due = due.Add(n.patience())
 		if n.store.log.ails() != nil {
 			due = due.Add(sickWait * timeout)
 		}
@@ -148,18 +150,28 @@ func (n *Node) raftTimeouts(t tempo) (heartbeat, election time.Duration) {
 	case leading:
 		heartbeat *= 5
 	case calm:
-		heartbeat *= 30
+		heartbeat = max(30*heartbeat, calmLeast)
 	}
 	return heartbeat, max(n.cfg.Timing.RaftElection, heartbeat)
 }
 
 // patience staggers the voters, so that two of them do not split the votes.
-func (n *Node) patience(r *raft.Raft) time.Duration {
-	names := voters(r.GetConfiguration().Configuration())
-	_, leader := r.LeaderWithID()
-	names = slices.DeleteFunc(names, func(name core.NodeName) bool { return name == nodeOf(leader) })
-	rank := max(slices.Index(names, n.cfg.Self), 0)
-	return n.cfg.Timing.RaftHeartbeat / 4 * time.Duration(rank+1)
+func (n *Node) patience() time.Duration {
+	return n.cfg.Timing.RaftHeartbeat / 4 * time.Duration(n.rank.Load()+1)
+}
+
+// rankOf returns the place of a voter among those that may follow the leader.
+func rankOf(self core.NodeName, voters []core.NodeName, leader core.NodeName) int {
+	rank := 0
+	for _, v := range voters {
+		if v == self {
+			return rank
+		}
+		if v != leader {
+			rank++
+		}
+	}
+	return 0
 }
 
 func latest(a, b time.Time) time.Time {

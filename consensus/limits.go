@@ -40,7 +40,7 @@ func limitsOf(t core.Timing) limits {
 		silence:   bound(10*hb, 500*time.Millisecond, 5*time.Second),
 		rto:       bound(hb/2, 5*time.Millisecond, 200*time.Millisecond),
 		again:     hb / 8,
-		hello:     bound(40*hb, time.Second, 4*time.Second),
+		hello:     4 * time.Second,
 		mute:      bound(20*hb, 400*time.Millisecond, 4*time.Second),
 		redial:    bound(hb, 20*time.Millisecond, 200*time.Millisecond),
 		redialMax: bound(10*hb, 200*time.Millisecond, 2*time.Second),

@@ -79,7 +79,8 @@ func (p *port) admit(c net.Conn, leave func()) {
 }
 
 func (p *port) authenticate(c net.Conn) (*tls.Conn, core.NodeName, error) {
-	if err := p.tune(c); err != nil {
+	c, err := p.tune(c)
+	if err != nil {
 		return nil, "", err
 	}
 	id := p.n.identity.Load()
@@ -87,7 +88,7 @@ func (p *port) authenticate(c net.Conn) (*tls.Conn, core.NodeName, error) {
 	if !p.keep(t) {
 		return nil, "", net.ErrClosed
 	}
-	err := t.SetDeadline(time.Now().Add(p.n.lim.handshake))
+	err = t.SetDeadline(time.Now().Add(p.n.lim.handshake))
 	if err == nil {
 		err = t.Handshake()
 	}
@@ -108,16 +109,17 @@ func (p *port) authenticate(c net.Conn) (*tls.Conn, core.NodeName, error) {
 	return t, peer, err
 }
 
-func (p *port) tune(c net.Conn) error {
+// tune sets a connection up. What it returns reads and writes it; c is closed by whoever calls, if there is an error.
+func (p *port) tune(c net.Conn) (net.Conn, error) {
 	socket, ok := c.(syscall.Conn)
 	if !ok {
-		return nil // in virtual time there is no socket to tune
+		return c, nil // in virtual time there is no socket to tune
 	}
 	raw, err := socket.SyscallConn()
-	if err != nil {
-		return err
+	if err == nil {
+		err = tuneTCP(raw, p.n.lim.silence, p.n.lim.rto)
 	}
-	return tuneTCP(raw, p.n.lim.silence, p.n.lim.rto)
+	return &quietConn{Conn: c, raw: raw}, err
 }
 
 // dial connects to a peer for one protocol. The whole of it, name to handshake, takes no longer than timeout.
@@ -132,7 +134,7 @@ func (p *port) dial(ctx context.Context, to core.NodeName, alpn string, timeout 
 	if err != nil {
 		return nil, fmt.Errorf("dial node %q: %w", to, err)
 	}
-	if err := p.tune(c); err != nil {
+	if c, err = p.tune(c); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
 	t := tls.Client(c, p.n.identity.Load().client(to, alpn))

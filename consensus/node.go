@@ -88,13 +88,14 @@ type Node struct {
 
 	raft     atomic.Pointer[raft.Raft]
 	trans    *transport
-	hasState atomic.Bool // the log or a snapshot is there
-	joining  atomic.Bool // this node asks to be taken in
-	settled  atomic.Bool // this node votes
-	tempo    tempo       // for what hasten has set Raft's timers
-	beaten   time.Time   // when hasten last had heartbeats sent
-	asking   atomic.Bool // Raft was asked whether it leads, and has not answered
-	retired  atomic.Bool // this server was removed and has stopped Raft
+	hasState atomic.Bool  // the log or a snapshot is there
+	joining  atomic.Bool  // this node asks to be taken in
+	settled  atomic.Bool  // this node votes, as the watcher saw last
+	rank     atomic.Int64 // its place among those that may follow the leader, as the watcher saw last
+	tempo    tempo        // for what hasten has set Raft's timers
+	beaten   time.Time    // when hasten last had heartbeats sent
+	asking   atomic.Bool  // Raft was asked whether it leads, and has not answered
+	retired  atomic.Bool  // this server was removed and has stopped Raft
 	control  atomic.Pointer[ControlHandler]
 	hooks    atomic.Int32 // control streams of hooks
 	refusals atomic.Uint64

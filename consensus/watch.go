@@ -44,7 +44,7 @@ func (n *Node) watch() {
 // tell delivers the differences between s and Raft's present state.
 func (n *Node) tell(s *standing, r *raft.Raft) {
 	config := r.GetConfiguration().Configuration()
-	n.settled.Store(isVoter(config, n.id))
+	n.place(config)
 	n.judgeConfiguration(config)
 	if v := voters(config); !s.told || !slices.Equal(v, s.voters) {
 		s.voters, s.told = v, true
@@ -66,6 +66,16 @@ func (n *Node) tell(s *standing, r *raft.Raft) {
 		s.leader = l
 		n.deliver(core.LeaderSeen{Leader: l})
 		n.nudgeAll()
+	}
+}
+
+// place notes for hasten what this node's place among the voters is, so that it need not ask Raft with each sign of life. It
+// decides on when Raft looks and never on a vote.
+func (n *Node) place(c raft.Configuration) {
+	settled, rank := isVoter(c, n.id), rankOf(n.cfg.Self, voters(c), n.Leader())
+	was, before := n.settled.Swap(settled), n.rank.Swap(int64(rank))
+	if was != settled || before != int64(rank) {
+		poke(n.turned)
 	}
 }
 
