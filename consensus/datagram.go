@@ -50,9 +50,17 @@ func (n *Node) Send(to core.NodeName, m core.Message) {
 		n.log.Debug("datagram not sent", "to", to, "error", err)
 	}
 	if leads {
-		n.beats.tells(to, term)
+		n.beats.tells(to, term, isAck(m))
 		poke(n.riding)
 	}
+	if r, ok := m.(core.Report); ok && n.beats.reported(n.cfg.Self, r) {
+		poke(n.changed) // its place among the voters is another
+	}
+}
+
+func isAck(m core.Message) bool {
+	_, ok := m.(core.Ack)
+	return ok
 }
 
 // officeOf returns the term of a message that an arbiter in office sends and nobody else.
@@ -151,7 +159,7 @@ func (w *wire) receive(b []byte, nonce *[12]byte) error {
 	w.n.markHeard(from.peer)
 	w.received.Add(1)
 	if term, leads := officeOf(m); leads {
-		w.n.takeSign(from, term)
+		w.n.takeSign(from, term, isAck(m))
 	}
 	switch said := m.(type) {
 	case core.Clients:
@@ -165,6 +173,9 @@ func (w *wire) receive(b []byte, nonce *[12]byte) error {
 			m = said
 		}
 		w.n.beats.hears(from.server, said.Term)
+		if w.n.beats.reported(from.peer.name, said) {
+			poke(w.n.changed)
+		}
 	case core.Echo:
 		if !w.n.votes(from.server) {
 			return errNotVoter

@@ -155,9 +155,28 @@ func (n *Node) raftTimeouts(t tempo) (heartbeat, election time.Duration) {
 	return heartbeat, max(n.cfg.Timing.RaftElection, heartbeat)
 }
 
-// patience staggers the voters, so that two of them do not split the votes.
+// patience staggers the voters, so that two of them do not split the votes. One that is spared the heartbeats waits for another Ack.
 func (n *Node) patience() time.Duration {
-	return n.cfg.Timing.RaftHeartbeat / 4 * time.Duration(n.rank.Load()+1)
+	stagger := n.cfg.Timing.RaftHeartbeat / 4 * time.Duration(n.rank.Load()+1)
+	if n.beats.spared() {
+		return stagger + n.cfg.Timing.RaftHeartbeat
+	}
+	return stagger
+}
+
+// idleFirst puts voters that own nothing before the others: they hear more of the leader, and are the better place for leadership.
+func (b *beats) idleFirst(voters []core.NodeName) []core.NodeName {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	var idle, own []core.NodeName
+	for _, v := range voters {
+		if b.owns[v] {
+			own = append(own, v)
+		} else {
+			idle = append(idle, v)
+		}
+	}
+	return append(idle, own...)
 }
 
 // rankOf returns the place of a voter among those that may follow the leader.

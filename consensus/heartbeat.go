@@ -20,6 +20,11 @@ import (
 // A renewal says all that a heartbeat does: a Confirm and an Ack, that this leader is alive in this term, an Echo and a voter's
 // report, that the follower is still in it. So the follower's Raft is told of the first, and the leader's takes the others for
 // the answer of a heartbeat that is then not sent. As long as they come, the heartbeats in between ask for no answer.
+//
+// An owner that hears from the leader with each Ack needs no heartbeats in between, as long as another voter gets them, which
+// then is the first to notice that the leader is gone and asks the owner for its vote. So each of them wakes one follower
+// fewer. The owner notices that it is spared, and stands for election by itself one timeout later, or a single Ack that is lost would
+// make it do so.
 const (
 	kindBeat      byte = 0x40
 	kindBeatReply byte = 0x41
@@ -55,12 +60,20 @@ type beats struct {
 	alarms  map[raft.ServerID]alarm.Alarm
 	told    map[core.NodeName]sign // the last Confirm or Ack to each node
 	heard   map[raft.ServerID]sign // the last Echo or report of each voter
+	owns    map[core.NodeName]bool // by the last report that each node has sent, this one too
+
+	acks atomic.Int32 // how many of the leader's last signs of life were Acks, with none of another kind after them
 }
+
+// sparedFrom is after how many Acks in a row, without anything else of the leader in between, a follower takes it that it is
+// spared the heartbeats.
+const sparedFrom = 2
 
 // sign is a sign of life in a term.
 type sign struct {
 	term core.Term
 	at   time.Time
+	ack  bool // it was an Ack
 }
 
 // age returns how long ago the sign was, if it was in the term.
@@ -82,7 +95,7 @@ type awaited struct {
 
 func newBeats() *beats {
 	return &beats{incoming: make(chan beat, maxBeats), waiting: map[uint64]awaited{}, alarms: map[raft.ServerID]alarm.Alarm{},
-		told: map[core.NodeName]sign{}, heard: map[raft.ServerID]sign{}}
+		told: map[core.NodeName]sign{}, heard: map[raft.ServerID]sign{}, owns: map[core.NodeName]bool{}}
 }
 
 // alarm returns the alarm for the heartbeats to a server, of which the library sends one at a time.
@@ -119,17 +132,38 @@ func (b *beats) expect(server raft.ServerID, term uint64) (uint64, chan beatRepl
 }
 
 // tells notes that a Confirm or an Ack was sent.
-func (b *beats) tells(to core.NodeName, term core.Term) {
+func (b *beats) tells(to core.NodeName, term core.Term, ack bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.told[to] = sign{term, time.Now()}
+	b.told[to] = sign{term, time.Now(), ack}
 }
+
+// reported notes whether a node owns something, which its report says. It reports whether that is new.
+func (b *beats) reported(name core.NodeName, r core.Report) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	was := b.owns[name]
+	b.owns[name] = len(r.Holds) > 0
+	return was != b.owns[name]
+}
+
+// takes notes what kind of sign the leader has given.
+func (b *beats) takes(ack bool) {
+	if !ack {
+		b.acks.Store(0)
+	} else if b.acks.Load() < sparedFrom {
+		b.acks.Add(1)
+	}
+}
+
+// spared reports whether this follower hears from its leader by Acks alone.
+func (b *beats) spared() bool { return b.acks.Load() >= sparedFrom }
 
 // hears takes a voter's Echo or report for the answer to the heartbeats of its term that wait for one.
 func (b *beats) hears(from raft.ServerID, term core.Term) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.heard[from] = sign{term, time.Now()}
+	b.heard[from] = sign{term: term, at: time.Now()}
 	for _, w := range b.waiting {
 		if w.server == from && w.term == uint64(term) {
 			w.hand(beatReply{term: w.term, success: true})
@@ -142,6 +176,23 @@ func (b *beats) signs(server raft.ServerID, term uint64) (told, heard time.Durat
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.told[nodeOf(server)].age(term), b.heard[server].age(term)
+}
+
+// spares reports whether a server needs no heartbeat because it has just had an Ack. Another voter must have been told by a
+// Confirm meanwhile and be there: it is not spared, and so the first to miss this leader.
+func (b *beats) spares(server raft.ServerID, term uint64, fresh time.Duration) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if told := b.told[nodeOf(server)]; !told.ack || told.age(term) >= fresh {
+		return false
+	}
+	for other, heard := range b.heard {
+		told := b.told[nodeOf(other)]
+		if other != server && !told.ack && told.age(term) < fresh && heard.age(term) < fresh {
+			return true
+		}
+	}
+	return false
 }
 
 // hand gives the call that waits its first answer.
@@ -177,6 +228,7 @@ func (n *Node) receiveBeat(plain []byte, from *opener) error {
 	body := plain[2:]
 	switch {
 	case plain[1] == kindBeat && len(plain) == beatSize:
+		n.beats.takes(false)
 		return n.takeBeat(beat{from: from, seq: binary.BigEndian.Uint64(body), term: binary.BigEndian.Uint64(body[8:])})
 	case plain[1] == kindBeatReply && len(plain) == beatReplySize && body[24] <= 1:
 		n.beats.answer(binary.BigEndian.Uint64(body), from.server, beatReply{term: binary.BigEndian.Uint64(body[8:]),
@@ -253,8 +305,9 @@ func (n *Node) replyBeat(b beat, r *raft.AppendEntriesResponse) {
 }
 
 // takeSign tells Raft that the leader of its term is alive. Of a later term it learns from the heartbeats.
-func (n *Node) takeSign(from *opener, term core.Term) {
+func (n *Node) takeSign(from *opener, term core.Term, ack bool) {
 	if r := n.raft.Load(); r != nil && r.State() != raft.Leader && r.CurrentTerm() == uint64(term) {
+		n.beats.takes(ack)
 		_ = n.takeBeat(beat{from: from, term: uint64(term)}) // when Raft is busy, the next one will do
 	}
 }
@@ -281,6 +334,9 @@ func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 	switch {
 	case told < n.lim.again && heard < n.lim.again:
 	case told >= n.lim.again && heard < n.beatFresh():
+		if n.beats.spares(id, a.Term, n.beatFresh()) {
+			break
+		}
 		if n.wire.sendPlain(p, appendBeat(0, a.Term)) != nil {
 			return false
 		}

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func TestEchoAnswersAHeartbeat(t *testing.T) {
 		t.Errorf("told %v ago, heard %v ago, want never", told, heard)
 	}
 	_, reply := b.expect(server, 3)
-	b.tells("db2", 3)
+	b.tells("db2", 3, false)
 	b.hears(server, 3)
 	if r := <-reply; !r.success || r.term != 3 {
 		t.Errorf("the echo is taken for %+v", r)
@@ -94,7 +95,7 @@ func TestConfirmRoundsAreHeartbeats(t *testing.T) {
 	f := c.others(l)[0]
 	leads := &opener{peer: f.peers.get(l.name), server: l.id}
 	before := time.Now()
-	f.takeSign(leads, l.Term())
+	f.takeSign(leads, l.Term(), false)
 	if at := f.raft.Load().LastContact(); at.Before(before) {
 		t.Errorf("the follower's last contact is %v before the Confirm", before.Sub(at))
 	}
@@ -102,7 +103,7 @@ func TestConfirmRoundsAreHeartbeats(t *testing.T) {
 	const many = 50
 	sent := l.wire.sent.Load()
 	for range many {
-		l.beats.tells(f.name, l.Term())
+		l.beats.tells(f.name, l.Term(), false)
 		l.beats.hears(f.id, l.Term())
 		var r raft.AppendEntriesResponse
 		if !l.trans.beat(f.id, &raft.AppendEntriesRequest{Term: term}, &r) {
@@ -127,6 +128,86 @@ func TestConfirmRoundsAreHeartbeats(t *testing.T) {
 			t.Errorf("echoed %v: answered by the follower: %v", echoed, own)
 		}
 	}
+}
+
+// A server that had an Ack needs no heartbeat, but only while another voter is there who is told by Confirms and so gets them.
+func TestWhoIsSparedHeartbeats(t *testing.T) {
+	const owner, other, term, fresh = raft.ServerID("db1#00000001"), raft.ServerID("mgr#00000002"), 3, time.Hour
+	ack := func(b *beats) { b.tells("db1", term, true) }
+	confirm := func(b *beats) { b.tells("mgr", term, false) }
+	echo := func(b *beats) { b.hears(other, term) }
+	for name, c := range map[string]struct {
+		said []func(*beats)
+		want bool
+	}{
+		"an Ack, and another voter answers a Confirm":     {[]func(*beats){ack, confirm, echo}, true},
+		"nobody else was told":                            {[]func(*beats){ack, echo}, false},
+		"the other does not answer":                       {[]func(*beats){ack, confirm}, false},
+		"the other does not vote":                         {[]func(*beats){ack, confirm, func(b *beats) { b.hears(other, 0) }}, false},
+		"the other had an Ack, too":                       {[]func(*beats){ack, echo, func(b *beats) { b.tells("mgr", term, true) }}, false},
+		"a Confirm after the Ack":                         {[]func(*beats){ack, confirm, echo, func(b *beats) { b.tells("db1", term, false) }}, false},
+		"an Ack of an earlier term":                       {[]func(*beats){confirm, echo, func(b *beats) { b.tells("db1", term-1, true) }}, false},
+		"only the owner itself was heard":                 {[]func(*beats){ack, confirm, func(b *beats) { b.hears(owner, term) }}, false},
+		"the other was told and heard in an earlier term": {[]func(*beats){ack, func(b *beats) { b.tells("mgr", term-1, false); b.hears(other, term-1) }}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBeats()
+			for _, say := range c.said {
+				say(b)
+			}
+			if got := b.spares(owner, term, fresh); got != c.want {
+				t.Errorf("spared: %v, want %v", got, c.want)
+			}
+			if b.spares(owner, term, 0) {
+				t.Error("an old Ack spares")
+			}
+		})
+	}
+}
+
+// Voters that own nothing stand first, and one that hears by Acks alone waits a timeout longer, until something else comes.
+func TestOwnersStandLater(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	c.startAll()
+	c.have(c.commit(), c.nodes...)
+	l := c.leader()
+	a, b := c.others(l)[0], c.others(l)[1]
+	for _, n := range []*member{a, b} {
+		eventually(t, "it knows the leader", func() bool { return n.Leader() == l.name })
+	}
+	step := a.cfg.Timing.RaftHeartbeat / 4
+	patience := func(when string, ofA, ofB time.Duration) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s: %s waits %v and %s %v", when, a.name, ofA, b.name, ofB), func() bool {
+			return a.patience() == ofA && b.patience() == ofB
+		})
+	}
+	patience("nobody owns", step, 2*step)
+	owns := core.Report{Holds: []core.Holding{{Group: "writer", Epoch: 1}}}
+	a.Send(b.name, owns)
+	patience("the first owns", 2*step, step)
+	a.Send(b.name, core.Report{})
+	patience("it has given up", step, 2*step)
+}
+
+// A follower is spared when it hears by Acks alone, and no longer once anything else comes.
+func TestAFollowerNoticesThatItIsSpared(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	c.startAll()
+	c.have(c.commit(), c.nodes...)
+	l := c.leader()
+	f := c.others(l)[0]
+	ack := core.Ack{Term: l.Term(), Incarnation: 1, Seq: 1, TTL: time.Second, Groups: []core.GroupEpoch{{Group: "writer", Epoch: 1}}}
+	eventually(t, "two Acks in a row", func() bool { l.Send(f.name, ack); return f.beats.spared() })
+	eventually(t, "a heartbeat or a Confirm", func() bool {
+		l.Send(f.name, core.Confirm{Term: l.Term(), Nonce: 1})
+		return !f.beats.spared()
+	})
+	eventually(t, "two Acks in a row", func() bool { l.Send(f.name, ack); return f.beats.spared() })
+	if n, hb := f.patience(), f.cfg.Timing.RaftHeartbeat; f.beats.spared() && n <= hb {
+		t.Errorf("it is spared and waits %v more than the timeout, want more than %v", n, hb)
+	}
+	eventually(t, "heartbeats go on where no other voter is told of the leader", func() bool { return !f.beats.spared() })
 }
 
 func TestAnswersOfOthersDoNotCount(t *testing.T) {

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
@@ -49,6 +50,8 @@ type vPlan struct {
 	broken broken
 	rules  rule    // those that count; 0 means all
 	clocks []int64 // how wrong the clocks are, in millionths; nil leaves it to the seed
+
+	profile string // of the timing; empty means lan
 }
 
 // identities are certificates for as many nodes as a virtual cluster may have. They are made in real time, and each
@@ -119,7 +122,7 @@ func endBubble() {
 }
 
 func newVCluster(t *testing.T, id identities, dir string, p vPlan) *vCluster {
-	timing, err := core.ProfileTiming("lan")
+	timing, err := core.ProfileTiming(cmp.Or(p.profile, "lan"))
 	must(t, err)
 	timing.CoolDown = time.Second
 	c := &vCluster{t: t, seed: p.seed, dice: rand.New(rand.NewPCG(p.seed, 0)), timing: timing, broken: p.broken, began: time.Now()}

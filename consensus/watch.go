@@ -72,7 +72,7 @@ func (n *Node) tell(s *standing, r *raft.Raft) {
 // place notes for hasten what this node's place among the voters is, so that it need not ask Raft with each sign of life. It
 // decides on when Raft looks and never on a vote.
 func (n *Node) place(c raft.Configuration) {
-	settled, rank := isVoter(c, n.id), rankOf(n.cfg.Self, voters(c), n.Leader())
+	settled, rank := isVoter(c, n.id), rankOf(n.cfg.Self, n.beats.idleFirst(voters(c)), n.Leader())
 	was, before := n.settled.Swap(settled), n.rank.Swap(int64(rank))
 	if was != settled || before != int64(rank) {
 		poke(n.turned)
