@@ -107,6 +107,41 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
+// What was never written is written once, as the zeros that it reads as, and what is there stays.
+func TestTheLogsRoomIsWrittenInAdvance(t *testing.T) {
+	path := filepath.Join(t.TempDir(), dbFile)
+	const size, page = 1 << 20, 4096
+	want := make([]byte, size+page)
+	f, err := os.Create(path)
+	must(t, err)
+	for _, at := range []int64{0, 5 * page, 300<<10 + page, size - page, size} {
+		block := bytes.Repeat([]byte{byte(at>>12) | 1}, page)
+		copy(want[at:], block)
+		_, err := f.WriteAt(block, at)
+		must(t, err)
+	}
+	must(t, f.Close())
+	must(t, prefill(path, size))
+	got, err := os.ReadFile(path)
+	must(t, err)
+	if !bytes.Equal(got, want) {
+		t.Error("what was in the file is not any more")
+	}
+	var st unix.Stat_t
+	must(t, unix.Stat(path, &st))
+	if written := st.Blocks * 512; written < size {
+		t.Errorf("%d bytes of %d are written", written, size)
+	}
+	s := testStore(t, t.TempDir())
+	defer s.Close()
+	log, err := os.Open(filepath.Join(s.log.dir, dbFile))
+	must(t, err)
+	defer log.Close()
+	if hole, err := unix.Seek(int(log.Fd()), 0, unix.SEEK_HOLE); err != nil || hole < dbRoom {
+		t.Errorf("a new log was written up to %d bytes, %v; want %d", hole, err, dbRoom)
+	}
+}
+
 // An append that failed may be on disk all the same. It must not stand in the way of the next.
 func TestFailedAppendIsCutOff(t *testing.T) {
 	s := testStore(t, t.TempDir())
