@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -254,16 +255,20 @@ func (l *loop) reason(v verdict, r report, late time.Duration) string {
 // conclude takes over a verdict and tells it, if anything is new. The reason is that of the change: what a dead server
 // does later explains nothing.
 func (l *loop) conclude(v verdict, reason string) {
-	if v.changed {
-		level := slog.LevelInfo
-		if v.state == core.Failed {
-			level = slog.LevelWarn
-			l.forget()
-		}
-		l.health.State, l.health.Reason = v.state, reason
-		l.cfg.Logger.Log(context.Background(), level, "server is "+v.state.String(), "address", l.cfg.Address, "reason", reason)
+	if !v.changed {
+		l.deliver()
+		return
 	}
+	level := slog.LevelInfo
+	if v.state == core.Failed {
+		level = slog.LevelWarn
+		l.forget()
+	}
+	l.health.State, l.health.Reason = v.state, reason
 	l.deliver()
+	// Who was told acts first: to write to the log may take as long as the address takes to go.
+	runtime.Gosched()
+	l.cfg.Logger.Log(context.Background(), level, "server is "+v.state.String(), "address", l.cfg.Address, "reason", reason)
 }
 
 func (l *loop) deliver() {

@@ -2,6 +2,8 @@ package detector
 
 import (
 	"context"
+	"io"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -288,4 +290,33 @@ func TestOtherNewsHoldsNoPositionBack(t *testing.T) {
 			}
 		}
 	})
+}
+
+// orderLog notes that something was logged.
+type orderLog struct {
+	slog.Handler
+	order *[]string
+}
+
+func (o orderLog) Handle(_ context.Context, r slog.Record) error {
+	*o.order = append(*o.order, r.Message)
+	return nil
+}
+
+// A log may be on a disk that is slow, and what a death calls for does not wait for it.
+func TestADeathIsToldBeforeItIsLogged(t *testing.T) {
+	var order []string
+	det, err := New(Config{Address: "h:1", User: "u", Timing: lan(t), Clock: func() core.Instant { return 1 },
+		Deliver: func(e core.Event) {
+			order = append(order, "told of "+e.(core.HealthChanged).Health.State.String())
+		},
+		Logger: slog.New(orderLog{slog.NewTextHandler(io.Discard, nil), &order})})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := newLoop(det.cfg, det.ride)
+	l.conclude(verdict{changed: true, state: core.Failed}, "it was killed")
+	if want := []string{"told of failed", "server is failed"}; !slices.Equal(order, want) {
+		t.Errorf("%q, want %q", order, want)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"time"
@@ -200,6 +201,7 @@ func (p *process) watch(tell func(hint)) {
 		if reason := p.exit(ready); reason != "" {
 			p.hangUp()
 			tell(hint{exit: reason})
+			runtime.Gosched() // who was told goes first, before the watch is freed
 			return
 		}
 	}
