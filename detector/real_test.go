@@ -25,16 +25,22 @@ func TestAKilledServerIsSeenAtOnceAndItsReturnToo(t *testing.T) {
 	for _, address := range []string{m.address(), "unix:" + m.socket()} {
 		network, _, _ := strings.Cut(address, ":")
 		t.Run(network, func(t *testing.T) {
-			w := watch(t, Config{Address: address, Timing: lan(t)})
+			var log lockedLog
+			w := watch(t, Config{Address: address, Timing: lan(t), Logger: log.logger()})
 			var took []time.Duration
 			for range 10 {
 				w.waitState(core.Healthy)
-				time.Sleep(20 * time.Millisecond)
+				until(t, 20*time.Second, "the process is watched", func() bool {
+					return strings.Contains(log.String(), fmt.Sprintf("watching the server's process\" pid=%d ", m.cmd.Process.Pid))
+				})
 				t0 := time.Now()
 				m.signal(syscall.SIGKILL)
 				h := w.waitState(core.Failed)
 				took = append(took, h.at.Sub(t0))
-				if !strings.Contains(h.Reason, fmt.Sprintf("mariadbd (pid %d) is exiting, signal 9", m.cmd.Process.Pid)) {
+				// On a busy machine it is gone before anybody looks how it goes, or is seen when the kernel has noted that it goes and not
+				// yet by what.
+				name := fmt.Sprintf("mariadbd (pid %d) ", m.cmd.Process.Pid)
+				if !strings.HasPrefix(h.Reason, name+"is exiting") && h.Reason != name+"has ended, signal 9" {
 					t.Errorf("reason %q does not name the exit", h.Reason)
 				}
 				m.kill()
