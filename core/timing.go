@@ -22,7 +22,8 @@ type Timing struct {
 	RaftElection time.Duration
 	// Probe is the interval between two probes of the local server.
 	Probe time.Duration
-	// ProbeTimeout is the time in which the server must answer a probe.
+	// ProbeTimeout is the time in which the server must answer a question of a probe. It has that twice where the machine had no
+	// processor for it, or for this process.
 	ProbeTimeout time.Duration
 	// Fall is the number of probes in a row that must fail before a server counts as failed, Rise the number that must
 	// succeed before it counts as healthy again.

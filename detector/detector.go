@@ -62,7 +62,8 @@ func (d *Detector) Run(ctx context.Context) error {
 
 // server is the loop's view of the server.
 type server interface {
-	// probe asks the server once and connects before if it must. It returns within about twice timeout.
+	// probe asks the server once and connects before if it must. It returns when an answer has taken longer than timeout: of
+	// a server that says nothing at all after timeout, or twice that and for how long this process did not run.
 	probe(timeout time.Duration) report
 	// abort ends the probe that is under way, drops the connection, and lets every further probe fail at once until
 	// there have been as many calls of resume, in whatever order. Both may be called from any goroutine.
@@ -148,7 +149,8 @@ func (l *loop) run(ctx context.Context) {
 func (l *loop) exit(reason string) {
 	l.srv.resume()
 	l.ride.forbid()
-	l.conclude(l.judge.Observe(l.cfg.Clock(), dead, 0), reason)
+	now := l.cfg.Clock()
+	l.conclude(l.judge.Observe(now, now, dead, false), reason)
 	l.next(l.cfg.Timing.Probe)
 }
 
@@ -160,6 +162,9 @@ func (l *loop) ring(ctx context.Context) {
 	}
 	l.probe(ctx)
 }
+
+// tolerance is how late we may be before that excuses the server.
+func tolerance(t core.Timing) time.Duration { return t.Probe / 2 }
 
 // probe asks the server once and draws the conclusion. What a dying server seems to answer does not count.
 func (l *loop) probe(ctx context.Context) {
@@ -184,8 +189,7 @@ func (l *loop) probe(ctx context.Context) {
 		l.next(0)
 		return
 	}
-	now := l.cfg.Clock()
-	l.take(now, r, max(lateStart, now.Sub(l.started.Add(r.allowed))))
+	l.take(r, lateStart)
 	l.next(l.interval(r))
 	if r.finding == answered && !r.refused {
 		l.ride.permit(l.due.Add(-l.cfg.Timing.Probe / earlyBy))
@@ -200,8 +204,12 @@ func (l *loop) next(d time.Duration) {
 }
 
 // take works on the report of a probe.
-func (l *loop) take(now core.Instant, r report, late time.Duration) {
-	v := l.judge.Observe(now, r.finding, late)
+func (l *loop) take(r report, lateStart time.Duration) {
+	late := max(lateStart, r.late)
+	if late <= tolerance(l.cfg.Timing) || r.again != "" {
+		late = 0 // nothing is excused twice
+	}
+	v := l.judge.Observe(l.started, l.cfg.Clock(), r.finding, late > 0)
 	if v.state == core.Healthy && r.finding == answered {
 		l.learn(r)
 		l.health.Reason = r.reason
@@ -246,8 +254,11 @@ func (l *loop) reason(v verdict, r report, late time.Duration) string {
 		return r.reason
 	}
 	s := fmt.Sprintf("%s (%d probes in a row, %v since the first)", r.reason, v.silences, v.quiet.Round(time.Millisecond))
-	if late > l.judge.tolerance {
+	if late > 0 {
 		s += fmt.Sprintf("; our own loop was %v late", late.Round(time.Millisecond))
+	}
+	if r.again != "" {
+		s += "; the last had its time twice, since " + r.again
 	}
 	return s
 }

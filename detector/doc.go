@@ -12,10 +12,18 @@
 //     its core is written, and its pidfd is silent as long.
 //   - The connection that is held open to the server ends. That may be an operator's KILL or wait_timeout, so it only
 //     triggers one dial at once, and the dial decides: refused is proof, accepted is not.
-//   - A probe, one SELECT with a hard deadline, is not answered. Several in a row are needed, and twice as many while our
-//     own loop runs late: the accuser's lateness counts against the accuser.
+//   - A probe, one SELECT with a hard deadline, is not answered. Several in a row are needed. The next one begins when the one before
+//     has been judged, on a connection of its own.
 //   - The server answers with an error that only a living server can give: wrong password, too many connections. That is
 //     an alarm for the operator and not a dead server.
+//
+// What a silence does not say: that the server hangs, when the machine had no processor for it, or for us. So the time of a probe
+// runs for each answer, and not for a login and all that is asked after it; what has come by the time we look is an answer; and for each
+// answer the server has its time once more if our alarm was late (by more than half of the probe's interval) or if, when it rang, a
+// thread of the server was ready to run and more threads were than there are processors (starved_linux.go). The latter matters because the
+// daemon comes before the server by its nice value or scheduling class, and is punctual when the server starves. A silence that began late,
+// or was noticed late after a punctual alarm, counts half instead. Nothing is excused twice: a server that says nothing has failed
+// after Fall times ProbeTimeout, and in any case after twice that and by as much as we were late ourselves.
 //
 // Kernel messages are hints. After each the state itself is read again, except for a thread's exit by a signal, which
 // always ends the whole process.

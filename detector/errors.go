@@ -25,8 +25,10 @@ type report struct {
 	refused bool
 	facts   facts
 	alarms  []string
-	// allowed is how long the probe may have taken, for the loop to know its own lateness.
-	allowed time.Duration
+	// late is how long after the end of its time a probe without an answer was given up, for the loop to know its own lateness.
+	late time.Duration
+	// again says why the server had the time for its answer twice, and empty that it had not.
+	again string
 }
 
 // Error numbers that the code itself acts on.

@@ -18,17 +18,15 @@ const (
 	dead
 )
 
-// judge turns findings into a verdict. It has no clock: the time and its own lateness are told to it.
+// judge turns findings into a verdict. It has no clock: the time, and whether a silence is excused, are told to it.
 type judge struct {
 	fall, rise int
-	// tolerance is how late an observation may be before it counts as late.
-	tolerance time.Duration
 
 	state core.HealthState
-	// doubt grows by 2 with each silence, by 1 if we were late ourselves; 2*fall makes a verdict.
+	// doubt grows by 2 with each silence, by 1 with one that is excused; 2*fall makes a verdict.
 	doubt    int
 	silences int
-	since    core.Instant // of the first silence in a row
+	since    core.Instant // when the first question was asked of those in a row that were not answered
 	answers  int          // in a row
 }
 
@@ -36,23 +34,23 @@ type judge struct {
 type verdict struct {
 	state   core.HealthState
 	changed bool
-	// silences and quiet are the number of failed probes in a row and the time since the first.
+	// silences and quiet are the number of failed probes in a row and the time since the first began.
 	silences int
 	quiet    time.Duration
 }
 
 func newJudge(t core.Timing) *judge {
-	return &judge{fall: t.Fall, rise: t.Rise, tolerance: t.Probe / 2}
+	return &judge{fall: t.Fall, rise: t.Rise}
 }
 
-// Observe takes one finding. lateBy says how late our own loop was in asking or in reading the answer. A silence counts
-// half then, so that twice as many are needed.
-func (j *judge) Observe(now core.Instant, f finding, lateBy time.Duration) verdict {
+// Observe takes one finding, of what was asked at one instant and is judged at another. A silence that is excused, since we
+// were late ourselves, counts half, so that twice as many are needed, and no more than that.
+func (j *judge) Observe(asked, now core.Instant, f finding, excused bool) verdict {
 	switch f {
 	case answered:
 		return j.answer()
 	case silent:
-		return j.silence(now, lateBy)
+		return j.silence(asked, now, excused)
 	case dead:
 		j.answers = 0
 		return j.become(core.Failed)
@@ -70,14 +68,14 @@ func (j *judge) answer() verdict {
 	return j.become(core.Healthy)
 }
 
-func (j *judge) silence(now core.Instant, lateBy time.Duration) verdict {
+func (j *judge) silence(asked, now core.Instant, excused bool) verdict {
 	j.answers = 0
 	if j.silences == 0 {
-		j.since = now
+		j.since = asked
 	}
 	j.silences++
 	j.doubt += 2
-	if lateBy > j.tolerance {
+	if excused {
 		j.doubt--
 	}
 	v := verdict{state: j.state}

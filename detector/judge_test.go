@@ -8,16 +8,16 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// observation is one step of a test: what was found, and how late we were.
+// observation is one step of a test: what was found, and whether it is excused.
 type observation struct {
 	finding finding
-	late    time.Duration
+	excused bool
 }
 
 func TestJudge(t *testing.T) {
 	timing := core.Timing{Probe: 100 * time.Millisecond, Fall: 2, Rise: 3}
 	tests := []struct {
-		// steps: o answered, n silent, N silent while we were late, x dead.
+		// steps: o answered, n silent, N silent and excused, x dead.
 		rule, steps, want string // want: u unknown, h healthy, f failed after each step
 	}{
 		{"one answer is enough at the start", "o", "h"},
@@ -28,10 +28,10 @@ func TestJudge(t *testing.T) {
 		{"fall silences in a row do", "onn", "hhf"},
 		{"a failed server needs rise answers in a row", "xoonooo", "ffffffh"},
 		{"a server that is unknown and silent once needs one answer", "no", "uh"},
-		{"late silences count half", "oNNNN", "hhhhf"},
-		{"late silences count half among others", "oNnN", "hhhf"},
-		{"an answer wipes out what was late", "oNNNoNNN", "hhhhhhhh"},
-		{"lateness does not excuse a refused dial", "oNx", "hhf"},
+		{"excused silences count half", "oNNNN", "hhhhf"},
+		{"excused silences count half among others", "oNnN", "hhhf"},
+		{"an answer wipes out what was excused", "oNNNoNNN", "hhhhhhhh"},
+		{"nothing excuses a refused dial", "oNx", "hhf"},
 	}
 	for _, test := range tests {
 		t.Run(test.rule, func(t *testing.T) {
@@ -39,8 +39,8 @@ func TestJudge(t *testing.T) {
 			got := ""
 			for i, r := range test.steps {
 				o := map[rune]observation{'o': {finding: answered}, 'n': {finding: silent}, 'x': {finding: dead},
-					'N': {finding: silent, late: 51 * time.Millisecond}}[r]
-				v := j.Observe(core.Instant(i), o.finding, o.late)
+					'N': {finding: silent, excused: true}}[r]
+				v := j.Observe(core.Instant(i), core.Instant(i), o.finding, o.excused)
 				got += string("uhf"[v.state])
 			}
 			if got != test.want {
@@ -52,10 +52,10 @@ func TestJudge(t *testing.T) {
 
 func TestJudgeTellsHowLongTheSilenceLasts(t *testing.T) {
 	j := newJudge(core.Timing{Probe: 100, Fall: 3, Rise: 1})
-	j.Observe(1000, silent, 0)
-	j.Observe(1200, silent, 0)
-	if v := j.Observe(1500, silent, 0); !v.changed || v.silences != 3 || v.quiet != 500 {
-		t.Errorf("verdict %+v, want a change after 3 silences in 500 ns", v)
+	j.Observe(900, 1000, silent, false)
+	j.Observe(1100, 1200, silent, false)
+	if v := j.Observe(1400, 1500, silent, false); !v.changed || v.silences != 3 || v.quiet != 600 {
+		t.Errorf("verdict %+v, want a change after 3 silences, 600 ns after the first question", v)
 	}
 }
 
@@ -70,7 +70,7 @@ func twin(past []observation, timing core.Timing) core.HealthState {
 		for k := i; k >= 0 && past[k].finding != answered; k-- {
 			switch {
 			case past[k].finding == dead:
-			case past[k].late > timing.Probe/2:
+			case past[k].excused:
 				doubt++
 			default:
 				doubt += 2
@@ -94,9 +94,9 @@ func TestJudgeAgreesWithItsTwin(t *testing.T) {
 		var past []observation
 		before := core.HealthUnknown
 		for i := range 40 {
-			o := observation{finding: []finding{answered, answered, silent, silent, dead}[rng.IntN(5)], late: time.Duration(rng.IntN(120))}
+			o := observation{finding: []finding{answered, answered, silent, silent, dead}[rng.IntN(5)], excused: rng.IntN(2) == 0}
 			past = append(past, o)
-			v := j.Observe(core.Instant(i), o.finding, o.late)
+			v := j.Observe(core.Instant(i), core.Instant(i), o.finding, o.excused)
 			if want := twin(past, timing); v.state != want {
 				t.Fatalf("%+v after %v: %v, want %v", timing, past, v.state, want)
 			}
@@ -108,18 +108,21 @@ func TestJudgeAgreesWithItsTwin(t *testing.T) {
 	}
 }
 
-// What is late must never make the verdict fall sooner than what is in time.
-func TestLatenessOnlyExcuses(t *testing.T) {
+// An excuse must never make the verdict fall sooner, and puts it off for twice as many silences at most.
+func TestAnExcuseOnlyExcuses(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 2))
 	for range 2000 {
 		timing := core.Timing{Probe: 100, Fall: 1 + rng.IntN(4), Rise: 1}
-		punctual, late := newJudge(timing), newJudge(timing)
+		strict, mild := newJudge(timing), newJudge(timing)
 		for i := range 30 {
 			f := []finding{answered, silent, silent, silent}[rng.IntN(4)]
-			p := punctual.Observe(core.Instant(i), f, 0)
-			l := late.Observe(core.Instant(i), f, time.Duration(rng.IntN(120)))
-			if l.state == core.Failed && p.state != core.Failed {
-				t.Fatal("the late judge accused first")
+			s := strict.Observe(core.Instant(i), core.Instant(i), f, false)
+			m := mild.Observe(core.Instant(i), core.Instant(i), f, rng.IntN(2) == 0)
+			if m.state == core.Failed && s.state != core.Failed {
+				t.Fatal("the mild judge accused first")
+			}
+			if m.silences >= 2*timing.Fall && m.state != core.Failed {
+				t.Fatalf("%d silences in a row are excused, fall is %d", m.silences, timing.Fall)
 			}
 		}
 	}

@@ -32,12 +32,17 @@ type link struct {
 	proven atomic.Bool // the server has answered a probe
 	over   atomic.Bool
 	closed chan struct{}
+	turn   atomic.Bool // the server has said something since its time began
+	// excuse says why the server has the time for its answer once more, by how late our own alarm was. Empty: it has not.
+	excuse func(late time.Duration) string
 
-	mu     sync.Mutex
-	err    error
-	bell   alarm.Alarm // nil after Close
-	until  time.Time   // the deadline, zero if there is none
-	missed bool        // it is over, and so the socket lets nobody wait
+	mu       sync.Mutex
+	err      error
+	bell     alarm.Alarm   // nil after Close
+	until    time.Time     // the deadline, zero if there is none
+	patience time.Duration // how long each further answer may take, 0 if one deadline holds for all
+	again    string        // why the time was given once more, empty if it was not
+	missed   bool          // it is over, and so the socket lets nobody wait
 }
 
 // never is for an alarm that shall not ring.
@@ -45,7 +50,7 @@ const never = 365 * 24 * time.Hour
 
 // newLink takes over c. lost is called once, from a goroutine of wg, if the connection ends other than by Close after it
 // was proven; before that, whoever is busy with it notices.
-func newLink(c net.Conn, alarms alarm.Maker, wg *sync.WaitGroup, lost func()) (*link, error) {
+func newLink(c net.Conn, alarms alarm.Maker, excuse func(late time.Duration) string, wg *sync.WaitGroup, lost func()) (*link, error) {
 	sc, ok := c.(syscall.Conn)
 	if !ok {
 		return nil, fmt.Errorf("detector: a connection of type %T has no file descriptor", c)
@@ -68,7 +73,7 @@ func newLink(c net.Conn, alarms alarm.Maker, wg *sync.WaitGroup, lost func()) (*
 		p.close()
 		return nil, fmt.Errorf("detector: make the timer of a connection: %w", err)
 	}
-	l := &link{Conn: c, raw: raw, poller: p, bell: bell, closed: make(chan struct{})}
+	l := &link{Conn: c, raw: raw, poller: p, bell: bell, closed: make(chan struct{}), excuse: excuse}
 	wg.Go(func() { l.watch(lost) })
 	wg.Go(func() { l.keepDeadline(bell) })
 	return l, nil
@@ -102,6 +107,34 @@ func (l *link) Close() error {
 func (l *link) SetDeadline(at time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.patience, l.again = 0, ""
+	return l.setDeadline(at)
+}
+
+// allow has the server say something before a time, and then answer each question within patience. For each answer it gets
+// patience once more if there is an excuse, but only once.
+func (l *link) allow(first time.Time, patience time.Duration) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.patience, l.again = patience, ""
+	l.turn.Store(false)
+	return l.setDeadline(first)
+}
+
+// ask begins the time of another question, if the one before was answered.
+func (l *link) ask() {
+	if !l.turn.Swap(false) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.patience > 0 {
+		l.again = ""
+		_ = l.setDeadline(time.Now().Add(l.patience)) // fails only after Close, and so will what follows
+	}
+}
+
+func (l *link) setDeadline(at time.Time) error {
 	if l.bell == nil {
 		return net.ErrClosed
 	}
@@ -133,15 +166,40 @@ func (l *link) keepDeadline(bell alarm.Alarm) {
 	}
 }
 
-// expire ends the waiting, if the deadline has not been moved on since the alarm rang.
+// expire ends the waiting, if the deadline has not been moved on since the alarm rang and nothing excuses that nobody has answered.
 func (l *link) expire() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.until.IsZero() || time.Now().Before(l.until) {
+	until := l.until
+	if until.IsZero() || time.Now().Before(until) {
+		return
+	}
+	why := ""
+	if l.patience > 0 && l.again == "" {
+		l.mu.Unlock() // the answer may come meanwhile
+		why = l.excuse(time.Since(until))
+		l.mu.Lock()
+		if l.until != until {
+			return
+		}
+	}
+	if why != "" {
+		l.again = why
+		_ = l.setDeadline(time.Now().Add(l.patience)) // fails only after Close
 		return
 	}
 	l.missed = true
 	_ = l.Conn.SetDeadline(time.Unix(1, 0)) // fails only after Close
+}
+
+// overrun says how long the deadline has been over, and why the time had been given once more.
+func (l *link) overrun() (late time.Duration, again string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.missed {
+		late = time.Since(l.until)
+	}
+	return late, l.again
 }
 
 func (l *link) Read(b []byte) (int, error) {
@@ -149,22 +207,39 @@ func (l *link) Read(b []byte) (int, error) {
 		return 0, nil
 	}
 	n, err := l.transfer(unix.SYS_RECVFROM, l.raw.Read, b)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		n, err = l.transfer(unix.SYS_RECVFROM, l.once, b) // what came before we noticed is an answer
+	}
 	if n == 0 && err == nil {
 		err = io.EOF
 	}
 	if n > 0 {
 		l.heard.Store(true)
+		l.turn.Store(true)
 	}
 	return n, l.note(err)
 }
 
 func (l *link) Write(b []byte) (sent int, err error) {
+	l.ask()
 	for sent < len(b) && err == nil {
 		var n int
 		n, err = l.transfer(unix.SYS_SENDTO, l.raw.Write, b[sent:])
 		sent += n
 	}
 	return sent, l.note(err)
+}
+
+// once tries a single time, be the deadline over or not.
+func (l *link) once(try func(fd uintptr) bool) error {
+	done := false
+	if err := l.raw.Control(func(fd uintptr) { done = try(fd) }); err != nil {
+		return err
+	}
+	if !done {
+		return os.ErrDeadlineExceeded
+	}
+	return nil
 }
 
 // transfer makes a system call that sends or receives, as soon as it can be done without waiting.

@@ -10,6 +10,14 @@ import (
 	"time"
 )
 
+// lateBy50 excuses the server by our own lateness alone.
+func lateBy50(late time.Duration) string {
+	if late > 50*time.Millisecond {
+		return "we were late"
+	}
+	return ""
+}
+
 // newLinkPair returns a link and the other end of its connection.
 func newLinkPair(t *testing.T, network, address string) (*link, net.Conn) {
 	t.Helper()
@@ -27,7 +35,7 @@ func newLinkPair(t *testing.T, network, address string) (*link, net.Conn) {
 		t.Fatal(err)
 	}
 	var wg sync.WaitGroup
-	l, err := newLink(near, nil, &wg, func() {})
+	l, err := newLink(near, nil, lateBy50, &wg, func() {})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +78,100 @@ func TestLinkDeadline(t *testing.T) {
 			t.Errorf("with the deadline moved to %v: %q, %v", next, buf[:n], err)
 		}
 		<-sent
+	}
+}
+
+// expired waits until the alarm of a deadline that is over has been dealt with.
+func expired(t *testing.T, l *link) {
+	t.Helper()
+	until(t, 5*time.Second, "the alarm rings", func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.missed || l.again != ""
+	})
+}
+
+// An alarm that comes late says that this process did not run. The server has its time once more then, but not twice.
+func TestALateAlarmGivesTheTimeOnceMore(t *testing.T) {
+	l, far := newLinkPair(t, "unix", t.TempDir()+"/socket")
+	buf := make([]byte, 16)
+	_ = l.allow(time.Now().Add(-time.Second), time.Minute)
+	expired(t, l)
+	if late, again := l.overrun(); late != 0 || again != "we were late" {
+		t.Fatalf("a second too late: overrun %v, again %q, want time once more", late, again)
+	}
+	_, _ = far.Write([]byte("late"))
+	if n, err := l.Read(buf); err != nil || string(buf[:n]) != "late" {
+		t.Errorf("in the time given once more: %q, %v", buf[:n], err)
+	}
+	l.mu.Lock()
+	l.until = time.Now().Add(-time.Second)
+	l.mu.Unlock()
+	l.expire()
+	if _, err := l.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("late a second time: %v, want the end", err)
+	}
+	if late, again := l.overrun(); late < time.Second || again == "" {
+		t.Errorf("late a second time: overrun %v, again %q", late, again)
+	}
+	_ = l.allow(time.Now().Add(-time.Second), time.Minute)
+	expired(t, l)
+	if late, again := l.overrun(); late != 0 || again == "" {
+		t.Errorf("the next probe: overrun %v, again %q, want time once more", late, again)
+	}
+}
+
+// An answer that is there before anybody has looked is one, whatever the clock says; a silence after it is not.
+func TestWhatCameBeforeWeLookedIsAnAnswer(t *testing.T) {
+	l, far := newLinkPair(t, "unix", t.TempDir()+"/socket")
+	buf := make([]byte, 16)
+	_ = l.allow(time.Now(), time.Minute)
+	l.mu.Lock()
+	l.again = "it was late"
+	l.mu.Unlock()
+	until(t, 5*time.Second, "the deadline is over", func() bool { l.expire(); l.mu.Lock(); defer l.mu.Unlock(); return l.missed })
+	_, _ = far.Write([]byte("there"))
+	if n, err := l.Read(buf); err != nil || string(buf[:n]) != "there" {
+		t.Errorf("an answer that had come: %q, %v", buf[:n], err)
+	}
+	if _, err := l.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("after it: %v, want the end", err)
+	}
+}
+
+// Each question that follows an answer has its own time, one that follows none has not.
+func TestEachQuestionHasItsTime(t *testing.T) {
+	l, far := newLinkPair(t, "unix", t.TempDir()+"/socket")
+	first := time.Now().Add(time.Minute)
+	left := func() time.Time {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.until
+	}
+	_ = l.allow(first, time.Hour)
+	_, _ = l.Write([]byte("question"))
+	_, _ = l.Write([]byte("and the rest of it"))
+	if !left().Equal(first) {
+		t.Errorf("after a question: until %v, want %v", left(), first)
+	}
+	l.mu.Lock()
+	l.again = "it was late"
+	l.mu.Unlock()
+	_, _ = far.Write([]byte("answer"))
+	_, _ = l.Read(make([]byte, 16))
+	_, _ = l.Write([]byte("another"))
+	if d := time.Until(left()); d < 59*time.Minute {
+		t.Errorf("the question after an answer has %v, want an hour", d)
+	}
+	if _, again := l.overrun(); again != "" {
+		t.Errorf("the question after an answer has had its time twice: %s", again)
+	}
+	_ = l.SetDeadline(first)
+	_, _ = far.Write([]byte("answer"))
+	_, _ = l.Read(make([]byte, 16))
+	_, _ = l.Write([]byte("goodbye"))
+	if !left().Equal(first) {
+		t.Errorf("a deadline for everything was moved to %v", left())
 	}
 }
 

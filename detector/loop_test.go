@@ -30,7 +30,7 @@ func (s *script) probe(timeout time.Duration) report {
 	s.at = append(s.at, time.Since(s.start))
 	r, d := s.answer(s.n)
 	s.n++
-	r.allowed = timeout
+	r.late = d - timeout
 	select {
 	case <-time.After(d):
 	case <-s.aborted:
@@ -129,8 +129,60 @@ func TestAHungServerFailsAfterFallProbes(t *testing.T) {
 		if b.at[last] != 700*time.Millisecond {
 			t.Errorf("failed at %v: hung since 500 ms, two probes of 100 ms must do", b.at[last])
 		}
-		if !strings.Contains(b.events[last].Reason, "2 probes in a row") {
+		if !strings.Contains(b.events[last].Reason, "(2 probes in a row, 200ms since the first)") {
 			t.Errorf("reason %q", b.events[last].Reason)
+		}
+		if s.at[5] != 500*time.Millisecond || s.at[6] != 600*time.Millisecond {
+			t.Errorf("probes at %v: the second must be sent when the first has been judged, and not before", s.at[:7])
+		}
+	})
+}
+
+// While the machine has no processor for the server, one stall of it lasts for as long as two probes may take, and this daemon, which
+// comes first by its scheduling class, judges each of them in time. It is one silence, since the question waits on. That has a bound: a
+// server that never gets a processor has failed after twice the time.
+func TestAStallOfTheMachineIsNotTwoSilences(t *testing.T) {
+	for _, c := range []struct{ stall, failed time.Duration }{{290 * time.Millisecond, 0}, {time.Hour, 900 * time.Millisecond}} {
+		synctest.Test(t, func(t *testing.T) {
+			var s *script
+			s = newScript(func(int) (report, time.Duration) {
+				const begins = 450 * time.Millisecond
+				now := time.Since(s.start)
+				if now < begins || now >= begins+c.stall {
+					return quick(good(facts{}))
+				}
+				if left := begins + c.stall - now; left < 2*timeout {
+					return good(facts{}), left
+				}
+				r := hung
+				r.again = "the server waited for a processor"
+				return r, 2 * timeout
+			})
+			b := play(t, s, 3*time.Second, nil)
+			if c.failed == 0 && len(b.events) != 1 {
+				t.Errorf("a stall of %v: events %+v, want none after the first", c.stall, b.events)
+			}
+			if c.failed > 0 && (len(b.at) != 2 || b.at[1] != c.failed || !strings.HasSuffix(b.events[1].Reason, "; the last had its time twice, since the server waited for a processor")) {
+				t.Errorf("a stall of %v: events %+v at %v, want one at %v", c.stall, b.events, b.at, c.failed)
+			}
+		})
+	}
+}
+
+// What was given once for our lateness is not given twice.
+func TestAProbeThatHadItsTimeAgainCountsInFull(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newScript(func(n int) (report, time.Duration) {
+			if n < 5 {
+				return quick(good(facts{}))
+			}
+			r := hung
+			r.again = "we were late"
+			return r, 2*timeout + 60*time.Millisecond
+		})
+		b := play(t, s, 3*time.Second, nil)
+		if want := 500*time.Millisecond + 2*260*time.Millisecond; len(b.at) != 2 || b.at[1] != want {
+			t.Errorf("failed at %v, want %v: two probes", b.at, want)
 		}
 	})
 }

@@ -123,20 +123,15 @@ func (s *mysqlServer) attempt(timeout time.Duration) report {
 	case s.sess.denied && time.Now().After(s.hold), s.lacks != "" && time.Since(s.sess.began) > statusHold:
 		s.quit()
 	}
-	allowed := timeout
 	if s.sess == nil {
 		if r, ok := s.open(timeout); !ok {
-			r.allowed = timeout
 			return r
 		}
-		allowed = 2 * timeout
 	}
-	r := s.ask(timeout)
-	r.allowed = allowed
-	return r
+	return s.ask(timeout)
 }
 
-// open dials and logs in within timeout.
+// open dials and logs in. The server has timeout until it greets, and for each answer after that.
 func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	defer cancel()
@@ -146,7 +141,8 @@ func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
 		cancel()
 	}
 	s.mu.Unlock()
-	conn, secretErr, err := s.login(ctx, time.Now().Add(timeout))
+	deadline := time.Now().Add(timeout)
+	conn, secretErr, err := s.login(ctx, deadline, timeout)
 	link := s.link
 	if link != nil && link.greeted() {
 		s.procs.follow(link.peer())
@@ -155,9 +151,13 @@ func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
 		var below error
 		if link != nil {
 			below = link.failure()
-			link.Close()
 		}
 		r = classify(err, below, timeout)
+		r.late = time.Since(deadline)
+		if link != nil {
+			r.late, r.again = link.overrun()
+			link.Close()
+		}
 		if r.finding == dead {
 			if text := s.procs.starting(time.Now()); text != "" {
 				r.alarms = []string{text}
@@ -174,7 +174,7 @@ func (s *mysqlServer) open(timeout time.Duration) (r report, ok bool) {
 
 // login makes a connection through the driver. Without a password it tries all the same: the refusal tells a living
 // server from a dead one.
-func (s *mysqlServer) login(ctx context.Context, deadline time.Time) (conn driver.Conn, secretErr, err error) {
+func (s *mysqlServer) login(ctx context.Context, deadline time.Time, patience time.Duration) (conn driver.Conn, secretErr, err error) {
 	password := ""
 	if s.d.cfg.Password != nil {
 		password, secretErr = s.d.cfg.Password()
@@ -187,7 +187,7 @@ func (s *mysqlServer) login(ctx context.Context, deadline time.Time) (conn drive
 	cfg.Logger = &mysql.NopLogger{}
 	cfg.ConnectionAttributes = "program_name:remora"
 	cfg.DialFunc = func(ctx context.Context, network, address string) (net.Conn, error) {
-		return s.dial(ctx, network, address, deadline)
+		return s.dial(ctx, network, address, deadline, patience)
 	}
 	c, err := mysql.NewConnector(cfg)
 	if err != nil {
@@ -198,18 +198,18 @@ func (s *mysqlServer) login(ctx context.Context, deadline time.Time) (conn drive
 }
 
 // dial connects. The deadline is that of the socket and not of ctx, which would close it and so hide that it was late.
-func (s *mysqlServer) dial(ctx context.Context, network, address string, deadline time.Time) (net.Conn, error) {
+func (s *mysqlServer) dial(ctx context.Context, network, address string, deadline time.Time, patience time.Duration) (net.Conn, error) {
 	dialer := net.Dialer{Deadline: deadline}
 	c, err := dialer.DialContext(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	l, err := newLink(c, s.d.cfg.Alarms, &s.wg, func() { s.tell(hint{}) })
+	l, err := newLink(c, s.d.cfg.Alarms, s.excuse, &s.wg, func() { s.tell(hint{}) })
 	if err != nil {
 		c.Close()
 		return nil, err
 	}
-	l.SetDeadline(deadline)
+	l.allow(deadline, patience)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ctx.Err() != nil {
@@ -220,12 +220,24 @@ func (s *mysqlServer) dial(ctx context.Context, network, address string, deadlin
 	return l, nil
 }
 
+// excuse says why a server that has not answered in time has it once more. late is how late the alarm of that time was.
+func (s *mysqlServer) excuse(late time.Duration) string {
+	switch {
+	case late > tolerance(s.d.cfg.Timing):
+		return fmt.Sprintf("our own loop was %v late", late.Round(time.Millisecond))
+	case s.procs.starved():
+		return "the server waited for a processor"
+	}
+	return ""
+}
+
 // ask sends the probe on the open connection.
 func (s *mysqlServer) ask(timeout time.Duration) report {
 	link := s.sess.link
-	link.SetDeadline(time.Now().Add(timeout))
+	link.allow(time.Now().Add(timeout), timeout)
 	if err := s.refresh(timeout); err != nil {
 		r := classify(err, link.failure(), timeout)
+		r.late, r.again = link.overrun()
 		r.lost = link.proven.Load() && r.broken
 		s.drop()
 		return r
@@ -300,7 +312,7 @@ func (s *mysqlServer) refresh(timeout time.Duration) error {
 		return nil
 	}
 	// The server has answered the probe: what follows has a deadline of its own, and to miss it is no sign of death.
-	x.link.SetDeadline(time.Now().Add(timeout))
+	x.link.allow(time.Now().Add(timeout), timeout)
 	if err := s.replica(now); err != nil || s.sess.spoiled || s.facts.writable != core.Yes {
 		return err
 	}

@@ -99,6 +99,17 @@ func TestServersThatDoNotServe(t *testing.T) {
 	}
 }
 
+// A server that is slow, and takes long for a login and all that is asked after it, is not silent.
+func TestASlowServerIsNotSilent(t *testing.T) {
+	slow := mysql84(noReplica)
+	f := newFake(t, &fake{reply: func(q string) reply {
+		time.Sleep(40 * time.Millisecond) // three questions in a row take longer than what each of them may
+		return slow(q)
+	}})
+	w := watch(t, Config{Address: f.address(), Timing: lan(t)})
+	w.waitState(core.Healthy)
+}
+
 func TestNobodyListens(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
