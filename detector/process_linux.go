@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"slices"
 	"strconv"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -89,10 +90,14 @@ func openStat(name string) (int, error) {
 	return fd, nil
 }
 
+// statBuffers are for readStat, which comes before and after each probe.
+var statBuffers = sync.Pool{New: func() any { return new([1024]byte) }}
+
 func readStat(fd int) (taskStat, error) {
-	var b [1024]byte
+	b := statBuffers.Get().(*[1024]byte)
+	defer statBuffers.Put(b)
 	// A raw call, since the kernel answers from memory, and an ordinary one would wake the Go scheduler's monitor.
-	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(&b)), uintptr(len(b)), 0, 0, 0)
+	n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(b)), uintptr(len(b)), 0, 0, 0)
 	if errno != 0 {
 		return taskStat{}, fmt.Errorf("stat: %w", errno)
 	}

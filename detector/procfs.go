@@ -49,9 +49,17 @@ func parseStat(b []byte) (s taskStat, err error) {
 		return taskStat{}, fmt.Errorf("stat: %w: pid: %w", errFormat, err)
 	}
 	s.comm = string(b[open+1 : end])
-	f := bytes.Fields(b[end+1:])
-	if len(f) < 50 || len(f[0]) != 1 {
-		return taskStat{}, fmt.Errorf("stat: %w: %d fields after the name, need 50", errFormat, len(f))
+	var f [50][]byte
+	n := 0
+	for field := range bytes.FieldsSeq(b[end+1:]) {
+		if n == len(f) {
+			break
+		}
+		f[n] = field
+		n++
+	}
+	if n < len(f) || len(f[0]) != 1 {
+		return taskStat{}, fmt.Errorf("stat: %w: %d fields after the name, need %d", errFormat, n, len(f))
 	}
 	s.state = f[0][0]
 	parent, err0 := strconv.Atoi(string(f[1]))

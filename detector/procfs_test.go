@@ -34,6 +34,14 @@ func TestParseStatOfThisProcess(t *testing.T) {
 	}
 }
 
+// It is read twice for each probe: there is nothing but the name to keep.
+func TestParseStatKeepsOnlyTheName(t *testing.T) {
+	b := []byte(statOfServer)
+	if n := testing.AllocsPerRun(100, func() { _, _ = parseStat(b) }); n > 1 {
+		t.Errorf("%v allocations, want 1", n)
+	}
+}
+
 func FuzzParseStat(f *testing.F) {
 	f.Add([]byte(statOfServer))
 	f.Fuzz(func(t *testing.T, b []byte) {
