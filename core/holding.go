@@ -111,6 +111,9 @@ func (h *holding) reported() HoldPhase {
 	}
 }
 
+// told is the holding as others are told it.
+func (h *holding) told() Holding { return Holding{Group: h.group, Epoch: h.epoch, Phase: h.reported()} }
+
 // claiming reports whether the holding still stands on its lease.
 func (h *holding) claiming() bool { return h.phase <= bound }
 

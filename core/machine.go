@@ -61,8 +61,10 @@ type Machine struct {
 	seq        Seq
 	sent       [sentRing]sentReport
 	nextReport Instant
-	dirty      bool // something changed that the others should know now
-	riding     bool // this step takes part in a confirm round
+	dirty      bool      // something changed that the others should know now
+	riding     bool      // this step takes part in a confirm round
+	told       []Holding // in the last report
+	timer      Action    // the last SetTimer
 
 	held    map[GroupName]*holding
 	gaveUp  map[GroupName]Epoch // up to which epoch this process will not claim any more
@@ -133,7 +135,7 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 	m.report()
 	m.finish()
 	if !m.stopped {
-		m.do(SetTimer{At: m.wake()})
+		m.setTimer(m.wake())
 	}
 	return m.out
 }
@@ -142,6 +144,14 @@ func (m *Machine) Step(now Instant, ev Event) []Action {
 func (i Instant) After(j Instant) bool { return i > j }
 
 func (m *Machine) do(a Action) { m.out = append(m.out, a) }
+
+// setTimer asks for a Tick. Most steps ask for the one that the step before has asked for, and need no memory to do so.
+func (m *Machine) setTimer(at Instant) {
+	if want := (SetTimer{At: at}); m.timer != Action(want) {
+		m.timer = want
+	}
+	m.do(m.timer)
+}
 
 func (m *Machine) handle(ev Event) {
 	switch ev := ev.(type) {

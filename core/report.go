@@ -2,6 +2,7 @@ package core
 
 import (
 	"iter"
+	"slices"
 	"time"
 )
 
@@ -38,15 +39,10 @@ func (m *Machine) report() {
 	r := Report{
 		Incarnation: m.opt.Incarnation, Seq: m.seq, Health: m.health, Leaving: m.stopping != 0,
 		Starting: m.opt.Ready.After(m.now), DryRun: m.opt.DryRun, Unfenced: m.opt.Unfenced, Release: m.opt.Release, Aside: m.server.aside,
+		Holds: m.reported(),
 	}
 	if m.offered != nil {
 		r.Config = m.offered.Version
-	}
-	if n := len(m.held); n > 0 {
-		r.Holds = make([]Holding, 0, n)
-	}
-	for h := range m.holdings() {
-		r.Holds = append(r.Holds, Holding{Group: h.group, Epoch: h.epoch, Phase: h.reported()})
 	}
 	for spec := range m.specs() {
 		if why := m.blocked(spec); why != "" {
@@ -69,11 +65,32 @@ func (m *Machine) report() {
 // are never early and mostly a little late.
 func roundLate(t Timing) time.Duration { return t.Heartbeat / 8 }
 
+// reported returns what this node holds as others are told it. Reports that tell the same share the list, which is never
+// written to again: they are read elsewhere long after this step.
+func (m *Machine) reported() []Holding {
+	n, same := 0, true
+	for h := range m.holdings() {
+		same = same && n < len(m.told) && m.told[n] == h.told()
+		n++
+	}
+	if same && n == len(m.told) {
+		return m.told
+	}
+	m.told = slices.Grow([]Holding(nil), n)
+	for h := range m.holdings() {
+		m.told = append(m.told, h.told())
+	}
+	return m.told
+}
+
 // openings returns the groups that are served, with the reports that their leases rest on.
 func (m *Machine) openings() []Opening {
 	var open []Opening
 	for h := range m.holdings() {
 		if h.phase == bound {
+			if open == nil {
+				open = make([]Opening, 0, len(m.held))
+			}
 			open = append(open, Opening{Group: h.group, Addresses: h.spec.Addresses, Report: h.rests})
 		}
 	}

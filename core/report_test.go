@@ -1,6 +1,7 @@
 package core
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -116,5 +117,35 @@ func TestArmTellsWhoLeads(t *testing.T) {
 	s.step(Deposed{})
 	if leads() {
 		t.Error("the fence of a node that led is told that it leads")
+	}
+}
+
+// Reports share the list of what is held while it is the same. One that was sent stays as it was when the list changes.
+func TestReportsThatWereSentStayAsTheyWere(t *testing.T) {
+	s := newSolo(t)
+	var reports []Report
+	var want []Holding
+	says := func(as []Action, phase HoldPhase) {
+		t.Helper()
+		rs := sent[Report](as)
+		if len(rs) == 0 {
+			t.Fatalf("no report in %v", as)
+		}
+		reports, want = append(reports, rs[0]), append(want, Holding{"writer", s.group().Epoch, phase})
+	}
+	s.prove()
+	s.later(s.m.opt.Timing.Heartbeat)
+	s.grantTo("n1", soloIncarnation, s.m.seq)
+	says(s.later(s.m.opt.Timing.Heartbeat), Claiming)
+	s.step(BindDone{Group: "writer", Epoch: s.group().Epoch})
+	for range 3 {
+		says(s.later(s.m.opt.Timing.Heartbeat), Serving)
+		s.step(s.ack(s.group().Epoch))
+	}
+	says(s.step(failed), Yielding)
+	for i, r := range reports {
+		if !slices.Equal(r.Holds, want[i:i+1]) {
+			t.Errorf("report %d holds %v now, want %v", i, r.Holds, want[i])
+		}
 	}
 }

@@ -284,22 +284,18 @@ func (a *Agent) step(ctx context.Context, ev core.Event) {
 }
 
 func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
-	if r, ok := ev.(core.Received); ok && r.From == a.cfg.Self {
-		r.Term = a.cfg.Consensus.Term()
-		ev = r
-	}
 	actions := a.cfg.Machine.Step(now, ev)
 	if a.cfg.Observe != nil {
 		a.cfg.Observe(now, ev, actions)
 	}
 	var r armed
-	for _, act := range actions {
+	for i, act := range actions {
 		switch act := act.(type) {
 		case core.Arm:
-			r.arm = &act
+			r = armed{arm: act, to: make([]core.NodeName, 0, len(actions)-i-1)}
 		case core.Send:
-			if _, report := act.Msg.(core.Report); report && r.arm != nil {
-				r.sends = append(r.sends, act)
+			if _, report := act.Msg.(core.Report); report && r.to != nil {
+				r.report, r.to = act.Msg, append(r.to, act.To)
 				continue
 			}
 			a.send(act)
@@ -307,7 +303,7 @@ func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
 			a.do(ctx, now, act)
 		}
 	}
-	if r.arm != nil {
+	if len(r.to) > 0 {
 		a.report(r)
 	}
 }
@@ -362,18 +358,35 @@ func (a *Agent) setTimer(now, at core.Instant) {
 	a.timer.Reset(max(0, at.Sub(now)))
 }
 
-// send hands a message to the network; what the node tells itself goes through its own mailbox, so that every node is
-// treated alike.
+// send hands a message to the network.
 func (a *Agent) send(s core.Send) {
-	if r, ok := s.Msg.(core.Report); ok {
-		r.Term = a.cfg.Consensus.Term()
-		s.Msg = r
-	}
-	if s.To != a.cfg.Self {
-		a.cfg.Consensus.Send(s.To, s.Msg)
+	if _, report := s.Msg.(core.Report); report {
+		a.tell(s.Msg, s.To)
 		return
 	}
-	if !a.TryDeliver(core.Received{From: s.To, Msg: s.Msg}) {
+	a.hand(s.To, s.Msg)
+}
+
+// tell sends a report to nodes, with the term that this node is in now. It is read once for all of them: that it was read
+// after the report was made is what counts.
+func (a *Agent) tell(report core.Message, to ...core.NodeName) {
+	if r, ok := report.(core.Report); ok {
+		r.Term = a.cfg.Consensus.Term()
+		report = r // one copy for all
+	}
+	for _, n := range to {
+		a.hand(n, report)
+	}
+}
+
+// hand gives a message to the network; what the node tells itself goes through its own mailbox, so that every node is
+// treated alike: with the term that it is in when the message arrives there.
+func (a *Agent) hand(to core.NodeName, m core.Message) {
+	if to != a.cfg.Self {
+		a.cfg.Consensus.Send(to, m)
+		return
+	}
+	if !a.TryDeliver(core.Received{From: to, Msg: m, Term: a.cfg.Consensus.Term()}) {
 		a.cfg.Logger.Warn("mailbox is full, a message to ourselves is dropped", "size", mailboxSize)
 	}
 }

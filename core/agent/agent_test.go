@@ -53,10 +53,21 @@ func TestI2_AReportTellsTheTermAtSending(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go r.reporter(ctx)
-		r.report(armed{arm: &core.Arm{Seq: 9}, sends: []core.Send{{To: "n2", Msg: core.Report{Seq: 9, Term: 1}}}})
+		r.report(armed{arm: core.Arm{Seq: 9}, report: core.Report{Seq: 9, Term: 1}, to: []core.NodeName{"n2"}})
 		synctest.Wait()
 		if len(r.raft.sent) != 1 || r.raft.sent[0].(core.Report).Term != 2 {
 			t.Errorf("sent %+v, want one report of term 2", r.raft.sent)
+		}
+	})
+}
+
+// What a node tells itself it hears in the term that it is in when its mailbox has it, as it hears others.
+func TestI2_OwnMessagesAreHeardInTheTermOfTheirArrival(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.raft.setTerm(2)
+		r.send(core.Send{To: "n1", Msg: core.Confirm{Term: 1, Nonce: 5}})
+		if got := (<-r.mail).(core.Received); got.From != "n1" || got.Term != 2 {
+			t.Errorf("delivered %+v, want one from n1 in term 2", got)
 		}
 	})
 }
@@ -73,7 +84,7 @@ func TestTheNewestReportSupersedesThoseThatWait(t *testing.T) {
 		defer cancel()
 		go r.reporter(ctx)
 		for seq := core.Seq(1); seq <= 20; seq++ {
-			r.report(armed{arm: &core.Arm{Seq: seq}, sends: []core.Send{{To: "n2", Msg: core.Report{Seq: seq}}}})
+			r.report(armed{arm: core.Arm{Seq: seq}, report: core.Report{Seq: seq}, to: []core.NodeName{"n2"}})
 			if seq == 1 {
 				<-told
 			}
@@ -404,8 +415,7 @@ func TestReportedComesAfterTheReport(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go r.reporter(ctx)
-		report := core.Report{Seq: 9}
-		r.report(armed{arm: &core.Arm{Seq: 9}, sends: []core.Send{{To: "n2", Msg: report}, {To: "n3", Msg: report}}})
+		r.report(armed{arm: core.Arm{Seq: 9}, report: core.Report{Seq: 9}, to: []core.NodeName{"n2", "n3"}})
 		synctest.Wait()
 		if !slices.Equal(sent, []int{2}) {
 			t.Errorf("it was called when so many messages had been sent: %v, want 2", sent)

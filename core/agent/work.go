@@ -97,8 +97,9 @@ const reportsMax = 64
 
 // armed is a report with what the fence must be told before it is sent.
 type armed struct {
-	arm   *core.Arm
-	sends []core.Send
+	arm    core.Arm
+	report core.Message
+	to     []core.NodeName
 }
 
 // report hands a report to the reporter. If the kernel is so slow that there is no room, the report is lost, as it might
@@ -129,13 +130,11 @@ func (a *Agent) reporter(ctx context.Context) {
 		select {
 		case r := <-a.reports:
 			r = a.newest(r)
-			if err := a.cfg.Binder.Arm(ctx, *r.arm); err != nil {
+			if err := a.cfg.Binder.Arm(ctx, r.arm); err != nil {
 				a.cfg.Logger.Warn("a report is not sent: the kernel's fence was not told of it", "report", r.arm.Seq, "reason", err)
 				continue
 			}
-			for _, s := range r.sends {
-				a.send(s)
-			}
+			a.tell(r.report, r.to...)
 			if a.cfg.Reported != nil {
 				a.cfg.Reported()
 			}
