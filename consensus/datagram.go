@@ -193,7 +193,7 @@ func (w *wire) receive(b []byte, nonce *[12]byte) error {
 // set up anew under an old name has not promised what the old one had.
 func (n *Node) votes(id raft.ServerID) bool {
 	r := n.raft.Load()
-	return r != nil && isVoter(r.GetConfiguration().Configuration(), id)
+	return r != nil && n.store.roster.votes(id, func() raft.Configuration { return r.GetConfiguration().Configuration() })
 }
 
 // Term returns this node's current Raft term, or 0 as long as it does not vote: before Start, while it joins, and after

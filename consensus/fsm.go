@@ -88,6 +88,7 @@ func (a *adapter) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (a *adapter) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	a.n.store.roster.unsettle() // with the snapshot comes its configuration
 	b, err := io.ReadAll(io.LimitReader(r, maxSnapshot+1))
 	if err != nil {
 		return fmt.Errorf("read a snapshot: %w", err)

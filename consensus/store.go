@@ -54,6 +54,7 @@ type store struct {
 	vote     vote   // the vote on disk
 
 	appends window
+	roster  roster
 }
 
 // turn is a lock of one place, for what is held while a disk writes. Who waits for it waits for a channel: unlike a mutex
@@ -134,13 +135,17 @@ func (s *store) GetLog(i uint64, l *raft.Log) error {
 func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l}) }
 
 func (s *store) StoreLogs(ls []*raft.Log) error {
+	s.roster.appends(ls)
 	start := time.Now()
 	err := s.log.StoreLogs(ls)
 	s.appends.add(time.Since(start))
 	return err
 }
 
-func (s *store) DeleteRange(first, last uint64) error { return s.log.DeleteRange(first, last) }
+func (s *store) DeleteRange(first, last uint64) error {
+	s.roster.unsettle()
+	return s.log.DeleteRange(first, last)
+}
 
 // IsMonotonic says whether the store refuses gaps, see raft.MonotonicLogStore.
 func (s *store) IsMonotonic() bool {
