@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 	"unsafe"
@@ -22,6 +23,10 @@ type Alarm struct {
 	done chan struct{}
 	file *os.File
 	raw  syscall.RawConn
+
+	mu   sync.Mutex
+	spec unix.ItimerSpec  // what Reset sets
+	set  func(fd uintptr) // settime, made once since each would be an allocation
 }
 
 // NewAlarm returns an Alarm that is not set. It fails only when the process has too many files open.
@@ -34,6 +39,7 @@ func NewAlarm() (*Alarm, error) {
 	if a.raw, err = a.file.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("netio: timerfd: %w", err), a.file.Close())
 	}
+	a.set = a.settime
 	go a.wait()
 	return a, nil
 }
@@ -43,14 +49,18 @@ func (a *Alarm) C() <-chan struct{} { return a.c }
 
 // Reset sets the alarm to d from now, in place of what it was set to before. A d that is not positive means at once.
 func (a *Alarm) Reset(d time.Duration) {
-	spec := unix.ItimerSpec{Value: unix.NsecToTimespec(max(int64(d), 1))}
-	_ = a.raw.Control(func(fd uintptr) { // fails only after Stop
-		// A raw call, since it never waits.
-		_, _, errno := unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&spec)), 0, 0, 0)
-		if errno != 0 {
-			panic(fmt.Sprintf("netio: timerfd_settime(%v): %v", d, errno)) // only a bad argument is refused
-		}
-	})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.spec.Value = unix.NsecToTimespec(max(int64(d), 1))
+	_ = a.raw.Control(a.set) // fails only after Stop
+}
+
+func (a *Alarm) settime(fd uintptr) {
+	// A raw call, since it never waits.
+	_, _, errno := unix.RawSyscall6(unix.SYS_TIMERFD_SETTIME, fd, 0, uintptr(unsafe.Pointer(&a.spec)), 0, 0, 0)
+	if errno != 0 {
+		panic(fmt.Sprintf("netio: timerfd_settime(%v): %v", time.Duration(a.spec.Value.Nano()), errno)) // only a bad argument is refused
+	}
 }
 
 // Stop ends the alarm; nothing rings any more when it has returned.
@@ -62,14 +72,12 @@ func (a *Alarm) Stop() {
 func (a *Alarm) wait() {
 	defer close(a.done)
 	var count [8]byte
+	rang := func(fd uintptr) bool {
+		n, _, _ := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&count)), uintptr(len(count)))
+		return int(n) == len(count) && binary.NativeEndian.Uint64(count[:]) > 0
+	}
 	for {
-		rang := false
-		err := a.raw.Read(func(fd uintptr) bool {
-			n, _, _ := unix.RawSyscall(unix.SYS_READ, fd, uintptr(unsafe.Pointer(&count)), uintptr(len(count)))
-			rang = int(n) == len(count) && binary.NativeEndian.Uint64(count[:]) > 0
-			return rang
-		})
-		if err != nil {
+		if err := a.raw.Read(rang); err != nil {
 			return // closed
 		}
 		select {

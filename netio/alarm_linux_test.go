@@ -50,6 +50,19 @@ func TestAlarmIsSetAnew(t *testing.T) {
 	}
 }
 
+// A daemon's loop sets its alarm with each thing that happens.
+func TestAlarmNeedsNoMemory(t *testing.T) {
+	a, err := NewAlarm()
+	must(t, err)
+	defer a.Stop()
+	if n := testing.AllocsPerRun(200, func() {
+		a.Reset(0)
+		<-a.C()
+	}); n != 0 {
+		t.Errorf("%v allocations to set it and to be woken by it", n)
+	}
+}
+
 func TestStoppedAlarmIsSilent(t *testing.T) {
 	a, err := NewAlarm()
 	must(t, err)

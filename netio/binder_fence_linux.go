@@ -75,12 +75,32 @@ func (b *Binder) Arm(_ context.Context, a core.Arm) error {
 	if b.cfg.Fence == nil {
 		return nil
 	}
-	open := make([]FenceOpening, 0, len(a.Open))
-	for _, o := range a.Open {
-		open = append(open, FenceOpening{Addrs: addressesOf(o.Addresses), Report: uint64(o.Report)})
+	// Not under a lock: what is given up while Arm waits for one would be opened again.
+	room := b.armRoom.Swap(nil)
+	if room == nil {
+		room = new(armRoom)
 	}
+	defer b.armRoom.Store(room)
 	b.cfg.Fence.SetAlone(!a.Leads)
-	return b.cfg.Fence.Arm(uint64(a.Seq), a.TTL, open)
+	return b.cfg.Fence.Arm(uint64(a.Seq), a.TTL, room.openings(a.Open))
+}
+
+// armRoom is the memory for what an Arm opens, from one to the next.
+type armRoom struct {
+	open  []FenceOpening
+	addrs []netip.Addr
+}
+
+func (r *armRoom) openings(open []core.Opening) []FenceOpening {
+	r.open, r.addrs = r.open[:0], r.addrs[:0]
+	for _, o := range open {
+		at := len(r.addrs)
+		for _, p := range o.Addresses {
+			r.addrs = append(r.addrs, p.Addr())
+		}
+		r.open = append(r.open, FenceOpening{Addrs: r.addrs[at:], Report: uint64(o.Report)})
+	}
+	return r.open
 }
 
 // openFence lets traffic of the group pass as long as the report lives that its lease rests on. The addresses are bound

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -72,6 +73,7 @@ type Binder struct {
 	forwarders     forwarders
 	fresh          freshLinks
 	guarded        guarded
+	armRoom        atomic.Pointer[armRoom]
 	unmarked       sync.Once // the warning that the kernel does not mark addresses was given
 }
 

@@ -74,11 +74,14 @@ const closedNumber = 0
 // number encodes a report's number, which is not zero, for the kernel's sets, whose type is that of packet marks. The
 // kernel only compares its 32 bits; nft(8) shows them in this order. Numbers come again after four thousand million
 // reports, when nothing points to the old ones any more.
-func number(seq uint64) []byte {
+func number(seq uint64) []byte { return mark(short(seq)) }
+
+// short is the number before it is encoded.
+func short(seq uint64) uint32 {
 	if seq == closedNumber {
-		return mark(0)
+		return 0
 	}
-	return mark(uint32((seq-1)%math.MaxUint32 + 1))
+	return uint32((seq-1)%math.MaxUint32 + 1)
 }
 
 func mark(n uint32) []byte { return binary.BigEndian.AppendUint32(nil, n) }

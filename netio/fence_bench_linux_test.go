@@ -11,7 +11,8 @@ import (
 // medians measures acts one by one. The mean would say more about the other load of the machine.
 func medians(b *testing.B, prepare, act func()) {
 	b.Helper()
-	var took []time.Duration
+	b.ReportAllocs()
+	took := make([]time.Duration, 0, 1<<16)
 	for b.Loop() {
 		prepare()
 		start := time.Now()

@@ -119,6 +119,9 @@ func (b *bundles) doubt(addrs iter.Seq[netip.Addr]) {
 
 // abandon adds to a plan the removal of bundles that lose their last address.
 func (b *bundles) abandon(p *claimPlan) {
+	if len(p.to) == 0 {
+		return
+	}
 	lose := map[*bundle]int{}
 	for a := range p.to {
 		if have := b.of[a]; have != nil {

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/nftables"
+
+	"github.com/remora-ha/remora/core"
 )
 
 // rests reads back on what reports the guarded addresses rest in each of the two tables; an address that is closed is left
@@ -124,6 +126,44 @@ func TestRenewalCostsTheSameForManyAddresses(t *testing.T) {
 	must(t, err)
 	if len(p.to) > 0 || len(p.numbers) != 1 || len(p.kept) != 1 || len(p.remove) > 0 {
 		t.Errorf("to renew 1,000 addresses %d of them, %d numbers and %d removals are touched", len(p.to), len(p.numbers), len(p.remove))
+	}
+}
+
+// What goes with each report needs no memory, by either kind of system call, and what memory it uses again it leaves to nobody.
+func TestRenewalNeedsNoMemory(t *testing.T) {
+	_, a := newNode(t)
+	f := newFence(t, fenced...)
+	b := newBinder(t, Config{Fence: f})
+	arm := core.Arm{TTL: long, Open: []core.Opening{
+		{Addresses: []netip.Prefix{netip.PrefixFrom(fence4, 32)}}, {Addresses: []netip.Prefix{netip.PrefixFrom(fence6, 128)}}}}
+	renew := func() {
+		arm.Seq++
+		must(t, b.Arm(t.Context(), arm))
+		for i := range arm.Open {
+			arm.Open[i].Report = arm.Seq
+		}
+	}
+	arm.Seq = 1
+	must(t, b.Arm(t.Context(), core.Arm{Seq: 1, TTL: long}))
+	for i := range arm.Open {
+		arm.Open[i].Report = 1
+	}
+	for _, arm.Leads = range []bool{true, false} {
+		renew()
+		if n := testing.AllocsPerRun(200, renew); n != 0 {
+			t.Errorf("leads: %t: %v allocations", arm.Leads, n)
+		}
+		inet, _ := rests(t, f)
+		if want := uint64(arm.Seq) - 1; inet[fence4] != want || inet[fence6] != want {
+			t.Errorf("after report %d the addresses rest on %v", arm.Seq, inet)
+		}
+	}
+	a.expect(fence4)
+	a.expect(fence6)
+	must(t, f.Close([]netip.Addr{fence6}))
+	renew()
+	if inet, _ := rests(t, f); len(inet) != 2 {
+		t.Errorf("an address that was given up is not opened by a later report: %v", inet)
 	}
 }
 

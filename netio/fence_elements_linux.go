@@ -74,7 +74,9 @@ func (e *elementBatch) elements(remove bool, family byte, table, set string, ele
 func (e *elementBatch) element(el setElement) {
 	e.nested(unix.NFTA_SET_ELEM_KEY, func() { e.attribute(unix.NFTA_DATA_VALUE, el.key) })
 	if el.timeout != 0 {
-		e.attribute(unix.NFTA_SET_ELEM_TIMEOUT, binary.BigEndian.AppendUint64(nil, uint64(el.timeout.Milliseconds())))
+		e.wrap(unix.NFTA_SET_ELEM_TIMEOUT, func() {
+			e.buf = binary.BigEndian.AppendUint64(e.buf, uint64(el.timeout.Milliseconds()))
+		})
 	}
 	if el.value != nil {
 		e.nested(unix.NFTA_SET_ELEM_DATA, func() { e.attribute(unix.NFTA_DATA_VALUE, el.value) })

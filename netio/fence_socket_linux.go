@@ -33,6 +33,13 @@ type fenceSocket struct {
 	elems  elementBatch
 	answer []byte
 	pace   pace
+
+	// What tryElements works with is kept from call to call, since there is one with each report.
+	batch    fenceBatch
+	sent     []byte
+	kernel   unix.SockaddrNetlink
+	carryOut func(fd uintptr) // sends what is in sent
+	verdict  error            // of the kernel on it
 }
 
 // commit carries out a transaction: all of it or nothing. After an error that is not of the kernel's making it may have
@@ -61,19 +68,19 @@ func (s *fenceSocket) tryElements(build func(*fenceBatch)) error {
 		return err
 	}
 	s.elems.begin(s.raw.PID())
-	b := &fenceBatch{t: s.tables, elems: &s.elems}
-	build(b)
-	batch := s.elems.end()
-	if b.err != nil || batch == nil {
-		return b.err
+	s.batch.again(s.tables, &s.elems)
+	build(&s.batch)
+	s.sent = s.elems.end()
+	if s.batch.err != nil || s.sent == nil {
+		return s.batch.err
 	}
 	rc, err := s.raw.SyscallConn()
 	if err != nil {
 		return errors.Join(err, s.close())
 	}
-	var verdict error
-	err = rc.Control(func(fd uintptr) { verdict = s.exchange(int(fd), batch) })
-	return classify(errors.Join(err, verdict))
+	s.verdict = nil
+	err = rc.Control(s.carryOut)
+	return classify(errors.Join(err, s.verdict))
 }
 
 // errNoAnswer leaves it open whether a transaction was carried out.
@@ -125,7 +132,7 @@ func (s *fenceSocket) send(fd int, batch []byte) (err error) {
 			err = errno
 		}
 	} else {
-		err = unix.Sendto(fd, batch, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+		err = unix.Sendto(fd, batch, 0, &s.kernel)
 	}
 	s.pace.end(time.Now())
 	return err
@@ -190,6 +197,8 @@ func (s *fenceSocket) open() error {
 		return fmt.Errorf("open a netlink socket to nf_tables: %w", classify(err))
 	}
 	s.conn = conn
+	s.kernel.Family = unix.AF_NETLINK
+	s.carryOut = func(fd uintptr) { s.verdict = s.exchange(int(fd), s.sent) }
 	return nil
 }
 

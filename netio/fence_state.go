@@ -25,6 +25,8 @@ type fenceState struct {
 	armed      uint64 // the highest report number armed
 	// frames has the interfaces on which frames are guarded, as they were when that was asked for.
 	frames map[string]hookedInterface
+	// used is the memory of the plan before, which the next one takes.
+	used claimPlan
 }
 
 // now returns the generation. What is given up from here on is not opened by a claim that begins now.
@@ -109,14 +111,19 @@ func (s *fenceState) addresses() []netip.Addr {
 }
 
 // plan returns what a claim that began at generation since has to do to open these addresses. Those that were given up in
-// the meantime are left out.
+// the meantime are left out. A plan is good until the next one is made.
 func (s *fenceState) plan(open []FenceOpening, since uint64) (p claimPlan, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.installed {
 		return p, fmt.Errorf("%w: it is not installed", ErrNotGuarded)
 	}
-	p = claimPlan{turn: s.turn, built: s.bundles.built, remove: slices.Clone(s.bundles.stale), numbers: map[uint32]uint64{}}
+	p = claimPlan{turn: s.turn, built: s.bundles.built, numbers: s.used.numbers, kept: s.used.kept[:0],
+		remove: append(s.used.remove[:0], s.bundles.stale...)}
+	if p.numbers == nil {
+		p.numbers = make(map[uint32]uint64)
+	}
+	clear(p.numbers)
 	for _, o := range open {
 		if b := s.bundles.whole(o.Addrs, since); b != nil && !s.ending[b.members[0]] {
 			p.numbers[b.number], p.kept = o.Report, append(p.kept, b.number)
@@ -145,7 +152,10 @@ func (s *fenceState) plan(open []FenceOpening, since uint64) (p claimPlan, err e
 		}
 	}
 	s.bundles.abandon(&p)
-	s.bundles.doubt(maps.Keys(p.to))
+	if len(p.to) > 0 {
+		s.bundles.doubt(maps.Keys(p.to))
+	}
+	s.used = claimPlan{numbers: p.numbers, kept: p.kept, remove: p.remove}
 	return p, nil
 }
 

@@ -1,6 +1,7 @@
 package netio
 
 import (
+	"encoding/binary"
 	"net/netip"
 	"slices"
 	"time"
@@ -208,73 +209,94 @@ type fenceBatch struct {
 	c     *nftables.Conn
 	elems *elementBatch
 	err   error
+
+	marks []byte       // what mark has returned
+	list  []setElement // those that are being encoded
 }
 
-func (b *fenceBatch) add(s *nftables.Set, elements []nftables.SetElement) {
+// again begins another transaction that has set elements only, in the memory of the one before.
+func (b *fenceBatch) again(t *fenceTables, elems *elementBatch) {
+	b.t, b.elems, b.err, b.marks = t, elems, nil, b.marks[:0]
+}
+
+// mark is the function of that name with the batch's memory.
+func (b *fenceBatch) mark(n uint32) []byte {
+	at := len(b.marks)
+	b.marks = binary.BigEndian.AppendUint32(b.marks, n)
+	return b.marks[at:]
+}
+
+// number is the function of that name with the batch's memory.
+func (b *fenceBatch) number(seq uint64) []byte { return b.mark(short(seq)) }
+
+// single is a list of one element, until the next list.
+func (b *fenceBatch) single(el setElement) []setElement {
+	b.list = append(b.list[:0], el)
+	return b.list
+}
+
+func (b *fenceBatch) add(s *nftables.Set, elements []setElement) {
 	for part := range slices.Chunk(elements, elementsPerMessage) {
 		switch {
 		case b.elems != nil:
-			b.elems.elements(false, byte(s.Table.Family), s.Table.Name, s.Name, plainElements(s, part, false))
+			b.elems.elements(false, byte(s.Table.Family), s.Table.Name, s.Name, part)
 		case b.err == nil:
-			b.err = b.c.SetAddElements(s, part)
+			b.err = b.c.SetAddElements(s, libraryElements(part))
 		}
 	}
 }
 
-func (b *fenceBatch) remove(s *nftables.Set, elements []nftables.SetElement) {
+// remove removes elements that have nothing but a key, which is enough.
+func (b *fenceBatch) remove(s *nftables.Set, elements []setElement) {
 	for part := range slices.Chunk(elements, elementsPerMessage) {
 		switch {
 		case b.elems != nil:
-			b.elems.elements(true, byte(s.Table.Family), s.Table.Name, s.Name, plainElements(s, part, true))
+			b.elems.elements(true, byte(s.Table.Family), s.Table.Name, s.Name, part)
 		case b.err == nil:
-			b.err = b.c.SetDeleteElements(s, part)
+			b.err = b.c.SetDeleteElements(s, libraryElements(part))
 		}
 	}
 }
 
-// plainElements is what an elementBatch needs of elements. To remove one the key is enough.
-func plainElements(s *nftables.Set, elements []nftables.SetElement, remove bool) []setElement {
-	plain := make([]setElement, len(elements))
+func libraryElements(elements []setElement) []nftables.SetElement {
+	theirs := make([]nftables.SetElement, len(elements))
 	for i, el := range elements {
-		plain[i].key = el.Key
-		if !remove {
-			plain[i].value = el.Val
-		}
-		if !remove && s.HasTimeout {
-			plain[i].timeout = el.Timeout
-		}
+		theirs[i] = nftables.SetElement{Key: el.key, Val: el.value, Timeout: el.timeout}
 	}
-	return plain
+	return theirs
 }
 
 // take makes the transaction fail with ENOENT if it is not the turn of the one that made it.
 func (b *fenceBatch) take(turn, next uint32) {
-	b.remove(b.t.turn, []nftables.SetElement{{Key: mark(turn)}})
-	b.add(b.t.turn, []nftables.SetElement{{Key: mark(next)}})
+	b.remove(b.t.turn, b.single(setElement{key: b.mark(turn)}))
+	b.add(b.t.turn, b.single(setElement{key: b.mark(next)}))
 }
 
 // arm adds a report that is alive for ttl.
 func (b *fenceBatch) arm(seq uint64, ttl time.Duration) {
+	report := b.single(setElement{key: b.number(seq), timeout: ttl})
 	for _, s := range b.t.leases {
-		b.add(s, []nftables.SetElement{{Key: number(seq), Timeout: ttl}})
+		b.add(s, report)
 	}
 }
 
 // bundle makes bundles point to reports, and addresses to bundles that are new.
 func (b *fenceBatch) bundle(p claimPlan) {
-	keys := func(numbers []uint32) (els []nftables.SetElement) {
-		for _, n := range numbers {
-			els = append(els, nftables.SetElement{Key: mark(n)})
-		}
-		return els
+	b.list = b.list[:0]
+	for _, n := range p.kept {
+		b.list = append(b.list, setElement{key: b.mark(n)})
 	}
-	var vals []nftables.SetElement
+	for _, n := range p.remove {
+		b.list = append(b.list, setElement{key: b.mark(n)})
+	}
 	for n, seq := range p.numbers {
-		vals = append(vals, nftables.SetElement{Key: mark(n), Val: number(seq)})
+		b.list = append(b.list, setElement{key: b.mark(n), value: b.number(seq)})
 	}
+	kept, rest := b.list[:len(p.kept)], b.list[len(p.kept):]
+	removed, vals := rest[:len(p.remove)], rest[len(p.remove):]
 	for _, s := range b.t.bundles {
-		b.remove(s, keys(p.kept))
-		b.remove(s, keys(p.remove))
+		b.remove(s, kept)
+		b.remove(s, removed)
 		b.add(s, vals)
 	}
 	b.point(p.to)
@@ -282,10 +304,10 @@ func (b *fenceBatch) bundle(p claimPlan) {
 
 // end makes bundles point to no report.
 func (b *fenceBatch) end(bundles []uint32) {
-	var keys, vals []nftables.SetElement
+	var keys, vals []setElement
 	for _, n := range bundles {
-		keys = append(keys, nftables.SetElement{Key: mark(n)})
-		vals = append(vals, nftables.SetElement{Key: mark(n), Val: number(closedNumber)})
+		keys = append(keys, setElement{key: mark(n)})
+		vals = append(vals, setElement{key: mark(n), value: number(closedNumber)})
 	}
 	for _, s := range b.t.bundles {
 		b.remove(s, keys)
@@ -337,9 +359,9 @@ func allClosed(addrs []netip.Addr) map[netip.Addr]uint32 {
 }
 
 // fenceElements returns the elements of the maps for addresses of each family, without and with data.
-func fenceElements(addrs map[netip.Addr]uint32) (keys4, keys6, vals4, vals6 []nftables.SetElement) {
+func fenceElements(addrs map[netip.Addr]uint32) (keys4, keys6, vals4, vals6 []setElement) {
 	for a, n := range addrs {
-		k, v := nftables.SetElement{Key: a.AsSlice()}, nftables.SetElement{Key: a.AsSlice(), Val: mark(n)}
+		k, v := setElement{key: a.AsSlice()}, setElement{key: a.AsSlice(), value: mark(n)}
 		if a.Is4() {
 			keys4, vals4 = append(keys4, k), append(vals4, v)
 		} else {
@@ -373,7 +395,7 @@ func (b *fenceBatch) build(addrs []netip.Addr, turn uint32) {
 			b.err = b.c.AddSet(s, nil)
 		}
 	}
-	b.add(b.t.turn, []nftables.SetElement{{Key: mark(turn)}})
+	b.add(b.t.turn, []setElement{{key: mark(turn)}})
 	b.guard(addrs)
 	for _, c := range b.t.chains() {
 		b.c.AddChain(c)
