@@ -132,15 +132,12 @@ func parseAddress(b []byte) (address, error) {
 	}
 	a := address{Bits: int(b[1]), Flags: uint32(b[2]), Scope: b[3], Index: binary.NativeEndian.Uint32(b[4:])}
 	a.Expiry = lifetime{Preferred: forever, Valid: forever}
-	d, err := netlink.NewAttributeDecoder(b[ifAddrMsgLen:])
-	if err != nil {
-		return address{}, fmt.Errorf("attributes of an address: %w", err)
+	as := attributes{rest: b[ifAddrMsgLen:]}
+	for as.next() {
+		a.readAttribute(&as)
 	}
-	for d.Next() {
-		a.readAttribute(d)
-	}
-	if err := d.Err(); err != nil {
-		return address{}, fmt.Errorf("attributes of an address: %w", err)
+	if as.err != nil {
+		return address{}, fmt.Errorf("attributes of an address: %w", as.err)
 	}
 	if !a.Local.IsValid() { // IPv6 without a peer has IFA_ADDRESS alone
 		a.Local = a.Peer
@@ -154,34 +151,31 @@ func parseAddress(b []byte) (address, error) {
 	return a, nil
 }
 
-func (a *address) readAttribute(d *netlink.AttributeDecoder) {
-	switch d.Type() {
+func (a *address) readAttribute(as *attributes) {
+	switch as.typ {
 	case ifaAddress:
-		d.Do(readIP(&a.Peer))
+		a.Peer, as.err = readIP(as.value)
 	case ifaLocal:
-		d.Do(readIP(&a.Local))
+		a.Local, as.err = readIP(as.value)
 	case ifaLabel:
-		a.Label = d.String()
+		a.Label = as.text()
 	case ifaFlags:
-		a.Flags = d.Uint32()
+		a.Flags = as.uint32()
 	case ifaProto:
-		a.Proto = d.Uint8()
+		a.Proto = as.uint8()
 	case ifaMetric:
-		a.Metric = d.Uint32()
+		a.Metric = as.uint32()
 	case ifaCacheInfo:
-		d.Do(a.Expiry.decode)
+		as.err = a.Expiry.decode(as.value)
 	}
 }
 
-func readIP(to *netip.Addr) func([]byte) error {
-	return func(b []byte) error {
-		ip, ok := netip.AddrFromSlice(b)
-		if !ok {
-			return fmt.Errorf("an IP address of %d bytes", len(b))
-		}
-		*to = ip
-		return nil
+func readIP(b []byte) (netip.Addr, error) {
+	ip, ok := netip.AddrFromSlice(b)
+	if !ok {
+		return ip, fmt.Errorf("an IP address of %d bytes", len(b))
 	}
+	return ip, nil
 }
 
 func (l *lifetime) decode(b []byte) error {

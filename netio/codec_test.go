@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/ethernet"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/net/bpf"
 )
 
@@ -341,6 +342,49 @@ func FuzzParseAddress(f *testing.F) {
 			t.Errorf("%+v came back as %+v, %v", a, again, err)
 		}
 	})
+}
+
+// What is read is what package netlink's decoder reads, and what it refuses is refused.
+func FuzzAttributes(f *testing.F) {
+	f.Add(golden(f, "newaddr_ipv4")[ifAddrMsgLen:])
+	f.Add(golden(f, "newaddr_ipv6")[ifAddrMsgLen:])
+	for _, s := range []string{"", "\x04\x00\x01\x80", "\x00\x00\x03\x00\x05\x00\x01\x00a", "\x03\x00\x01\x00", "\x09\x00\x01\x00abcd", "\x05\x00\x01\x00a\x00\x00\x00\x04"} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		as := attributes{rest: b}
+		theirs, err := netlink.NewAttributeDecoder(b)
+		if err != nil {
+			for as.next() {
+			}
+			if as.err == nil {
+				t.Errorf("%x is taken, and package netlink says %v", b, err)
+			}
+			return
+		}
+		for theirs.Next() {
+			if !as.next() || as.typ != theirs.Type() || !bytes.Equal(as.value, theirs.Bytes()) || as.text() != theirs.String() {
+				t.Fatalf("%x has %d: %x (%v), and package netlink has %d: %x", b, as.typ, as.value, as.err, theirs.Type(), theirs.Bytes())
+			}
+		}
+		if as.next() || (as.err == nil) != (theirs.Err() == nil) {
+			t.Errorf("%x ends with %v, and for package netlink with %v", b, as.err, theirs.Err())
+		}
+	})
+}
+
+// An Extend reads all addresses of the node twice.
+func TestAddressesAreReadWithoutMemory(t *testing.T) {
+	for _, name := range []string{"newaddr_ipv4", "newaddr_ipv6"} {
+		body := golden(t, name)
+		if n := testing.AllocsPerRun(100, func() {
+			if _, err := parseAddress(body); err != nil {
+				t.Fatal(err)
+			}
+		}); n > 1 { // the label
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
 }
 
 func FuzzParseLink(f *testing.F) {

@@ -65,22 +65,19 @@ func parseLink(b []byte) (link, error) {
 	}
 	u := binary.NativeEndian
 	l := link{Type: u.Uint16(b[2:]), Index: u.Uint32(b[4:]), Flags: u.Uint32(b[8:])}
-	d, err := netlink.NewAttributeDecoder(b[ifInfoMsgLen:])
-	if err != nil {
-		return link{}, fmt.Errorf("attributes of a link: %w", err)
-	}
-	for d.Next() {
-		switch d.Type() {
+	as := attributes{rest: b[ifInfoMsgLen:]}
+	for as.next() {
+		switch as.typ {
 		case iflaIfname:
-			l.Name = d.String()
+			l.Name = as.text()
 		case iflaAddress:
-			if mac := d.Bytes(); l.Type == typeEthernet && len(mac) == len(l.MAC) {
-				l.MAC, l.Ethernet = MAC(mac), true
+			if l.Type == typeEthernet && len(as.value) == len(l.MAC) {
+				l.MAC, l.Ethernet = MAC(as.value), true
 			}
 		}
 	}
-	if err := d.Err(); err != nil {
-		return link{}, fmt.Errorf("attributes of a link: %w", err)
+	if as.err != nil {
+		return link{}, fmt.Errorf("attributes of a link: %w", as.err)
 	}
 	return l, nil
 }
