@@ -76,4 +76,14 @@ func TestStepsNeedLittleMemory(t *testing.T) {
 	if n > 7 {
 		t.Errorf("a heartbeat and its answer: %v allocations, want at most 7", n)
 	}
+	s, e = newArbiterOf(t)
+	seq := Seq(100)
+	n = testing.AllocsPerRun(100, func() {
+		seq++
+		s.now = s.now.Add(time.Millisecond)
+		s.renew(seq, e)
+	})
+	if n > 20 { // one of them for the race detector
+		t.Errorf("a renewal by the arbiter: %v allocations, want at most 20", n)
+	}
 }

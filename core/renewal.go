@@ -7,6 +7,7 @@ import (
 
 // renewal names a report that asks for leases.
 type renewal struct {
+	from        NodeName
 	incarnation Incarnation
 	seq         Seq
 	holds       []GroupEpoch
@@ -20,7 +21,7 @@ type renewal struct {
 type round struct {
 	nonce  uint64
 	echoes []NodeName
-	serves map[NodeName]renewal
+	serves []renewal // at most one of each node
 }
 
 // renewalAsked takes up a report that asks for leases, and begins a round for it. own is this node's current term, read
@@ -39,14 +40,14 @@ func (m *Machine) renewalAsked(from NodeName, r Report, own Term) {
 	if len(holds) == 0 {
 		return
 	}
-	asked := renewal{incarnation: r.Incarnation, seq: r.Seq, holds: holds}
+	asked := renewal{from: from, incarnation: r.Incarnation, seq: r.Seq, holds: holds, spoke: make([]NodeName, 0, 2)}
 	if r.Term == a.term && !r.Starting {
 		asked.spoke = append(asked.spoke, from)
 	}
 	if own == a.term && !m.opt.Ready.After(m.now) && from != m.opt.Self {
 		asked.spoke = append(asked.spoke, m.opt.Self)
 	}
-	m.beginRound(from, asked)
+	m.beginRound(asked)
 }
 
 // renewable reports whether a lease may be prolonged: the ledger gives the group to this process of the node in this
@@ -68,16 +69,16 @@ func (m *Machine) renewable(n NodeName, r Report, ge GroupEpoch) bool {
 // beginRound asks the voters on behalf of a report. What the rounds before it still serve it serves too, so that a lost
 // echo of theirs costs nothing. Those who spoke with the report itself are not asked again for it alone. The others are, even
 // if they are not needed: their Echoes are the answers to Raft's heartbeats.
-func (m *Machine) beginRound(from NodeName, asked renewal) {
+func (m *Machine) beginRound(asked renewal) {
 	a := &m.arb
 	if len(a.rounds) == maxRounds {
 		a.rounds = slices.Delete(a.rounds, 0, 1)
 	}
-	r := round{nonce: m.rng.Uint64(), serves: map[NodeName]renewal{from: asked}}
+	r := round{nonce: m.rng.Uint64(), serves: []renewal{asked}}
 	if n := len(a.rounds); n > 0 {
-		for other, before := range a.rounds[n-1].serves {
-			if other != from {
-				r.serves[other] = before
+		for _, before := range a.rounds[n-1].serves {
+			if before.from != asked.from {
+				r.serves = append(r.serves, before)
 			}
 		}
 	}
@@ -107,14 +108,15 @@ func (m *Machine) echoed(from NodeName, e Echo) {
 // concludeRound acks what a majority of voters stands behind: that their current term is this arbiter's proves that no other
 // arbiter had taken office when the report was sent.
 func (m *Machine) concludeRound(i int) {
-	r := m.arb.rounds[i]
+	r := &m.arb.rounds[i]
 	for n := range m.everyone() {
-		asked, ok := r.serves[n]
-		if !ok || !m.majority(r.echoes, asked.spoke) {
+		at := slices.IndexFunc(r.serves, func(asked renewal) bool { return asked.from == n })
+		if at < 0 || !m.majority(r.echoes, r.serves[at].spoke) {
 			continue
 		}
-		m.ack(n, asked)
-		m.served(n, asked, i)
+		asked := r.serves[at]
+		m.ack(asked)
+		m.served(asked, i)
 	}
 	m.arb.rounds = slices.DeleteFunc(m.arb.rounds, func(r round) bool { return len(r.serves) == 0 })
 }
@@ -132,17 +134,19 @@ func (m *Machine) majority(lists ...[]NodeName) bool {
 
 // served takes a report that was acked in a round out of that and those that went before, whose reports are older, and out
 // of those after it that were to serve it as well.
-func (m *Machine) served(n NodeName, asked renewal, acked int) {
-	for i, r := range m.arb.rounds {
-		if later, ok := r.serves[n]; ok && (i <= acked || later.incarnation == asked.incarnation && later.seq == asked.seq) {
-			delete(r.serves, n)
-		}
+func (m *Machine) served(asked renewal, acked int) {
+	for i := range m.arb.rounds {
+		r := &m.arb.rounds[i]
+		r.serves = slices.DeleteFunc(r.serves, func(s renewal) bool {
+			return s.from == asked.from && (i <= acked || s.incarnation == asked.incarnation && s.seq == asked.seq)
+		})
 	}
 }
 
 // ack renews the leases that a report asked for. The look at the ledger comes again, because a grant may have been
 // handed to Raft while the round went on.
-func (m *Machine) ack(n NodeName, asked renewal) {
+func (m *Machine) ack(asked renewal) {
+	n := asked.from
 	p := m.peers[n]
 	ttl := m.view.Config.TTL.Duration()
 	var groups []GroupEpoch
