@@ -339,7 +339,7 @@ func (m *Machine) preempt(name GroupName, g GroupState) {
 		return // as nearly always: nobody needs to be ranked for that
 	}
 	cs, _ := m.candidates(name, g)
-	if len(cs) == 0 || cs[0].node == g.Owner || cs[0].cooling || cs[0].priority <= own ||
+	if len(cs) == 0 || cs[0].node == g.Owner || cs[0].cooling != 0 || cs[0].priority <= own ||
 		m.now.Sub(m.peers[cs[0].node].healthySince) < m.opt.Timing.CoolDown {
 		return
 	}

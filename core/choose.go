@@ -22,13 +22,13 @@ type standing struct {
 	executed, all string
 	// unfit says why it can not be chosen. What it has counts all the same.
 	unfit    string
-	failed   bool // it has failed not long ago
+	failed   Instant // when it failed, if that is not long ago; else 0
 	wanted   bool
 	priority int
 }
 
 // choose returns the server that becomes the writable one, or why none does. It has all that any server in the choice
-// has. Among those that do, one that has just failed comes last; then counts who has executed most, whom an operator
+// has. Among those that do, those that have just failed come last, the one that did so longest ago first; then counts who has executed most, whom an operator
 // wants, the priority and the name. Where no server has all that the others have, every choice would drop transactions
 // without anybody's consent, so there is none.
 func choose(sets Sets, ss []standing) (*standing, string) {
@@ -51,7 +51,7 @@ func choose(sets Sets, ss []standing) (*standing, string) {
 		return nil, cmp.Or(lacking, "no server has answered")
 	}
 	slices.SortFunc(best, func(a, b *standing) int {
-		return cmp.Or(compareBool(a.failed, b.failed), compareExecuted(sets, a.executed, b.executed), -compareBool(a.wanted, b.wanted),
+		return cmp.Or(cmp.Compare(a.failed, b.failed), compareExecuted(sets, a.executed, b.executed), -compareBool(a.wanted, b.wanted),
 			-cmp.Compare(a.priority, b.priority), cmp.Compare(a.node, b.node))
 	})
 	return best[0], ""

@@ -36,7 +36,7 @@ func plainChoice(ss []standing) NodeName {
 	}
 	better := func(a, b standing) bool {
 		if a.failed != b.failed {
-			return b.failed
+			return b.failed != 0 && (a.failed == 0 || a.failed < b.failed)
 		}
 		if x, y := bits.OnesCount8(parseBits(a.executed)&^parseBits(b.executed)), bits.OnesCount8(parseBits(b.executed)&^parseBits(a.executed)); x != y {
 			return x > y
@@ -71,7 +71,7 @@ func TestChoiceIsThatOfItsPlainTwin(t *testing.T) {
 			// Executed sets are prefixes, as those of replicas of one source are; what was received besides is not.
 			executed := uint8(1)<<rng.IntN(6) - 1
 			ss[i] = standing{node: NodeName('a' + rune(i)), executed: fmt.Sprint(executed), priority: rng.IntN(2),
-				all: fmt.Sprint(executed | uint8(rng.IntN(4))<<4), failed: rng.IntN(4) == 0, wanted: rng.IntN(4) == 0}
+				all: fmt.Sprint(executed | uint8(rng.IntN(4))<<4), failed: Instant(max(0, rng.IntN(5)-2)), wanted: rng.IntN(4) == 0}
 			if rng.IntN(5) == 0 {
 				ss[i].unfit = "its link is down"
 			}

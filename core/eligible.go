@@ -43,15 +43,16 @@ func listensOn(listens []netip.Addr, a netip.Addr) bool {
 // candidate is a node with what ranks it.
 type candidate struct {
 	node     NodeName
-	wanted   bool // an operator wants it to be this one
-	cooling  bool // it has failed not long ago
+	wanted   bool    // an operator wants it to be this one
+	cooling  Instant // when it failed, if that is not long ago; else 0
 	priority int
 }
 
-// rank sorts candidates, the best first: wanted by an operator, not cooling down, highest priority, name.
+// rank sorts candidates, the best first: wanted by an operator, not cooling down, failed longest ago, highest priority, name.
+// A node that looks fit and can not serve, since it does not hear us, so comes after all others once it has been tried.
 func rank(cs []candidate) {
 	slices.SortFunc(cs, func(a, b candidate) int {
-		return cmp.Or(-compareBool(a.wanted, b.wanted), compareBool(a.cooling, b.cooling),
+		return cmp.Or(-compareBool(a.wanted, b.wanted), cmp.Compare(a.cooling, b.cooling),
 			-cmp.Compare(a.priority, b.priority), cmp.Compare(a.node, b.node))
 	})
 }
@@ -84,7 +85,7 @@ func (m *Machine) candidates(name GroupName, g GroupState) ([]candidate, map[Nod
 		cs = append(cs, candidate{
 			node: n.Name, priority: n.Priority,
 			wanted:  g.Move != nil && g.Move.To == n.Name,
-			cooling: p.failed && m.now.Sub(p.failedAt) < m.opt.Timing.CoolDown,
+			cooling: m.cooling(p),
 		})
 	}
 	if g.Spec.Role == Reader {
@@ -93,6 +94,14 @@ func (m *Machine) candidates(name GroupName, g GroupState) ([]candidate, map[Nod
 		rank(cs)
 	}
 	return cs, why
+}
+
+// cooling returns when a node failed, if it is cooling down from that, else 0.
+func (m *Machine) cooling(p *peer) Instant {
+	if !p.failed || m.now.Sub(p.failedAt) >= m.opt.Timing.CoolDown {
+		return 0
+	}
+	return max(p.failedAt, 1)
 }
 
 // unqualified returns why a node can not be given a group, or nothing.

@@ -56,13 +56,14 @@ func TestEligible(t *testing.T) {
 	}
 }
 
-// better is the rule of rank in words: what the operator wants, then who has not just failed, then priority, then name.
+// better is the rule of rank in words: what the operator wants, then who has not just failed or did so longer ago, then priority,
+// then name.
 func better(a, b candidate) bool {
 	if a.wanted != b.wanted {
 		return a.wanted
 	}
 	if a.cooling != b.cooling {
-		return b.cooling
+		return b.cooling != 0 && (a.cooling == 0 || a.cooling < b.cooling)
 	}
 	if a.priority != b.priority {
 		return a.priority > b.priority
@@ -90,7 +91,7 @@ func TestRankAgainstADumbTwin(t *testing.T) {
 	for range 10_000 {
 		cs := make([]candidate, r.IntN(7))
 		for i := range cs {
-			cs[i] = candidate{node: NodeName(fmt.Sprintf("n%d", i)), wanted: r.IntN(4) == 0, cooling: r.IntN(3) == 0, priority: r.IntN(3) - 1}
+			cs[i] = candidate{node: NodeName(fmt.Sprintf("n%d", i)), wanted: r.IntN(4) == 0, cooling: Instant(max(0, r.IntN(5)-2)), priority: r.IntN(3) - 1}
 		}
 		r.Shuffle(len(cs), func(i, j int) { cs[i], cs[j] = cs[j], cs[i] })
 		want := slowRank(cs)

@@ -180,7 +180,7 @@ func (m *Machine) rankReaders(name GroupName, g GroupState, cs []candidate) {
 	slices.SortFunc(cs, func(a, b candidate) int {
 		return cmp.Or(-compareBool(a.wanted, b.wanted),
 			-compareBool(m.isReplica(a.node), m.isReplica(b.node)),
-			compareBool(a.cooling, b.cooling),
+			cmp.Compare(a.cooling, b.cooling),
 			-compareBool(m.replicates(a.node), m.replicates(b.node)),
 			cmp.Compare(own[a.node], own[b.node]), cmp.Compare(all[a.node], all[b.node]),
 			-cmp.Compare(a.priority, b.priority), cmp.Compare(a.node, b.node))
@@ -290,7 +290,7 @@ func (m *Machine) steadiest(w *poolWatch, name GroupName, g GroupState) NodeName
 	cs, _ := m.candidates(name, g)
 	for _, c := range cs {
 		since, fit := w.fit[c.node]
-		if fit && c.node != g.Owner && !c.cooling && m.now.Sub(since) >= g.Spec.Reading.balanceAfter() {
+		if fit && c.node != g.Owner && c.cooling == 0 && m.now.Sub(since) >= g.Spec.Reading.balanceAfter() {
 			return c.node
 		}
 	}

@@ -251,11 +251,11 @@ func TestReaders_Rank(t *testing.T) {
 			m.peers["n1"].report.Health.Replicating = No
 		}, "n2"},
 		{"one that has not failed before one that replicates", func(m *Machine, cs []candidate) {
-			cs[1].cooling = true
+			cs[1].cooling = 1
 			m.peers["n1"].report.Health.Replicating = No
 		}, "n1"},
 		{"a replica before all that", func(m *Machine, cs []candidate) {
-			cs[1].cooling = true
+			cs[1].cooling = 1
 			m.peers["n1"].report.Health.Source = ""
 		}, "n2"},
 		{"whom an operator wants before all", func(m *Machine, cs []candidate) {

@@ -42,6 +42,7 @@ var sentence = regexp.MustCompile(`^([A-Z]|n[0-9]+ |mgr ).*[^.:]\.$`)
 //	claim NODE MAC ADDRESS                NODE sees a foreign claim on the link
 //	jump NODE REASON                      the clock of NODE leaps
 //	cut NODE, heal                        the network
+//	unreached NODE                        what is sent to NODE gets lost, what it sends arrives
 //	deaf NODE, dry NODE                   the Raft of NODE hears nothing, its datagrams go through; it runs --dry-run
 //	hold, go                              the log takes no entries, takes entries again
 //	receive NODE FROM ack|notice|release GROUP EPOCH [seq=N] [inc=N]   a datagram out of time
@@ -308,7 +309,7 @@ func (s *script) onNode(cmd string, args []string, opts map[string]string) bool 
 		s.t.Fatalf("%s: there is no node %q", cmd, name)
 	}
 	switch cmd {
-	case "boot", "kill", "freeze", "thaw", "stop", "cut", "deaf", "dry":
+	case "boot", "kill", "freeze", "thaw", "stop", "cut", "unreached", "deaf", "dry":
 		for _, a := range args {
 			s.process(cmd, NodeName(a))
 		}
@@ -362,6 +363,10 @@ func (s *script) process(cmd string, name NodeName) {
 		c.step(name, ShutdownAsked{})
 	case "cut":
 		c.isolate(name)
+	case "unreached":
+		for _, other := range c.names {
+			c.cut[[2]NodeName{other, name}] = true
+		}
 	case "deaf":
 		c.nodes[name].deaf = true
 	case "dry":

@@ -181,7 +181,7 @@ func (m *Machine) standings(name GroupName, g GroupState, c *succession, force f
 		}
 		p := m.peers[n.Name]
 		s := standing{node: n.Name, executed: f.Executed, all: all, unfit: m.unqualified(n, name, g), priority: n.Priority,
-			wanted: force.to == n.Name, failed: p.failed && m.now.Sub(p.failedAt) < m.opt.Timing.CoolDown}
+			wanted: force.to == n.Name, failed: m.cooling(p)}
 		if s.unfit == "" && !force.acceptLoss {
 			s.unfit = m.tooFarBehind(s, p.report.Health.behindNow(), g.Spec.Promotion.MaxLag.Duration())
 		}

@@ -28,7 +28,8 @@ type Timing struct {
 	// Fall is the number of probes in a row that must fail before a server counts as failed, Rise the number that must
 	// succeed before it counts as healthy again.
 	Fall, Rise int
-	// CoolDown is how long a node that has failed is passed over while another eligible node exists.
+	// CoolDown is how long a node that has failed is passed over while another eligible node exists. Among nodes that all have, the
+	// one that failed longest ago comes first.
 	CoolDown time.Duration
 }
 
