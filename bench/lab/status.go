@@ -57,8 +57,9 @@ type MySQLStatus struct {
 
 // SemiSyncStatus is the state of a server's semi-synchronous replication.
 type SemiSyncStatus struct {
-	Waits bool `json:"waits"`
-	Acks  int  `json:"acks"`
+	Waits    bool `json:"waits"`
+	Acks     int  `json:"acks"`
+	Replicas int  `json:"replicas"`
 }
 
 // Problem is something that the daemon reports as not right.
