@@ -254,6 +254,9 @@ func TestReaders_Rank(t *testing.T) {
 			cs[1].cooling = 1
 			m.peers["n1"].report.Health.Replicating = No
 		}, "n1"},
+		{"of two that have failed the one that did so longer ago", func(m *Machine, cs []candidate) {
+			cs[0].cooling, cs[1].cooling = 2, 1
+		}, "n2"},
 		{"a replica before all that", func(m *Machine, cs []candidate) {
 			cs[1].cooling = 1
 			m.peers["n1"].report.Health.Source = ""

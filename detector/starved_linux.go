@@ -22,8 +22,12 @@ func (p *processes) starved() bool {
 		return false
 	}
 	load, err := os.ReadFile("/proc/loadavg")
-	return err == nil && runnable(load)-1 > runtime.NumCPU() && ready(w.pid) // one of them is our own
+	return err == nil && crowded(load, runtime.NumCPU()) && ready(w.pid)
 }
+
+// crowded reports whether more threads want to run than there are processors, not counting our own, which has read the text of
+// /proc/loadavg. Where there are no more of them a thread that is ready gets its processor.
+func crowded(loadavg []byte, processors int) bool { return runnable(loadavg)-1 > processors }
 
 // runnable reads the number of threads that run or are ready to from the text of /proc/loadavg (proc_loadavg(5)): 0 if it
 // does not say.

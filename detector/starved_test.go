@@ -24,6 +24,15 @@ func TestRunnable(t *testing.T) {
 	}
 }
 
+// A thread that is ready is no excuse where there is a processor for it.
+func TestCrowded(t *testing.T) {
+	for text, want := range map[string]bool{"9.9 9.9 9.9 3/812 4711\n": false, "0 0 0 4/812 4711\n": true, "": false} {
+		if got := crowded([]byte(text), 2); got != want {
+			t.Errorf("%q on two processors: %t, want %t", text, got, want)
+		}
+	}
+}
+
 // start runs a command until the test ends.
 func start(t *testing.T, name string, args ...string) *os.Process {
 	t.Helper()
