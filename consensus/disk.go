@@ -22,12 +22,6 @@ import (
 const (
 	// dbFile is the database with log, term and vote.
 	dbFile = "raft.db"
-	// dbRoom is what it is given in advance. The log is cut at a thousand entries of some hundred bytes, so it stays below
-	// half of that.
-	dbRoom = 8 << 20
-	// reserveFile is given up when the disk is full all the same, so that the log can go on for a while.
-	reserveFile = "reserve"
-	reserveRoom = 4 << 20
 	// retryWrite is the first pause before a write of the term is tried again; it doubles up to retryWriteMax.
 	retryWrite    = 20 * time.Millisecond
 	retryWriteMax = time.Second
@@ -89,13 +83,7 @@ func openDisk(dir string, open func(dir string) (backend, error), patient time.D
 	if d.back, err = d.open(); err != nil {
 		return nil, err
 	}
-	db := filepath.Join(dir, dbFile)
-	err = errors.Join(allocate(db, dbRoom), allocate(filepath.Join(dir, reserveFile), reserveRoom))
-	if err != nil {
-		log.Warn("no room was taken in advance for the Raft log: a full disk may stop this node from voting", "dir", dir, "error", err)
-	} else if err := prefill(db, dbRoom); err != nil {
-		log.Warn("the room that was taken for the Raft log is not written yet: some takeovers take longer for that", "file", db, "error", err)
-	}
+	takeRoom(dir, log)
 	return d, nil
 }
 
@@ -149,55 +137,6 @@ func (b boltStore) GetUint64(key []byte) (uint64, error) {
 		return 0, nil
 	}
 	return v, err
-}
-
-// allocate has blocks put behind a file up to size, which do not count as its contents. Where the file system can not do
-// that, it is not an error.
-func allocate(path string, size int64) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, size)
-	if errors.Is(err, unix.EOPNOTSUPP) {
-		err = nil
-	}
-	if err != nil {
-		err = &os.PathError{Op: "fallocate", Path: path, Err: err}
-	}
-	return errors.Join(err, f.Close())
-}
-
-// prefill writes zeros where the first size bytes of a file were never written, which read as zeros anyway. A block that was only
-// allocated costs the first write to it a commit of the file system's journal, more than the write itself, and on all nodes at
-// the same time, since their logs are alike.
-func prefill(path string, size int64) (err error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, f.Close()) }()
-	wrote := false
-	zeros := make([]byte, 64<<10)
-	for at := int64(0); ; {
-		hole, err := unix.Seek(int(f.Fd()), at, unix.SEEK_HOLE)
-		if err != nil || hole >= size {
-			break // there is none, or the file system does not tell
-		}
-		if at, err = unix.Seek(int(f.Fd()), hole, unix.SEEK_DATA); err != nil || at > size {
-			at = size // nothing was written behind it
-		}
-		for ; hole < at; hole += int64(len(zeros)) {
-			if _, err := f.WriteAt(zeros[:min(int64(len(zeros)), at-hole)], hole); err != nil {
-				return err
-			}
-		}
-		wrote = true
-	}
-	if !wrote {
-		return nil
-	}
-	return f.Sync()
 }
 
 // ails returns what is wrong, nil if nothing is.
@@ -313,25 +252,6 @@ func cutOff(b backend, from uint64) error {
 
 // StoreLog implements raft.LogStore.
 func (d *disk) StoreLog(l *raft.Log) error { return d.StoreLogs([]*raft.Log{l}) }
-
-// giveReserve frees the reserve's blocks. It reports whether there were any.
-func (d *disk) giveReserve() bool {
-	err := os.Remove(filepath.Join(d.dir, reserveFile))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		d.log.Warn("the room that was kept for the Raft log is not freed", "error", err)
-	}
-	d.spent = true
-	return err == nil
-}
-
-// takeReserve takes a reserve again if that leaves as much again.
-func (d *disk) takeReserve() {
-	var st unix.Statfs_t
-	if unix.Statfs(d.dir, &st) != nil || st.Bavail*uint64(st.Bsize) < 2*reserveRoom {
-		return
-	}
-	d.spent = allocate(filepath.Join(d.dir, reserveFile), reserveRoom) != nil
-}
 
 // mend opens the log anew if it is broken.
 func (d *disk) mend() error {
