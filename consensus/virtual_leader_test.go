@@ -42,8 +42,12 @@ func TestVirtualLeaderLost(t *testing.T) {
 		}
 		slices.Sort(took)
 		t.Logf("another led after %v to %v, mostly %v", took[0], took[len(took)-1], took[len(took)/2])
-		if limit := 2 * c.timing.RaftHeartbeat; took[len(took)-1] > limit {
-			c.oracle.fail(sane, "another led only after %v, want less than %v", took[len(took)-1], limit)
+		if limit := 2 * c.timing.RaftHeartbeat; took[len(took)/2] > limit {
+			c.oracle.fail(sane, "another led mostly only after %v, want less than %v", took[len(took)/2], limit)
+		}
+		// The dice may let both stand at once; then the election begins again after one to two times its timeout.
+		if limit := 2*c.timing.RaftHeartbeat + 2*c.timing.RaftElection; took[len(took)-1] > limit {
+			c.oracle.fail(sane, "another led only after %v once, want less than %v", took[len(took)-1], limit)
 		}
 	})
 	if v != nil {
