@@ -312,7 +312,7 @@ func (m *Machine) catchUp(name GroupName, g GroupState) {
 	if t.move != g.Move.Began {
 		*t = target{move: g.Move.Began, from: m.now, out: true}
 		m.do(Note{Group: name, Epoch: g.Epoch, Text: "the local server catches up", Reason: "switchover from " + string(g.Owner)})
-		m.do(CatchUpServer{Group: name, Epoch: g.Epoch, Executed: g.Move.Executed, Within: g.Spec.Promotion.catchUp()})
+		m.do(CatchUpServer{Group: name, Epoch: g.Epoch, Move: t.move, Executed: g.Move.Executed, Within: g.Spec.Promotion.catchUp()})
 	}
 	if t.done != nil && !m.now.Before(m.server.reporting) {
 		m.server.reporting = m.now.Add(stageRepeat)
@@ -322,9 +322,11 @@ func (m *Machine) catchUp(name GroupName, g GroupState) {
 	}
 }
 
+// serverCaughtUp takes the answer to the question of the present switchover. That of one which was aborted may come as late
+// as now, and says nothing of what the owner has written since.
 func (m *Machine) serverCaughtUp(ev ServerCaughtUp) {
 	t := &m.server.target
-	if t.out && m.fresh[ev.Group].Epoch == ev.Epoch {
+	if t.out && ev.Move == t.move && m.fresh[ev.Group].Epoch == ev.Epoch {
 		t.out, t.done, m.server.reporting = false, &ev, m.now
 		note := Note{Group: ev.Group, Epoch: ev.Epoch, Text: "the local server has all that the owner's has", Reason: m.after(t.from)}
 		if ev.Err != "" {

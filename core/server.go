@@ -77,8 +77,10 @@ type ServerDemoted struct {
 // CatchUpServer waits until the local replica has applied Executed, for Within at the most. The answer is a
 // ServerCaughtUp.
 type CatchUpServer struct {
-	Group    GroupName
-	Epoch    Epoch
+	Group GroupName
+	Epoch Epoch
+	// Move is the switchover for which that is; the answer carries it back. One epoch can see several, each with a larger set.
+	Move     Index
 	Executed string
 	Within   time.Duration
 }
@@ -87,6 +89,7 @@ type CatchUpServer struct {
 type ServerCaughtUp struct {
 	Group GroupName
 	Epoch Epoch
+	Move  Index
 	Err   string
 }
 

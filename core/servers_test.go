@@ -172,7 +172,7 @@ func (c *cluster) onServer(n *node, a Action) {
 			if bad == "" && len(want.missing(n.sql.executed)) > 0 {
 				bad = "it has not received everything"
 			}
-			c.step(n.name, ServerCaughtUp{Group: a.Group, Epoch: a.Epoch, Err: bad})
+			c.step(n.name, ServerCaughtUp{Group: a.Group, Epoch: a.Epoch, Move: a.Move, Err: bad})
 		})
 	case FollowServer:
 		c.call(n, "follow", func(bad string) { c.follow(n, a, bad) })

@@ -201,7 +201,7 @@ func (a *Actor) Freeze(ctx context.Context, f core.FreezeServer) core.ServerFroz
 
 // CatchUp waits until the server has applied a set.
 func (a *Actor) CatchUp(ctx context.Context, c core.CatchUpServer) core.ServerCaughtUp {
-	out := core.ServerCaughtUp{Group: c.Group, Epoch: c.Epoch}
+	out := core.ServerCaughtUp{Group: c.Group, Epoch: c.Epoch, Move: c.Move}
 	out.Err = message(a.with(ctx, a.work, func(l *line) error {
 		want, err := gtid.Parse(l.dialect.flavour(), c.Executed)
 		if err != nil {

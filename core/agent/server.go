@@ -101,7 +101,7 @@ func (a *Agent) catchUpServer(ctx context.Context, act core.CatchUpServer) {
 		defer cancel()
 		ev = a.cfg.Server.CatchUp(ctx, act)
 	}
-	ev.Group, ev.Epoch = act.Group, act.Epoch
+	ev.Group, ev.Epoch, ev.Move = act.Group, act.Epoch, act.Move
 	a.Deliver(ev)
 }
 

@@ -167,7 +167,7 @@ func (p *process) serverAct(a core.Action) {
 	case core.DemoteServer:
 		p.demote(a, d)
 	case core.CatchUpServer:
-		ev := core.ServerCaughtUp{Group: a.Group, Epoch: a.Epoch}
+		ev := core.ServerCaughtUp{Group: a.Group, Epoch: a.Epoch, Move: a.Move}
 		p.catchUp(a, w.now+int64(a.Within), func(err string) {
 			ev.Err = err
 			p.step(ev)
