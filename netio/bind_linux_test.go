@@ -3,6 +3,7 @@ package netio
 import (
 	"context"
 	"errors"
+	"net"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -102,6 +103,43 @@ func TestBindAddsMarkAndLifetime(t *testing.T) {
 			t.Errorf("Present(%v) = %v, %v, %v", p, present, ours, err)
 		}
 	}
+}
+
+// What connects from this node, without naming an address, does so from the node's own. From one that moves it would lose
+// its connections with it, and would not even be let out while the fence is closed.
+func TestNothingConnectsFromABoundAddress(t *testing.T) {
+	w := newWire(t)
+	for _, own := range []string{"10.77.0.11/24", "fd77::11/64"} {
+		must(t, addByHand(w.name, netip.MustParsePrefix(own)))
+	}
+	from := func(to string) string {
+		t.Helper()
+		conn, err := net.Dial("udp", net.JoinHostPort(to, "3306")) // sends nothing
+		must(t, err)
+		defer conn.Close()
+		return conn.LocalAddr().(*net.UDPAddr).IP.String()
+	}
+	own := func(when string) {
+		t.Helper()
+		for to, want := range map[string]string{"10.77.0.12": "10.77.0.11", "fd77::12": "fd77::11", "fd77::101": "fd77::11"} {
+			if got := from(to); got != want {
+				t.Errorf("%s: to %s from %s, want %s", when, to, got, want)
+			}
+		}
+	}
+	b := newBinder(t, Config{})
+	s := spec(w.name, vip4, vip6)
+	must(t, b.Bind(t.Context(), bindOf(s, 1)))
+	own("bound")
+	must(t, b.Extend(t.Context(), extendOf(s, 1, 40*time.Second)))
+	own("extended")
+	must(t, b.Unbind(t.Context(), unbindOf(s, 1)))
+	must(t, addByHand(w.name, vip6))
+	if got := from("fd77::101"); got != vip6.Addr().String() {
+		t.Errorf("bound by hand: from %s, so there is nothing to prevent", got)
+	}
+	must(t, b.Bind(t.Context(), bindOf(s, 2)))
+	own("taken over")
 }
 
 func TestBindAgainIsNoError(t *testing.T) {

@@ -20,9 +20,9 @@ import (
 const settleRounds = 3
 
 // Bind adds every address of the group to its interface, marked as ours and with a.Lifetime rounded down to whole
-// seconds, at least one, as its valid and preferred lifetime. IPv6 addresses skip duplicate address detection; Probe is
-// there for that. Copies that are bound already, by hand or on another interface, are taken over: they get mark and
-// lifetime too. Bind returns nil only if it has read back that all of them are bound.
+// seconds, at least one, as its valid lifetime; for the preferred one see lifetimeOf. IPv6 addresses skip duplicate address
+// detection; Probe is there for that. Copies that are bound already, by hand or on another interface, are taken over: they
+// get mark and lifetime too. Bind returns nil only if it has read back that all of them are bound.
 //
 // When Bind fails, what it has bound until then stays, until Unbind or the end of its lifetime, except in one case: a
 // Bind that finds itself late after a system call removes every copy that it has added, renewed or taken over, and
@@ -209,7 +209,7 @@ func (c *claim) touch(as []address, call func([]address) ([]error, error)) ([]er
 // wanted is the address that the claim adds for p.
 func (c *claim) wanted(p netip.Prefix) address {
 	a := address{Index: c.link.Index, Local: p.Addr(), Peer: p.Addr(), Bits: p.Bits(), Scope: scopeUniverse,
-		Proto: MarkProtocol, Expiry: lifetime{Preferred: c.seconds, Valid: c.seconds}}
+		Proto: MarkProtocol, Expiry: c.lifetimeOf(p.Addr())}
 	if p.Addr().Is6() {
 		a.Flags = ifaFlagNoDAD
 		return a
@@ -218,6 +218,17 @@ func (c *claim) wanted(p netip.Prefix) address {
 		a.Label = l
 	}
 	return a
+}
+
+// lifetimeOf is what the kernel holds of the claim's lease. An IPv6 address is deprecated from the start (RFC 4862, 5.5.4):
+// it answers like any other, but what connects from this node without naming an address does not come from it. Of two
+// addresses the kernel takes the one that has more bits in common with the destination (RFC 6724, 5, rule 8), which is a /128
+// and not the node's own; such connections, a replica's to its source among them, would end when the address moves.
+func (c *claim) lifetimeOf(ip netip.Addr) lifetime {
+	if ip.Is6() {
+		return lifetime{Valid: c.seconds}
+	}
+	return lifetime{Preferred: c.seconds, Valid: c.seconds}
 }
 
 // allowed is the last look before a system call that claims.
@@ -255,7 +266,7 @@ func (c *claim) renew(ctx context.Context, copies []address) error {
 					"epoch", uint64(c.permit.epoch), "address", a.prefix(), "interface_index", a.Index)
 			}
 			as[i].Proto, as[i].Flags = MarkProtocol, a.Flags&ifaFlagsKept
-			as[i].Expiry = lifetime{Preferred: c.seconds, Valid: c.seconds}
+			as[i].Expiry = c.lifetimeOf(a.Local)
 		}
 		verdicts, err := c.touch(as, c.s.replaceAll)
 		if err != nil {
