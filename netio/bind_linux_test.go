@@ -142,6 +142,30 @@ func TestNothingConnectsFromABoundAddress(t *testing.T) {
 	own("taken over")
 }
 
+// When Bind returns, what comes for an IPv6 address is this node's, and so is a connection attempt that the announcement brings. The
+// kernel alone was late in half of the rounds.
+func TestBoundAddressesAreLocal(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	s := spec(w.name, vip4, netip.MustParsePrefix("fd77::101/128"), vip6)
+	for e := core.Epoch(1); e <= 40; e++ {
+		start := time.Now()
+		must(t, b.Bind(t.Context(), bindOf(s, e)))
+		took := time.Since(start)
+		for _, p := range s.Addresses[1:] {
+			var local bool
+			must(t, withSession(func(n *session) (err error) {
+				local, err = n.isLocal(p.Addr())
+				return err
+			}))
+			if !local && took < localWait {
+				t.Errorf("round %d: %v is bound, and what comes for it is not this node's", e, p)
+			}
+		}
+		must(t, b.Unbind(t.Context(), unbindOf(s, e)))
+	}
+}
+
 func TestBindAgainIsNoError(t *testing.T) {
 	w := newWire(t)
 	b := newBinder(t, Config{})

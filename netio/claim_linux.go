@@ -28,7 +28,8 @@ const settleRounds = 3
 // Bind that finds itself late after a system call removes every copy that it has added, renewed or taken over, and
 // returns ErrLate.
 //
-// With a fence, the addresses are guarded before they are bound, and it is opened for them once all are bound.
+// With a fence, the addresses are guarded before they are bound, and it is opened for them once all are bound and the kernel
+// takes what comes for them, see awaitLocal.
 func (b *Binder) Bind(ctx context.Context, a core.Bind) error {
 	err := b.guardAlso(a.Spec)
 	if err == nil {
@@ -39,7 +40,11 @@ func (b *Binder) Bind(ctx context.Context, a core.Bind) error {
 			}
 			b.forwarders.bound(a.Group, c.link)
 			b.fresh.put(a.Group, a.Epoch, c.link)
-			return c.unlessLate(c.bind(ctx))
+			err = c.bind(ctx)
+			if err == nil {
+				s.awaitLocal(a.Spec.Addresses)
+			}
+			return c.unlessLate(err)
 		})
 	}
 	if err == nil {
