@@ -101,6 +101,22 @@ func TestVerdictsNameWhatIsSlower(t *testing.T) {
 	}
 }
 
+// keepalived's best for a server that hangs is another one than for one that was killed.
+func TestVerdictsCompareWithKeepalivedAtItsBest(t *testing.T) {
+	var runs []Run
+	for system, gaps := range map[string][2]float64{"remora-lan": {8, 280}, "keepalived-1s": {2000, 3000}, Baseline: {9, 1600},
+		"keepalived-10ms-check": {10, 130}, "ucarp-fast": {1, 1}} {
+		runs = append(append(runs, some(system, "killed", gaps[0])...), some(system, "hung", gaps[1])...)
+	}
+	text := strings.Join(Verdicts(runs), "\n")
+	for _, want := range []string{"killed, remora-lan: faster than keepalived-10ms: 8.0 against 9.0 ms, ratio 0.89",
+		"hung, remora-lan: SLOWER than keepalived-10ms-check: 280.0 against 130.0 ms, ratio 2.15"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in:\n%s", want, text)
+		}
+	}
+}
+
 func TestCheckFailsOnALossAndOnAMissingScenarioOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "baseline.json")
 	before := append(some("remora-lan", "killed", 10), some(Baseline, "killed", 10)...)

@@ -172,14 +172,25 @@ func (s Summary) String() string {
 	return fmt.Sprintf("%.1f (%.1f to %.1f), n=%d", s.Median, s.Min, s.Max, s.N)
 }
 
-// Baseline is the system that the others are compared with.
+// Baseline is the system to which [Ratios] compares: keepalived as fast as it can sanely go.
 const Baseline = "keepalived-10ms"
 
-// Verdicts says for each scenario what is faster and what is slower than the baseline, with the ratio of the medians.
+// best returns keepalived at its best in a scenario, which is another configuration for a server that hangs than for one that
+// was killed: of the systems whose names begin with "keepalived-" the one with the least median gap.
+func best(runs []Run, scenario string) (system string, least Summary) {
+	for _, sys := range Systems(runs) {
+		if s := Summarize(runs, sys, scenario, gap); strings.HasPrefix(sys, "keepalived-") && s.N > 0 && (least.N == 0 || s.Median < least.Median) {
+			system, least = sys, s
+		}
+	}
+	return system, least
+}
+
+// Verdicts says for each scenario what is faster and what is slower than keepalived at its best, with the ratio of the medians.
 func Verdicts(runs []Run) []string {
 	var out []string
 	for _, sc := range Scenarios(runs) {
-		base := Summarize(runs, Baseline, sc, gap)
+		peer, base := best(runs, sc)
 		for _, sys := range Systems(runs) {
 			s := Summarize(runs, sys, sc, gap)
 			if !strings.HasPrefix(sys, "remora-") || s.N == 0 || base.N == 0 || base.Median <= 0 {
@@ -189,7 +200,7 @@ func Verdicts(runs []Run) []string {
 			if s.Median > base.Median {
 				word = "SLOWER"
 			}
-			out = append(out, fmt.Sprintf("- %s, %s: %s than %s: %.1f against %.1f ms, ratio %.2f", sc, sys, word, Baseline,
+			out = append(out, fmt.Sprintf("- %s, %s: %s than %s: %.1f against %.1f ms, ratio %.2f", sc, sys, word, peer,
 				s.Median, base.Median, s.Median/base.Median))
 		}
 	}
