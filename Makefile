@@ -98,12 +98,15 @@ mha: deps build ## a real MHA fails over with Remora's hook and with a classical
 
 RESULTS ?= bench/results
 
-bench: build ## measure Remora beside keepalived, interleaved, RUNS times each; figures, table and plots to RESULTS
+bench: build ## measure Remora beside keepalived, interleaved, RUNS times each, for LIMIT (3h) at most; figures, table and plots to RESULTS
 	deploy/deps.sh bench
 	$(if $(CONTINUE),,rm -f $(RESULTS)/runs.csv)
-	bin/remora-lab bench --remora bin/remora --runs $(or $(RUNS),15) --out $(RESULTS) $(if $(ALL),--all) \
-		$(if $(SYSTEMS),--system $(SYSTEMS)) $(if $(ONLY),--only $(ONLY))
-	bin/remora-lab report --out $(RESULTS)
+	# What was measured before an error, or before the time was up, is reported all the same.
+	failed=0
+	bin/remora-lab bench --remora bin/remora --runs $(or $(RUNS),15) --timeout $(or $(LIMIT),3h) --out $(RESULTS) $(if $(ALL),--all) \
+		$(if $(SYSTEMS),--system $(SYSTEMS)) $(if $(ONLY),--only $(ONLY)) || failed=$$?
+	if [ -s $(RESULTS)/runs.csv ]; then bin/remora-lab report --out $(RESULTS) || failed=$$?; fi
+	exit $$failed
 
 BASELINE ?= bench/baseline.json
 RATIOS = deploy/deps.sh bench; rm -rf bin/bench-check; \
