@@ -126,10 +126,13 @@ bench-load: build ## keep all processors busy to 95 % and count moves of the add
 	deploy/deps.sh bench
 	bin/remora-lab load --remora bin/remora --out $(RESULTS) --for $(or $(SPAN),10m) $(if $(SYSTEMS),--system $(SYSTEMS)) $(if $(LOGS),--logs $(LOGS))
 
-microbench: deps ## measure the parts one by one, COUNT times each (5), in a form that benchstat reads
+microbench: deps ## measure the parts one by one, COUNT times each (5), in a form that benchstat reads; also to RESULTS/microbench.txt
 	deploy/deps.sh bench
-	go test -run '^$$' -bench . -benchtime 0.3s -count $(or $(COUNT),5) ./core ./consensus ./netio ./cmd/internal/trace
-	go test -run '^$$' -bench . -benchtime 30x -count $(or $(COUNT),5) ./cmd/internal/daemon
+	mkdir -p $(RESULTS)
+	{
+		go test -run '^$$' -bench . -benchtime 0.3s -count $(or $(COUNT),5) ./core ./core/agent ./consensus ./netio ./cmd/internal/trace
+		go test -run '^$$' -bench . -benchtime 30x -count $(or $(COUNT),5) ./cmd/internal/daemon
+	} | tee $(RESULTS)/microbench.txt
 
 clean: ## remove what was built, and laboratories left behind
 	if [ -x bin/remora-lab ]; then bin/remora-lab sweep; fi

@@ -2,41 +2,27 @@ package consensus
 
 import (
 	"errors"
-	"path/filepath"
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/go-hclog"
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
 	wal "github.com/hashicorp/raft-wal"
-	"go.etcd.io/bbolt"
 
 	"github.com/remora-ha/remora/core"
 )
 
-// BenchmarkStore compares the two durable stores by what Remora does with them: single small entries, each durable
-// before the call returns, and a vote now and then.
+// BenchmarkStore compares the two durable logs under the daemon's store, with the room that it takes in advance, by what Remora
+// does with them: single small entries, each durable before the call returns, and a new term now and then.
 func BenchmarkStore(b *testing.B) {
-	stores := map[string]func(*testing.B) logStore{
-		"wal": func(b *testing.B) logStore {
-			s, err := wal.Open(b.TempDir(), wal.WithLogger(hclog.NewNullLogger()), wal.WithSegmentSize(4<<20))
-			if err != nil {
-				b.Fatal(err)
-			}
+	for name, h := range map[string]host{"wal": onWAL{}, "bolt": linux{}} {
+		open := func(b *testing.B) *store {
+			s, err := openStore(b.TempDir(), h.openLog, time.Minute, slog.New(slog.DiscardHandler))
+			must(b, err)
 			return s
-		},
-		"bolt": func(b *testing.B) logStore {
-			s, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(b.TempDir(), "raft.db"),
-				BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType}})
-			if err != nil {
-				b.Fatal(err)
-			}
-			return s
-		},
-	}
-	for name, open := range stores {
+		}
 		b.Run(name+"/append", func(b *testing.B) {
 			s := open(b)
 			defer s.Close()
@@ -53,16 +39,10 @@ func BenchmarkStore(b *testing.B) {
 			term := uint64(0)
 			percentiles(b, func() error {
 				term++
-				return s.SetUint64([]byte("CurrentTerm"), term)
+				return s.SetUint64([]byte(keyTerm), term)
 			})
 		})
 	}
-}
-
-type logStore interface {
-	raft.LogStore
-	raft.StableStore
-	Close() error
 }
 
 // percentiles runs f b.N times and reports the median and the 99th percentile.
