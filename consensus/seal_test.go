@@ -112,19 +112,33 @@ func TestReplayWindowAgainstASet(t *testing.T) {
 	}
 }
 
-func BenchmarkSealOpen(b *testing.B) {
-	s, o := pair(b, 1)
+// sealAndOpen returns what seals a message into room that is there, and opens it again.
+func sealAndOpen(tb testing.TB) func() {
+	s, o := pair(tb, 1)
 	var all openers
 	all.add("db1", o)
 	msg, err := appendMessage(nil, samples()[0])
-	must(b, err)
+	must(tb, err)
 	buf := make([]byte, 0, maxDatagram)
 	var nonce [12]byte
+	return func() {
+		if _, _, err := all.open(s.seal(buf, msg, &nonce), &nonce); err != nil {
+			tb.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkSealOpen(b *testing.B) {
+	f := sealAndOpen(b)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, _, err := all.open(s.seal(buf, msg, &nonce), &nonce); err != nil {
-			b.Fatal(err)
-		}
+		f()
+	}
+}
+
+func TestDatagramsAreSealedAndOpenedWithoutMemory(t *testing.T) {
+	if n := testing.AllocsPerRun(100, sealAndOpen(t)); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }
 

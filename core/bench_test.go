@@ -76,6 +76,14 @@ func TestStepsNeedLittleMemory(t *testing.T) {
 	if n > 7 {
 		t.Errorf("a heartbeat and its answer: %v allocations, want at most 7", n)
 	}
+	r := Report{Incarnation: 21, Health: healthy.Health}
+	n = testing.AllocsPerRun(100, func() {
+		r.Seq++
+		s.m.Step(s.now, Received{From: "n2", Msg: r})
+	})
+	if n > 1 { // the message itself, which the decoder makes
+		t.Errorf("a report received: %v allocations, want at most 1", n)
+	}
 	s, e = newArbiterOf(t)
 	seq := Seq(100)
 	n = testing.AllocsPerRun(100, func() {

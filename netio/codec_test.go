@@ -440,11 +440,22 @@ func BenchmarkParse(b *testing.B) {
 
 func TestFramesNeedNoMemory(t *testing.T) {
 	buf := make([]byte, 0, 128)
-	n := testing.AllocsPerRun(100, func() {
-		buf = GratuitousARP(ARPReply, mac1, ip4).AppendFrame(buf[:0])
-		buf = UnsolicitedNA(mac1, ip6).AppendFrame(buf[:0])
-	})
-	if n != 0 {
-		t.Errorf("%v allocations", n)
+	arp, na := golden(t, "gratuitous_reply"), golden(t, "unsolicited_na")
+	for name, f := range map[string]func() error{
+		"build": func() error {
+			buf = GratuitousARP(ARPReply, mac1, ip4).AppendFrame(buf[:0])
+			buf = UnsolicitedNA(mac1, ip6).AppendFrame(buf[:0])
+			return nil
+		},
+		"read ARP": func() error { _, err := ParseARP(arp); return err },
+		"read NDP": func() error { _, err := ParseNDP(na); return err },
+	} {
+		if n := testing.AllocsPerRun(100, func() {
+			if err := f(); err != nil {
+				t.Fatal(err)
+			}
+		}); n != 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
 	}
 }
