@@ -15,10 +15,14 @@ const (
 	leastLoss = 3.0
 )
 
-// Ratios returns Remora's median gaps divided by those of the baseline in the same runs, by "system scenario".
+// Ratios returns Remora's median gaps divided by those of the baseline in the same runs, by "system scenario"; not where a server
+// hangs, of which [CheckAims] says more.
 func Ratios(runs []Run) map[string]float64 {
 	ratios := map[string]float64{}
 	for _, sc := range Scenarios(runs) {
+		if sc == hung {
+			continue
+		}
 		base := Summarize(runs, Baseline, sc, gap)
 		for _, sys := range Systems(runs) {
 			if s := Summarize(runs, sys, sc, gap); strings.HasPrefix(sys, "remora-") && s.N > 0 && base.Median > 0 {

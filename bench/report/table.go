@@ -31,7 +31,7 @@ func WriteTable(w io.Writer, runs []Run) error {
 		}
 	}
 	heading("Client's gap, new connections: median (least to greatest), ms")
-	rows(func(r Run) float64 { return r.Gap })
+	rows(gap)
 	heading("A client that keeps its connection, and opens another when it is gone: longest time without an answer, ms")
 	rows(func(r Run) float64 { return r.Reconnect })
 	heading("Fifty such clients: longest wait of any for an answer, reconnecting included, ms")
@@ -40,7 +40,7 @@ func WriteTable(w io.Writer, runs []Run) error {
 	heading("Longest wait of one attempt, ms")
 	rows(func(r Run) float64 { return r.Longest })
 	heading("Two nodes answered for the address, each asked by its own hardware address, ms (until the watch ended)")
-	rows(func(r Run) float64 { return r.Double })
+	rows(double)
 	heading("Frames announced")
 	rows(func(r Run) float64 { return float64(r.Frames) })
 	writeSteps(&b, runs)
@@ -208,3 +208,5 @@ func Verdicts(runs []Run) []string {
 }
 
 func gap(r Run) float64 { return r.Gap }
+
+func double(r Run) float64 { return r.Double }
