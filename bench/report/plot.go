@@ -4,24 +4,32 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"gonum.org/v1/plot"
+	"gonum.org/v1/plot/font"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/text"
 	"gonum.org/v1/plot/vg"
 )
 
-// Plots writes gap.svg, the median gap of each system in each scenario on a logarithmic scale, and one stacked
-// phases-SYSTEM.svg for each of Remora's profiles.
+// Plots writes gap.svg, the median gap of each system in each scenario on a logarithmic scale, and for each of Remora's profiles
+// stacked phases: phases-SYSTEM.svg of the quick scenarios, and phases-long-SYSTEM.svg of those that begin with a wait.
 func Plots(dir string, runs []Run) error {
 	if err := plotGaps(filepath.Join(dir, "gap.svg"), runs); err != nil {
 		return err
 	}
 	for _, sys := range Systems(runs) {
-		if strings.HasPrefix(sys, "remora-") {
-			if err := plotPhases(filepath.Join(dir, "phases-"+sys+".svg"), runs, sys); err != nil {
+		if !strings.HasPrefix(sys, "remora-") {
+			continue
+		}
+		for name, scenarios := range map[string][]string{
+			"phases-":      {"mysqld-killed", "planned"},
+			"phases-long-": {hung, "node-vanished", "node-vanished-leader"},
+		} {
+			if err := plotPhases(filepath.Join(dir, name+sys+".svg"), runs, sys, scenarios); err != nil {
 				return err
 			}
 		}
@@ -47,6 +55,7 @@ func plotGaps(path string, runs []Run) error {
 	p.Y.Tick.Marker = plot.ConstantTicks{{Value: 0, Label: "1"}, {Value: 1, Label: "10"}, {Value: 2, Label: "100"},
 		{Value: 3, Label: "1,000"}, {Value: 4, Label: "10,000"}, {Value: 5, Label: "100,000"}}
 	width := vg.Points(min(9, 36/float64(len(systems)))) // those of one scenario stand apart from those of the next
+	stars := false
 	for i, sys := range systems {
 		values := make(plotter.Values, len(scenarios))
 		for j, sc := range scenarios {
@@ -60,6 +69,13 @@ func plotGaps(path string, runs []Run) error {
 		bars.Offset = width * vg.Length(2*i-len(systems)+1) / 2
 		p.Add(bars)
 		p.Legend.Add(sys, bars)
+		if l := starLabels(runs, sys, scenarios, values, bars.Offset); len(l.Labels) > 0 {
+			p.Add(l)
+			stars = true
+		}
+	}
+	if stars {
+		p.Legend.Add("* two nodes answer")
 	}
 	p.X.Tick.Label.Rotation, p.X.Tick.Label.XAlign, p.X.Tick.Label.YAlign = math.Pi/7, text.XRight, text.YTop
 	p.X.Max += 0.4
@@ -71,9 +87,28 @@ func plotGaps(path string, runs []Run) error {
 	return nil
 }
 
-// plotPhases stacks the medians of the steps from one moment of the trace to the next one that was seen.
-func plotPhases(path string, runs []Run, system string) error {
-	scenarios := []string{"mysqld-killed", "planned"}
+// starLabels puts a star above each bar of a system in a scenario in which two nodes answer.
+func starLabels(runs []Run, system string, scenarios []string, tops plotter.Values, across vg.Length) *plotter.Labels {
+	l := &plotter.Labels{Offset: vg.Point{X: across}}
+	for i, sc := range scenarios {
+		if !doubled(runs, system, sc) {
+			continue
+		}
+		l.XYs = append(l.XYs, plotter.XY{X: float64(i), Y: tops[i]})
+		l.Labels = append(l.Labels, "*")
+		l.TextStyle = append(l.TextStyle, text.Style{Font: font.From(plotter.DefaultFont, vg.Points(14)), Handler: plot.DefaultTextHandler,
+			XAlign: text.XCenter, YAlign: text.YBottom})
+	}
+	return l
+}
+
+// plotPhases stacks the medians of the steps from one moment of the trace to the next one that was seen. Scenarios that the
+// system was not put through are left out, and where none is left there is no plot.
+func plotPhases(path string, runs []Run, system string, scenarios []string) error {
+	scenarios = slices.DeleteFunc(slices.Clone(scenarios), func(sc string) bool { return Summarize(runs, system, sc, gap).N == 0 })
+	if len(scenarios) == 0 {
+		return nil
+	}
 	p := axis("Where the milliseconds go: "+system, scenarios)
 	var below *plotter.BarChart
 	for i, name := range PhaseNames() {
@@ -93,9 +128,10 @@ func plotPhases(path string, runs []Run, system string) error {
 		p.Add(bars)
 		p.Legend.Add("until "+name, bars)
 	}
-	p.X.Max += 1
-	p.Legend.XOffs = 9.3 * vg.Centimeter
-	if err := p.Save(16*vg.Centimeter, 11*vg.Centimeter, path); err != nil {
+	p.X.Max += 1 // room for the legend
+	right := vg.Length(6*len(scenarios)) * vg.Centimeter
+	p.Legend.XOffs = right - 2.7*vg.Centimeter
+	if err := p.Save(right+4*vg.Centimeter, 11*vg.Centimeter, path); err != nil {
 		return fmt.Errorf("write the plot %s: %w", path, err)
 	}
 	return nil

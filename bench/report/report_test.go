@@ -1,6 +1,8 @@
 package report
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -154,13 +156,52 @@ func TestStepsAddUpToTheLastMoment(t *testing.T) {
 func TestPlotsAreDrawn(t *testing.T) {
 	dir := t.TempDir()
 	runs := append(some("remora-lan", "mysqld-killed", 9, 10), some(Baseline, "mysqld-killed", 5)...)
+	runs = append(append(runs, some("remora-fast", hung, 100)...), parted()...)
 	if err := Plots(dir, runs); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"gap.svg", "phases-remora-lan.svg"} {
+	for name, want := range map[string]string{"gap.svg": "mysqld-killed", "phases-remora-lan.svg": "mysqld-killed", "phases-long-remora-fast.svg": hung} {
 		text, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil || !strings.Contains(string(text), "<svg") || !strings.Contains(string(text), "mysqld-killed") {
-			t.Errorf("%s: no plot of the scenario: %v", name, err)
+		if err != nil || !strings.Contains(string(text), "<svg") || !strings.Contains(string(text), want) {
+			t.Errorf("%s: no plot of %s: %v", name, want, err)
 		}
+		if stars := strings.Count(string(text), ">*</text>"); (stars > 0) != (name == "gap.svg") {
+			t.Errorf("%s has %d stars", name, stars)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dir, "phases-long-remora-lan.svg")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("a plot of scenarios that were not run: %v", err)
+	}
+}
+
+// parted are runs in which keepalived's owner goes on, and Remora's does not.
+func parted() []Run {
+	runs := append(some("remora-lan", "parted", 46, 46), some(Baseline, "parted", 3.5, 3.5)...)
+	for i, ms := range []float64{0, 0, 0, 351} {
+		runs[i].Double = ms
+	}
+	return runs
+}
+
+// A gap that looks short because the old owner answers beside the new one must not pass for a quick takeover.
+func TestWhereTwoNodesAnswerIsMarked(t *testing.T) {
+	const note = "Two nodes answer: the old owner goes on"
+	runs := append(parted(), some(Baseline, "killed", 5)...)
+	var table, brief strings.Builder
+	if err := errors.Join(WriteTable(&table, runs), WriteBrief(&brief, runs)); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct{ text, want string }{
+		{table.String(), "| parted | 46.0 (46.0 to 46.0), n=2 | 3.5 (3.5 to 3.5), n=2 \\* |\n| killed |  | 5.0 (5.0 to 5.0), n=1 |\n\n\\* " + note},
+		{table.String(), "parted, remora-lan: SLOWER than keepalived-10ms: 46.0 against 3.5 ms, ratio 13.14, where two nodes answer\n"},
+		{brief.String(), "| parted | 46.0 | 3.5 \\* |\n| killed |  | 5.0 |\n| parted: two nodes answer, at most | 0.0 | 351.0 |\n\n\\* " + note},
+	} {
+		if !strings.Contains(tt.text, tt.want) {
+			t.Errorf("%q is missing in:\n%s", tt.want, tt.text)
+		}
+	}
+	table.Reset()
+	if err := WriteTable(&table, some("remora-lan", "parted", 46)); err != nil || strings.Contains(table.String(), `\*`) {
+		t.Errorf("stars where nobody looked (%v):\n%s", err, table.String())
 	}
 }

@@ -16,33 +16,36 @@ func WriteTable(w io.Writer, runs []Run) error {
 	heading := func(what string) {
 		fmt.Fprintf(&b, "\n%s\n\n| | %s |\n|---|%s\n", what, strings.Join(systems, " | "), strings.Repeat("---|", len(systems)))
 	}
-	rows := func(figure func(Run) float64) {
+	rows := func(figure func(Run) float64, mark func(system, scenario string) string) {
 		for _, sc := range Scenarios(runs) {
 			var cells []string
 			any := false
 			for _, sys := range systems {
 				s := Summarize(runs, sys, sc, figure)
 				any = any || s.N > 0
-				cells = append(cells, s.String())
+				cells = append(cells, s.String()+mark(sys, sc))
 			}
 			if any {
 				fmt.Fprintf(&b, "| %s | %s |\n", sc, strings.Join(cells, " | "))
 			}
 		}
 	}
+	star := func(sys, sc string) string { return starOf(runs, sys, sc) }
+	none := func(string, string) string { return "" }
 	heading("Client's gap, new connections: median (least to greatest), ms")
-	rows(gap)
+	rows(gap, star)
+	b.WriteString(starNote(runs))
 	heading("A client that keeps its connection, and opens another when it is gone: longest time without an answer, ms")
-	rows(func(r Run) float64 { return r.Reconnect })
+	rows(func(r Run) float64 { return r.Reconnect }, none)
 	heading("Fifty such clients: longest wait of any for an answer, reconnecting included, ms")
-	rows(func(r Run) float64 { return r.Pool })
+	rows(func(r Run) float64 { return r.Pool }, none)
 	writeCrowds(&b, runs)
 	heading("Longest wait of one attempt, ms")
-	rows(func(r Run) float64 { return r.Longest })
+	rows(func(r Run) float64 { return r.Longest }, none)
 	heading("Two nodes answered for the address, each asked by its own hardware address, ms (until the watch ended)")
-	rows(double)
+	rows(double, none)
 	heading("Frames announced")
-	rows(func(r Run) float64 { return float64(r.Frames) })
+	rows(func(r Run) float64 { return float64(r.Frames) }, none)
 	writeSteps(&b, runs)
 	b.WriteString("\n" + strings.Join(Verdicts(runs), "\n") + "\n")
 	_, err := io.WriteString(w, b.String())
@@ -120,26 +123,61 @@ func attempts(runs []Run, system string, n int) (count int) {
 	return count
 }
 
-// WriteBrief prints the medians of the client's gap alone, as a table for a page that has no room for more.
+// WriteBrief prints the medians of the client's gap, and for how long two nodes answered where that was looked at, as a table
+// for a page that has no room for more.
 func WriteBrief(w io.Writer, runs []Run) error {
 	systems := Systems(runs)
 	var b strings.Builder
 	fmt.Fprintf(&b, "| client's gap, median, ms | %s |\n|---|%s\n", strings.Join(systems, " | "), strings.Repeat("---|", len(systems)))
-	for _, sc := range Scenarios(runs) {
+	row := func(label, scenario string, figure func(Run) float64, cell func(system string, s Summary) string) {
 		var cells []string
+		any := false
 		for _, sys := range systems {
-			cell := ""
-			if s := Summarize(runs, sys, sc, gap); s.N > 0 {
-				cell = fmt.Sprintf("%.1f", s.Median)
+			s := Summarize(runs, sys, scenario, figure)
+			if s.N == 0 {
+				cells = append(cells, "")
+				continue
 			}
-			cells = append(cells, cell)
+			any = true
+			cells = append(cells, cell(sys, s))
 		}
-		fmt.Fprintf(&b, "| %s | %s |\n", sc, strings.Join(cells, " | "))
+		if any {
+			fmt.Fprintf(&b, "| %s | %s |\n", label, strings.Join(cells, " | "))
+		}
 	}
+	for _, sc := range Scenarios(runs) {
+		row(sc, sc, gap, func(sys string, s Summary) string { return fmt.Sprintf("%.1f%s", s.Median, starOf(runs, sys, sc)) })
+	}
+	for _, sc := range Scenarios(runs) {
+		row(sc+": two nodes answer, at most", sc, double, func(_ string, s Summary) string { return fmt.Sprintf("%.1f", s.Max) })
+	}
+	b.WriteString(starNote(runs))
 	if _, err := io.WriteString(w, b.String()); err != nil {
 		return fmt.Errorf("print the brief table: %w", err)
 	}
 	return nil
+}
+
+// doubled reports whether two nodes were ever seen to answer for the address in a scenario. The gap of such a system is none that
+// a takeover has ended: clients went on to reach the old owner.
+func doubled(runs []Run, system, scenario string) bool {
+	return Summarize(runs, system, scenario, double).Max > 0
+}
+
+// starOf marks a gap during which two nodes answered. The backslash is for Markdown.
+func starOf(runs []Run, system, scenario string) string {
+	if doubled(runs, system, scenario) {
+		return ` \*`
+	}
+	return ""
+}
+
+// starNote says below a table what its stars mean, if it has any.
+func starNote(runs []Run) string {
+	if !slices.ContainsFunc(runs, func(r Run) bool { return r.Double > 0 }) {
+		return ""
+	}
+	return "\n" + `\* Two nodes answer: the old owner goes on beside the new one, and clients notice no gap as long as they reach one of the two.` + "\n"
 }
 
 // writeSteps prints how long each step of Remora's takeovers took, from the step before it.
@@ -200,8 +238,11 @@ func Verdicts(runs []Run) []string {
 			if s.Median > base.Median {
 				word = "SLOWER"
 			}
-			out = append(out, fmt.Sprintf("- %s, %s: %s than %s: %.1f against %.1f ms, ratio %.2f", sc, sys, word, peer,
-				s.Median, base.Median, s.Median/base.Median))
+			line := fmt.Sprintf("- %s, %s: %s than %s: %.1f against %.1f ms, ratio %.2f", sc, sys, word, peer, s.Median, base.Median, s.Median/base.Median)
+			if doubled(runs, peer, sc) {
+				line += ", where two nodes answer"
+			}
+			out = append(out, line)
 		}
 	}
 	return out
