@@ -22,9 +22,34 @@ func manyAddresses(n int) []netip.Prefix {
 	return ps
 }
 
+// takeOver binds the addresses of a group, reads them back and announces them.
+func takeOver(b *testing.B, binder *Binder, s core.GroupSpec, e core.Epoch) {
+	must(b, binder.Bind(b.Context(), bindOf(s, e)))
+	a := announceOf(s)
+	a.Epoch = e
+	must(b, binder.Announce(b.Context(), a))
+}
+
 // BenchmarkTakeover shows what the new owner's part of a takeover costs: bind, read back, announce. The old owner's part,
-// removing and reading back, is a benchmark of its own.
+// removing and reading back, is a benchmark of its own. A cold claim opens the sockets that it needs, which a daemon has open.
 func BenchmarkTakeover(b *testing.B) {
+	b.Run("claim 1 cold", func(b *testing.B) {
+		w := newWire(b)
+		cold, err := NewBinder(Config{})
+		must(b, err)
+		s := spec(w.name, manyAddresses(1)...)
+		e := core.Epoch(0)
+		medians(b, func() {
+			must(b, cold.Unbind(b.Context(), unbindOf(s, e)))
+			must(b, cold.Close())
+			e++
+		}, func() {
+			cold, err = NewBinder(Config{})
+			must(b, err)
+			takeOver(b, cold, s, e)
+		})
+		must(b, cold.Close())
+	})
 	for _, n := range []int{1, 10, 100, 1000} {
 		b.Run(fmt.Sprintf("claim %d", n), func(b *testing.B) {
 			w := newWire(b)
@@ -34,12 +59,7 @@ func BenchmarkTakeover(b *testing.B) {
 			medians(b, func() {
 				must(b, binder.Unbind(b.Context(), unbindOf(s, e)))
 				e++
-			}, func() {
-				must(b, binder.Bind(b.Context(), bindOf(s, e)))
-				a := announceOf(s)
-				a.Epoch = e
-				must(b, binder.Announce(b.Context(), a))
-			})
+			}, func() { takeOver(b, binder, s, e) })
 		})
 		b.Run(fmt.Sprintf("claim %d with fence", n), func(b *testing.B) {
 			w := newWire(b)
