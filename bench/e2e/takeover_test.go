@@ -22,7 +22,7 @@ func TestServerKilled(t *testing.T) {
 	must(t, l.WaitServed(within(t), l.Stream()))
 	neverTwo(t, l)
 	announced(t, l, next, start)
-	allHeard(t, l, start, moved)
+	allHeard(t, l.Stream(), start, moved)
 
 	s, err := l.Node(next).Status(within(t))
 	must(t, err)
@@ -31,12 +31,12 @@ func TestServerKilled(t *testing.T) {
 	}
 }
 
-// allHeard fails the test if an attempt of the client's that began in a stretch of time took as long as its kernel waits before
+// allHeard fails the test if an attempt of a client's that began in a stretch of time took as long as its kernel waits before
 // it sends a SYN again, a second (RFC 6298, 2.1).
-func allHeard(t *testing.T, l *lab.Lab, from, to time.Time) {
+func allHeard(t *testing.T, s *lab.Stream, from, to time.Time) {
 	t.Helper()
-	must(t, l.Stream().Settle(within(t), to))
-	for _, a := range l.Stream().Attempts(from) {
+	must(t, s.Settle(within(t), to))
+	for _, a := range s.Attempts(from) {
 		if !a.Start.Before(from) && a.Start.Before(to) && a.Wait() >= time.Second {
 			t.Errorf("an attempt that began %v into the move took %v: %v", a.Start.Sub(from), a.Wait(), a.Result)
 		}

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// StartStream starts the client stream; there is one per laboratory.
+// StartStream starts a client stream; there is at most one to each address and port. The first is the one that steps and faults
+// are judged by.
 func (l *Lab) StartStream(opts StreamOptions) (*Stream, error) {
 	if !opts.Target.IsValid() {
 		opts.Target = netip.AddrPortFrom(l.VIP(), ServerPort)
@@ -23,28 +24,31 @@ func (l *Lab) StartStream(opts StreamOptions) (*Stream, error) {
 	if opts.Timeout <= 0 {
 		opts.Timeout = time.Second
 	}
-	if !opts.Target.Addr().Is4() {
-		return nil, fmt.Errorf("client stream to %v: only IPv4 is built", opts.Target)
-	}
 	l.streamMu.Lock()
 	defer l.streamMu.Unlock()
-	if l.stream != nil {
-		return nil, errors.New("client stream: one runs already")
+	if slices.ContainsFunc(l.streams, func(s *Stream) bool { return s.opts.Target == opts.Target }) {
+		return nil, fmt.Errorf("client stream to %v: one runs already", opts.Target)
 	}
 	identify := func(string) string { return "" }
 	if l.opts.Server != nil {
 		identify = l.opts.Server.Identify
 	}
 	s, err := newStream(l.client.NS, opts, identify)
-	l.stream = s
-	return s, err
+	if err != nil {
+		return nil, err
+	}
+	l.streams = append(l.streams, s)
+	return s, nil
 }
 
-// Stream returns the client stream, nil if none was started.
+// Stream returns the first client stream, nil if none was started.
 func (l *Lab) Stream() *Stream {
 	l.streamMu.Lock()
 	defer l.streamMu.Unlock()
-	return l.stream
+	if len(l.streams) == 0 {
+		return nil
+	}
+	return l.streams[0]
 }
 
 // Queries is a client that logs in and asks for @@server_id with a new connection each time.

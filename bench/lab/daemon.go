@@ -194,7 +194,7 @@ func (l *Lab) Up(ctx context.Context, stream StreamOptions) error {
 	return l.WaitServed(ctx, s)
 }
 
-// WaitServed waits until the client gets answers at the VIP. It fails early when a daemon ends meanwhile.
+// WaitServed waits until a client gets answers at its address. It fails early when a daemon ends meanwhile.
 func (l *Lab) WaitServed(ctx context.Context, s *Stream) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -212,7 +212,7 @@ func (l *Lab) WaitServed(ctx context.Context, s *Stream) error {
 		}()
 	}
 	if err := s.WaitAnswered(ctx, 20); err != nil {
-		return fmt.Errorf("wait for answers at %v: %w", l.VIP(), errors.Join(err, context.Cause(ctx)))
+		return fmt.Errorf("wait for answers at %v: %w", s.opts.Target, errors.Join(err, context.Cause(ctx)))
 	}
 	return nil
 }

@@ -12,7 +12,7 @@ type Source string
 const (
 	SourceLab     Source = "lab"     // the laboratory did it
 	SourceAddress Source = "address" // the kernel said so
-	SourceARP     Source = "arp"     // a frame on the bridge
+	SourceARP     Source = "arp"     // a frame of ARP or neighbour discovery on the bridge
 	SourceDaemon  Source = "daemon"  // a daemon's log
 	SourceClient  Source = "client"  // the client stream
 )
@@ -22,6 +22,7 @@ const (
 	WhatAddrAdded   = "address added"
 	WhatAddrRemoved = "address removed"
 	WhatAnnounced   = "gratuitous ARP"
+	WhatAdvertised  = "unsolicited NA"
 	WhatFirstAnswer = "first answer"
 	WhatLastAnswer  = "last answer"
 )

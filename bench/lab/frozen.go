@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"syscall"
 	"time"
 )
@@ -47,7 +46,7 @@ type Strike struct {
 	// Doubles are the times for which two nodes answered, until the cluster was well again.
 	Doubles []DoubleAnswer
 	// Claims are announcements of one node while another one answered.
-	Claims []ARPFrame
+	Claims []Announcement
 	// Pause is the longest time in which the prober asked nobody.
 	Pause time.Duration
 }
@@ -227,10 +226,8 @@ func (l *Lab) sumUp(p *Prober, s *Strike) error {
 		return errors.New("it never answered")
 	}
 	s.LastAsked, s.LastAnswer = last.Sent, last.Received
-	frames, err := l.ARPFrames()
-	s.Claims = as.FalseAnnouncements(slices.DeleteFunc(frames, func(f ARPFrame) bool {
-		return f.SenderIP != l.VIP() || !f.Gratuitous()
-	}))
+	announced, err := l.Announced(p.Addr())
+	s.Claims = as.FalseAnnouncements(announced)
 	return err
 }
 

@@ -33,9 +33,10 @@ type Lab struct {
 
 	addrs *addrWatch
 	arps  *arpWatch
+	nds   *ndWatch // nil without an IPv6 address
 
 	streamMu sync.Mutex
-	stream   *Stream
+	streams  []*Stream
 	queries  *Queries
 	probers  []*Prober
 	// series counts the probers, each of which has numbers of its own for its questions.
@@ -62,7 +63,7 @@ type Node struct {
 	daemon *Process
 }
 
-// New builds the network of a laboratory and starts the observers of addresses and ARP. It first removes what crashed
+// New builds the network of a laboratory and starts the observers of addresses and announcements. It first removes what crashed
 // runs under the same root left. It lets the Go runtime of this process run at least eight threads at once, so that an
 // observer that wakes up never waits for a turn.
 func New(ctx context.Context, opts Options) (*Lab, error) {
@@ -127,6 +128,11 @@ func (l *Lab) raise(ctx context.Context) error {
 	}
 	if l.arps, err = watchARP(sw, hosts, l.opts.VIPs, l.note); err != nil {
 		return err
+	}
+	if l.opts.hasIPv6() {
+		if l.nds, err = watchND(sw, hosts, l.opts.VIPs, l.note); err != nil {
+			return err
+		}
 	}
 	return l.setUpEnds()
 }
@@ -209,8 +215,8 @@ func (l *Lab) tearDown() error {
 func (l *Lab) stopObservers() {
 	l.streamMu.Lock()
 	defer l.streamMu.Unlock()
-	if l.stream != nil {
-		l.stream.Stop()
+	for _, s := range l.streams {
+		s.Stop()
 	}
 	if l.queries != nil {
 		l.queries.Stop()
@@ -223,6 +229,9 @@ func (l *Lab) stopObservers() {
 	}
 	if l.arps != nil {
 		l.arps.close()
+	}
+	if l.nds != nil {
+		l.nds.close()
 	}
 }
 
@@ -297,6 +306,32 @@ func (l *Lab) AddrEvents() ([]AddrEvent, error) { return l.addrs.snapshot() }
 
 // ARPFrames returns all ARP frames that crossed the bridge so far.
 func (l *Lab) ARPFrames() ([]ARPFrame, error) { return l.arps.snapshot() }
+
+// Announcement is a frame on the bridge that told everybody who has an address: gratuitous ARP, or for IPv6 an unsolicited
+// neighbour advertisement to all nodes.
+type Announcement struct {
+	Time time.Time // the kernel's time stamp
+	Node string    // who sent it, by the source address of the frame; empty if unknown
+	Addr netip.Addr
+}
+
+// Announced returns the announcements of one of the VIPs so far.
+func (l *Lab) Announced(addr netip.Addr) ([]Announcement, error) {
+	switch {
+	case addr.Is6() && l.nds == nil:
+		return nil, nil
+	case addr.Is6():
+		return l.nds.snapshot(addr)
+	}
+	frames, err := l.arps.snapshot()
+	var as []Announcement
+	for _, f := range frames {
+		if f.Gratuitous() && f.SenderIP == addr {
+			as = append(as, Announcement{Time: f.Time, Node: f.Node, Addr: addr})
+		}
+	}
+	return as, err
+}
 
 // Overlaps returns the times for which two nodes held addr at once, from the beginning.
 func (l *Lab) Overlaps(addr netip.Addr) ([]Overlap, error) {

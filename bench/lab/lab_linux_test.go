@@ -254,6 +254,42 @@ func TestARPIsObserved(t *testing.T) {
 	}
 }
 
+func TestNeighborAdvertisementsAreObserved(t *testing.T) {
+	vip := DefaultVIP6().Addr()
+	l := newLab(t, Options{Nodes: []NodeOptions{{Name: "db1"}}, VIPs: []netip.Prefix{DefaultVIP(), DefaultVIP6()}})
+	from := time.Now()
+	frame := unhex(t, advertisement) // of db1's
+	err := l.Node("db1").NS.Do(func() error {
+		ifi, err := net.InterfaceByName(Interface)
+		if err != nil {
+			return err
+		}
+		c, err := packet.Listen(ifi, packet.Raw, 0, nil)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the announcement", func() bool {
+		as, err := l.Announced(vip)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(as) == 1 && as[0].Node == "db1" && as[0].Addr == vip && as[0].Time.After(from)
+	})
+	if !slices.ContainsFunc(l.Events(from, time.Now()), func(e Event) bool { return e.Node == "db1" && e.What == WhatAdvertised }) {
+		t.Error("it is not among the events")
+	}
+	if as, err := l.Announced(l.VIP()); err != nil || len(as) > 0 {
+		t.Errorf("announcements of the other address: %v, %v", as, err)
+	}
+}
+
 // listener counts the datagrams that arrive at a host, by their content.
 type listener struct {
 	conn net.PacketConn

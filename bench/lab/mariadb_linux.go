@@ -58,7 +58,7 @@ socket = {{.Socket}}
 pid_file = {{.Dir}}/mysql.pid
 version = {{.Version}}{{.Mark}}{{.Node}}
 port = {{.Port}}
-bind_address = 0.0.0.0
+bind_address = {{.Listen}}
 skip_name_resolve
 server_id = {{.ID}}
 gtid_domain_id = {{.Domain}}
@@ -112,7 +112,7 @@ func (m MariaDB) writeConfig(version string, s ServerSpec) error {
 	err := template.Must(template.New("").Parse(mariaConfig)).Execute(&b, map[string]any{
 		"User": serverUser, "Base": m.dir(), "Dir": s.Dir, "Socket": s.Socket(), "Version": version, "Mark": versionMark, "Node": s.Node,
 		"Port": ServerPort, "ID": s.ID(), "Domain": domain, "Step": step, "Offset": offset, "ReadOnly": readOnly, "BufferPool": orDefault(m.BufferPool, "16M"),
-		"RedoLog": mariaRedoLog, "Extra": m.Extra})
+		"RedoLog": mariaRedoLog, "Listen": s.Listen, "Extra": m.Extra})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)
 	}

@@ -45,7 +45,7 @@ tmpdir = {{.Dir}}
 socket = {{.Socket}}
 pid_file = {{.Dir}}/mysql.pid
 port = {{.Port}}
-bind_address = 0.0.0.0
+bind_address = {{.Listen}}
 skip_name_resolve
 server_id = {{.ID}}
 log_bin = binlog
@@ -101,7 +101,7 @@ func (m MySQL) Prepare(ctx context.Context, root string, s ServerSpec) error {
 	var b strings.Builder
 	err = template.Must(template.New("").Parse(mysqlConfig)).Execute(&b, map[string]any{
 		"User": serverUser, "Base": m.dir(), "Dir": s.Dir, "Socket": s.Socket(), "Port": ServerPort, "ID": s.ID(), "Step": step,
-		"Offset": offset, "ReadOnly": readOnly, "Extra": m.Extra})
+		"Offset": offset, "ReadOnly": readOnly, "Listen": s.Listen, "Extra": m.Extra})
 	if err != nil {
 		return fmt.Errorf("write the server's configuration: %w", err)
 	}

@@ -40,6 +40,9 @@ func hostAddr6(host int) netip.Addr { return netip.MustParseAddr(fmt.Sprintf("fd
 // DefaultVIP is the virtual address of a laboratory that names none.
 func DefaultVIP() netip.Prefix { return netip.PrefixFrom(hostAddr4(hostVIP), 32) }
 
+// DefaultVIP6 is the IPv6 address that a laboratory may have besides, see [Options.VIPs].
+func DefaultVIP6() netip.Prefix { return netip.PrefixFrom(hostAddr6(hostVIP), 128) }
+
 // NodeOptions describes one node.
 type NodeOptions struct {
 	Name string
@@ -53,7 +56,8 @@ type Options struct {
 	Name string
 	// Nodes are the nodes; empty means db1, db2 and db3.
 	Nodes []NodeOptions
-	// VIPs are the addresses that the observers watch and that the writer group holds; empty means 10.77.0.100/32.
+	// VIPs are the addresses that the observers watch and that the writer group holds, of either family; empty means
+	// 10.77.0.100/32. The first is the one that a laboratory's judgements are about where nothing else is said.
 	VIPs []netip.Prefix
 	// Crowd is how many addresses there are besides, from 10.78.0.0 on, which the observers do not watch. They are in the
 	// writer group, and what a group does not take in more groups like it.
@@ -127,11 +131,27 @@ func (o Options) check() error {
 			nodes++
 		}
 	}
+	if o.NoIPv6 && o.hasIPv6() {
+		return fmt.Errorf("an IPv6 address among %v, and IPv6 is switched off in all namespaces: leave one of the two out", o.VIPs)
+	}
 	if nodes > maxNodes || witnesses > maxWitnesses {
 		return fmt.Errorf("%d nodes and %d witnesses: at most %d and %d fit into the address plan",
 			nodes, witnesses, maxNodes, maxWitnesses)
 	}
 	return nil
+}
+
+// hasIPv6 reports whether one of the VIPs is an IPv6 address.
+func (o Options) hasIPv6() bool {
+	return slices.ContainsFunc(o.VIPs, func(p netip.Prefix) bool { return p.Addr().Is6() })
+}
+
+// wildcard returns the bind_address of the servers.
+func (o Options) wildcard() string {
+	if o.hasIPv6() {
+		return "*" // both families
+	}
+	return "0.0.0.0"
 }
 
 // served returns all addresses of all groups.

@@ -69,7 +69,7 @@ type Ordeal struct {
 	Leader string
 	// Doubles are the times for which two nodes answered, Claims announcements of one while another one answered.
 	Doubles []DoubleAnswer
-	Claims  []ARPFrame
+	Claims  []Announcement
 }
 
 // Judge returns what was wrong. Unless the address may do either, nobody may have answered for longer than most.
@@ -231,10 +231,8 @@ func (l *Lab) seen(p *Prober, zero time.Time, o *Ordeal) error {
 	if s := l.Stream(); s != nil {
 		o.Gap = s.Stats(zero, now).Gap
 	}
-	frames, err := l.ARPFrames()
-	o.Claims = as.FalseAnnouncements(slices.DeleteFunc(frames, func(f ARPFrame) bool {
-		return f.SenderIP != l.VIP() || !f.Gratuitous() || f.Time.Before(zero)
-	}))
+	announced, err := l.Announced(p.Addr())
+	o.Claims = as.FalseAnnouncements(slices.DeleteFunc(announced, func(a Announcement) bool { return a.Time.Before(zero) }))
 	return err
 }
 

@@ -18,7 +18,7 @@ func TestOrdealsAreJudged(t *testing.T) {
 	long, double, claim := stayed, stayed, stayed
 	long.Silence = 2 * most
 	double.Doubles = []DoubleAnswer{{Old: "db1", New: "db3"}}
-	claim.Claims = []ARPFrame{{Node: "db1"}}
+	claim.Claims = []Announcement{{Node: "db1"}}
 	longMoved := moved
 	longMoved.Silence = 2 * most
 	for _, c := range []struct {

@@ -11,15 +11,15 @@ type AnswerKind uint8
 
 // The kinds of answers, each to a question of its own.
 const (
-	AnswerARP  AnswerKind = iota // a reply to a request, RFC 826
-	AnswerICMP                   // an echo reply, RFC 792
-	AnswerTCP                    // a SYN-ACK, or a reset, to a SYN
+	AnswerNeighbor AnswerKind = iota // an ARP reply to a request, RFC 826; for IPv6 a neighbour advertisement, RFC 4861
+	AnswerICMP                       // an echo reply, RFC 792 and RFC 4443
+	AnswerTCP                        // a SYN-ACK, or a reset, to a SYN
 	answerKinds
 )
 
-// String returns "ARP", "ICMP" or "TCP".
+// String returns "ARP or ND", "ICMP" or "TCP".
 func (k AnswerKind) String() string {
-	names := [answerKinds]string{"ARP", "ICMP", "TCP"}
+	names := [answerKinds]string{"ARP or ND", "ICMP", "TCP"}
 	if k < answerKinds {
 		return names[k]
 	}
@@ -156,14 +156,14 @@ func overlap(old, next Spell) (DoubleAnswer, bool) {
 }
 
 // FalseAnnouncements returns the announcements that a node sent while another one answered, before them and after them.
-func (as Answers) FalseAnnouncements(frames []ARPFrame) []ARPFrame {
+func (as Answers) FalseAnnouncements(announced []Announcement) []Announcement {
 	spells := as.Spells()
-	var found []ARPFrame
-	for _, f := range frames {
+	var found []Announcement
+	for _, a := range announced {
 		if slices.ContainsFunc(spells, func(s Spell) bool {
-			return s.Node != f.Node && f.Time.After(s.First) && f.Time.Before(s.Last)
+			return s.Node != a.Node && a.Time.After(s.First) && a.Time.Before(s.Last)
 		}) {
-			found = append(found, f)
+			found = append(found, a)
 		}
 	}
 	return found

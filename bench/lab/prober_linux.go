@@ -16,7 +16,8 @@ import (
 type ProberOptions struct {
 	// Target is the address asked for, and the TCP port; the zero value is the first VIP at the servers' port.
 	Target netip.AddrPort
-	// Interval is the time between two questions to a node; zero means 1 ms. ARP, ICMP and TCP take turns.
+	// Interval is the time between two questions to a node; zero means 1 ms. ARP, or neighbour discovery, ICMP and TCP take
+	// turns.
 	Interval time.Duration
 	// Extra are further interfaces of nodes on the segment. The one that every node has is always asked.
 	Extra []ProbedInterface
@@ -49,7 +50,7 @@ type target struct {
 	node string
 	mac  [6]byte
 	sent [probeRing]question
-	arp  [askers]time.Time
+	asks [askers]time.Time // when it was asked last from each of the askers' addresses
 }
 
 // question is one that was sent.
@@ -74,9 +75,6 @@ func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
 	if opts.Interval <= 0 {
 		opts.Interval = time.Millisecond
 	}
-	if !opts.Target.Addr().Is4() {
-		return nil, fmt.Errorf("probe %v: only IPv4 is built", opts.Target)
-	}
 	p := &Prober{names: map[[6]byte]string{}, next: l.series.Add(1) * probeSeries,
 		q: questioner{mac: [6]byte(l.client.MAC), vip: opts.Target.Addr(), port: opts.Target.Port()}}
 	for _, n := range l.nodes {
@@ -88,7 +86,7 @@ func (l *Lab) StartProber(opts ProberOptions) (*Prober, error) {
 	if len(p.targets) > targetsMax {
 		return nil, fmt.Errorf("probe %v: %d interfaces, at most %d can be asked", opts.Target, len(p.targets), targetsMax)
 	}
-	filter, err := proberFilter()
+	filter, err := proberFilter(opts.Target.Addr())
 	if err == nil {
 		err = l.client.NS.Do(func() error { return p.open(opts.Interval, filter, 4<<20) })
 	}
@@ -108,8 +106,14 @@ func (p *Prober) add(node string, mac net.HardwareAddr) {
 	p.targets = append(p.targets, target{node: node, mac: [6]byte(mac)})
 }
 
-// proberFilter passes what is sent to the prober's addresses.
-func proberFilter() (*unix.SockFprog, error) {
+// Addr returns the address that the prober asks for.
+func (p *Prober) Addr() netip.Addr { return p.q.vip }
+
+// proberFilter passes what is sent to the prober's addresses of the family of vip.
+func proberFilter(vip netip.Addr) (*unix.SockFprog, error) {
+	if vip.Is6() {
+		return proberFilter6()
+	}
 	prober, pool := word(hostAddr4(hostProber)), word(hostAddr4(hostAsker))
 	return assemble(
 		bpf.LoadAbsolute{Off: 12, Size: 2},
@@ -121,6 +125,20 @@ func proberFilter() (*unix.SockFprog, error) {
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: prober, SkipTrue: 3},
 		bpf.ALUOpConstant{Op: bpf.ALUOpAnd, Val: ^uint32(askers - 1)},
 		bpf.JumpIf{Cond: bpf.JumpEqual, Val: pool, SkipTrue: 1},
+		bpf.RetConstant{Val: 0},
+		bpf.RetConstant{Val: 0xffff},
+	)
+}
+
+// proberFilter6 looks at two bytes of the destination that no other address of a laboratory has there, nor the group in which
+// its holder is asked for (RFC 4291, 2.7.1).
+func proberFilter6() (*unix.SockFprog, error) {
+	return assemble(
+		bpf.LoadAbsolute{Off: 12, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: etherTypeIPv6, SkipTrue: 3},
+		bpf.LoadAbsolute{Off: etherLen + 36, Size: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: proberMark, SkipTrue: 2},
+		bpf.JumpIf{Cond: bpf.JumpEqual, Val: 0xff00 | proberMark, SkipTrue: 1},
 		bpf.RetConstant{Val: 0},
 		bpf.RetConstant{Val: 0xffff},
 	)
@@ -166,8 +184,8 @@ func (p *Prober) ask() error {
 		frame := p.q.frame(n, t.mac)
 		now := time.Now()
 		t.sent[turn%probeRing] = question{n, now}
-		if kindOf(n) == AnswerARP {
-			t.arp[asker(n)] = now
+		if kindOf(n) == AnswerNeighbor {
+			t.asks[asker(n)] = now
 		}
 		if err := p.send(frame); err != nil {
 			return err
@@ -183,7 +201,7 @@ func (p *Prober) take(frame []byte, at time.Time) error {
 		return nil // somebody else's
 	}
 	if h.asks {
-		return p.send(p.q.arp(2, h.from, hostAddr4(hostProber), h.from, h.sender))
+		return p.send(p.q.own(h))
 	}
 	if sent, ok := p.sentAt(h); ok {
 		p.mu.Lock()
@@ -198,10 +216,10 @@ func (p *Prober) take(frame []byte, at time.Time) error {
 
 // sentAt returns when the question was sent that was answered. An answer to what another node was asked does not count: that
 // one has sent on what it got, and perhaps kept it for some time. A node with two interfaces may be asked at one and answer
-// from the other; as an ARP reply does not say where, the earlier sending counts.
+// from the other; as the answer of a neighbour does not say where, the earlier sending counts.
 func (p *Prober) sentAt(h heard) (first time.Time, ok bool) {
 	name := p.names[h.from]
-	if h.kind != AnswerARP {
+	if h.kind != AnswerNeighbor {
 		i := targetOf(h.number)
 		if i >= len(p.targets) || p.targets[i].node != name {
 			return first, false
@@ -211,7 +229,7 @@ func (p *Prober) sentAt(h heard) (first time.Time, ok bool) {
 	}
 	for i := range p.targets {
 		t := &p.targets[i]
-		if at := t.arp[h.number%askers]; t.node == name && !at.IsZero() && (!ok || at.Before(first)) {
+		if at := t.asks[h.number%askers]; t.node == name && !at.IsZero() && (!ok || at.Before(first)) {
 			first, ok = at, true
 		}
 	}

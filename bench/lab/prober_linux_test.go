@@ -41,9 +41,17 @@ func answersOf(t *testing.T, p *Prober, node string, n int) {
 // one of them only; an address that moves in order is not.
 func TestProber(t *testing.T) {
 	l := newLab(t, Options{Nodes: []NodeOptions{{Name: "db1"}, {Name: "db2"}}})
-	vip := l.VIP().String() + "/32 dev eth0"
+	t.Run("IPv4", func(t *testing.T) { testProber(t, l, DefaultVIP()) })
+	t.Run("IPv6", func(t *testing.T) { testProber(t, l, DefaultVIP6()) })
+}
+
+func testProber(t *testing.T, l *Lab, addr netip.Prefix) {
+	vip := addr.String() + " dev eth0"
+	if addr.Addr().Is6() {
+		vip += " nodad"
+	}
 	prober := func() *Prober {
-		p, err := l.StartProber(ProberOptions{Target: netip.AddrPortFrom(l.VIP(), 9)})
+		p, err := l.StartProber(ProberOptions{Target: netip.AddrPortFrom(addr.Addr(), 9)})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package lab
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"slices"
 	"testing"
 	"time"
@@ -103,7 +104,7 @@ func TestFalseAnnouncements(t *testing.T) {
 	}{{"a", 50, false}, {"a", 110, false}, {"a", 200, true}, {"b", 119, false}, {"b", 200, false}, {"a", 305, false},
 		{"a", 320, false}, {"b", 320, true}, {"c", 350, true}, {"c", 500, false}}
 	for _, tt := range tests {
-		got := as.FalseAnnouncements([]ARPFrame{{Node: tt.node, Time: at(tt.ms)}})
+		got := as.FalseAnnouncements([]Announcement{{Node: tt.node, Time: at(tt.ms)}})
 		if (len(got) == 1) != tt.want {
 			t.Errorf("an announcement of %s at %d ms: %v, want found: %v", tt.node, tt.ms, got, tt.want)
 		}
@@ -112,6 +113,12 @@ func TestFalseAnnouncements(t *testing.T) {
 
 func testQuestioner() questioner {
 	return questioner{mac: [6]byte{2, 0x77, 0, 0, 0, 200}, vip: testVIP, port: 3306}
+}
+
+func testQuestioner6() questioner {
+	q := testQuestioner()
+	q.vip = DefaultVIP6().Addr()
+	return q
 }
 
 // reply turns a question into the answer that a kernel would give.
@@ -125,8 +132,13 @@ func reply(q questioner, n uint32) []byte {
 		copy(b[i:i+size], b[j:j+size])
 		copy(b[j:j+size], tmp)
 	}
+	if q.vip.Is6() {
+		swap(etherLen+8, etherLen+24, 16)
+		reply6(q, n, b, node)
+		return b
+	}
 	switch kindOf(n) {
-	case AnswerARP:
+	case AnswerNeighbor:
 		b[etherLen+7] = 2
 		swap(etherLen+8, etherLen+18, 10)
 	case AnswerICMP:
@@ -142,12 +154,36 @@ func reply(q questioner, n uint32) []byte {
 	return b
 }
 
+// reply6 does it with what follows the IP header.
+func reply6(q questioner, n uint32, b []byte, node [6]byte) {
+	const at = etherLen + ipv6Len
+	p, proto, sum := b[at:], uint8(protoICMPv6), 2
+	switch kindOf(n) {
+	case AnswerNeighbor:
+		p[0], p[4], p[ndLen] = ndAdvertisement, ndSolicited|ndOverride, ndTargetLink
+		copy(p[ndLen+2:], node[:])
+	case AnswerICMP:
+		p[0] = echoReply6
+	case AnswerTCP:
+		proto, sum = protoTCP, 16
+		p[0], p[1], p[2], p[3] = p[2], p[3], p[0], p[1]
+		binary.BigEndian.PutUint32(p[8:], n+1)
+		p[13] |= tcpACK
+	}
+	binary.BigEndian.PutUint16(p[sum:], 0)
+	binary.BigEndian.PutUint16(p[sum:], ^onesSum(q.pseudo(b, at, proto), p))
+}
+
 func TestQuestionsAndAnswers(t *testing.T) {
-	q := testQuestioner()
+	t.Run("IPv4", func(t *testing.T) { testQuestionsAndAnswers(t, testQuestioner(), hostAddr4(77)) })
+	t.Run("IPv6", func(t *testing.T) { testQuestionsAndAnswers(t, testQuestioner6(), hostAddr6(77)) })
+}
+
+func testQuestionsAndAnswers(t *testing.T, q questioner, stranger netip.Addr) {
 	for _, n := range []uint32{number(0, 0), number(1, 1), number(2, 2), number(200, 7), number(201, 0), number(202, 1), 1<<32 - 1} {
 		h, err := q.hear(reply(q, n))
 		want := n
-		if kindOf(n) == AnswerARP {
+		if kindOf(n) == AnswerNeighbor {
 			want = uint32(asker(n))
 		}
 		if err != nil || h.kind != kindOf(n) || h.number != want || h.from[5] != 11 || h.opens != (h.kind == AnswerTCP) || h.asks {
@@ -156,7 +192,7 @@ func TestQuestionsAndAnswers(t *testing.T) {
 		if h, err := q.hear(q.frame(n, [6]byte{})); err == nil {
 			t.Errorf("question %d counts as an answer: %+v", n, h)
 		}
-		if b := q.frame(n, [6]byte{}); kindOf(n) != AnswerARP && onesSum(0, b[etherLen:etherLen+ipv4Len]) != 0xffff {
+		if b := q.frame(n, [6]byte{}); !rightSums(q, b) {
 			t.Errorf("question %d: wrong checksum: % x", n, b)
 		}
 		for cut := range len(reply(q, n)) {
@@ -166,7 +202,7 @@ func TestQuestionsAndAnswers(t *testing.T) {
 		}
 	}
 	other := q
-	other.vip = hostAddr4(77)
+	other.vip = stranger
 	for turn := range uint32(3) {
 		if h, err := q.hear(reply(other, number(turn, 0))); err == nil {
 			t.Errorf("an answer for another address: %+v", h)
@@ -174,18 +210,61 @@ func TestQuestionsAndAnswers(t *testing.T) {
 	}
 }
 
+// rightSums reports whether a receiver would take a question's checksums for right.
+func rightSums(q questioner, b []byte) bool {
+	head, proto := ipv6Len, b[etherLen+6]
+	switch binary.BigEndian.Uint16(b[12:]) {
+	case etherTypeARP:
+		return true
+	case etherTypeIPv4:
+		if head, proto = ipv4Len, b[etherLen+9]; onesSum(0, b[etherLen:etherLen+head]) != 0xffff {
+			return false
+		}
+	}
+	at, sum := etherLen+head, uint16(0)
+	if proto != protoICMP {
+		sum = q.pseudo(b, at, proto)
+	}
+	return onesSum(sum, b[at:]) == 0xffff
+}
+
+// Who wants to answer the prober over IPv6 asks where it is, and is told.
+func TestProberSaysWhereItIs(t *testing.T) {
+	q := testQuestioner6()
+	mac := [6]byte{2, 0x77, 0, 0, 0, 11}
+	for _, own := range []netip.Addr{proberAddr6(), askerAddr6(0), askerAddr6(askers - 1)} {
+		node := questioner{mac: mac, vip: own} // a node that asks for the prober is a prober that asks for it
+		h, err := q.hear(node.solicit(q.mac, q.vip))
+		if err != nil || !h.asks || h.asked != own || h.sender != q.vip || h.from != mac {
+			t.Fatalf("asked where %v is, and heard %+v, %v", own, h, err)
+		}
+		said := q.own(h)
+		f, err := parseND(said)
+		if err != nil || !f.advertises || !f.solicited || f.announces() || f.source != own || f.dest != q.vip || f.target != own || [6]byte(said) != mac {
+			t.Errorf("said where %v is: %+v, %v", own, f, err)
+		}
+	}
+	for _, other := range []netip.Addr{q.vip, hostAddr6(hostClient), askerAddr6(askers)} {
+		if h, err := q.hear(questioner{mac: mac, vip: other}.solicit(q.mac, q.vip)); err == nil {
+			t.Errorf("who asks for %v asks for the prober: %+v", other, h)
+		}
+	}
+}
+
 func FuzzHear(f *testing.F) {
-	q := testQuestioner()
 	for turn := range uint32(3) {
-		f.Add(reply(q, number(turn, 0)))
+		f.Add(reply(testQuestioner(), number(turn, 0)))
+		f.Add(reply(testQuestioner6(), number(turn, 0)))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
-		h, err := q.hear(b)
-		if err != nil || h.asks {
-			return
-		}
-		if h.kind >= answerKinds || h.kind == AnswerARP && h.number >= askers || !bytes.Contains(b, q.vip.AsSlice()) {
-			t.Errorf("heard %+v in % x", h, b)
+		for _, q := range []questioner{testQuestioner(), testQuestioner6()} {
+			h, err := q.hear(b)
+			if err != nil || h.asks {
+				continue
+			}
+			if h.kind >= answerKinds || h.kind == AnswerNeighbor && h.number >= askers || !bytes.Contains(b, q.vip.AsSlice()) {
+				t.Errorf("heard %+v in % x", h, b)
+			}
 		}
 	})
 }

@@ -38,6 +38,8 @@ type ServerSpec struct {
 	Servers int    // how many there are
 	// Replicas says that one server is the primary: all begin read-only and write into the same replication domain.
 	Replicas bool
+	// Listen is the server's bind_address.
+	Listen string
 }
 
 // ID returns the server's server_id.
@@ -63,7 +65,7 @@ type Flavor interface {
 
 func (n *Node) serverSpec() ServerSpec {
 	return ServerSpec{Node: n.Name, Addr: n.Addr, Dir: filepath.Join(n.dir, "mysql"), Index: n.index,
-		Servers: len(n.lab.Servers()), Replicas: n.lab.opts.Replicas}
+		Servers: len(n.lab.Servers()), Replicas: n.lab.opts.Replicas, Listen: n.lab.opts.wildcard()}
 }
 
 // prepareServer makes the directory of the node's server.

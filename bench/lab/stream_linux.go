@@ -29,7 +29,8 @@ type Stream struct {
 	opts     StreamOptions
 	ns       *Namespace
 	identify func(version string) string
-	target   unix.SockaddrInet4
+	family   int
+	target   unix.Sockaddr
 
 	epoll, timer int
 	cancel       context.CancelFunc
@@ -54,8 +55,8 @@ type flight struct {
 // newStream starts a stream from inside ns. identify turns the version of a greeting into the name of a node.
 func newStream(ns *Namespace, opts StreamOptions, identify func(string) string) (*Stream, error) {
 	s := &Stream{opts: opts, ns: ns, identify: identify, done: make(chan struct{}), flying: map[int]*flight{},
-		pending: map[*flight]struct{}{},
-		target:  unix.SockaddrInet4{Port: int(opts.Target.Port()), Addr: opts.Target.Addr().As4()}}
+		pending: map[*flight]struct{}{}}
+	s.family, s.target = sockaddr(opts.Target)
 	var err error
 	if s.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("client stream: make an epoll: %w", err)
@@ -76,6 +77,14 @@ func newStream(ns *Namespace, opts StreamOptions, identify func(string) string) 
 	s.cancel = cancel
 	go s.run(ctx)
 	return s, nil
+}
+
+// sockaddr returns an address and port as system calls want them, and the family.
+func sockaddr(at netip.AddrPort) (family int, to unix.Sockaddr) {
+	if at.Addr().Is4() {
+		return unix.AF_INET, &unix.SockaddrInet4{Port: int(at.Port()), Addr: at.Addr().As4()}
+	}
+	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(at.Port()), Addr: at.Addr().As16()}
 }
 
 func (s *Stream) run(ctx context.Context) {
@@ -137,7 +146,7 @@ func (s *Stream) tick() {
 
 func (s *Stream) launch(now time.Time) {
 	f := &flight{fd: -1, start: now}
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+	fd, err := unix.Socket(s.family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		s.finish(f, resultOf(err), "", now)
 		return
@@ -145,7 +154,7 @@ func (s *Stream) launch(now time.Time) {
 	f.fd = fd
 	// Closing resets the connection, so that no port of the client stays in TIME_WAIT.
 	unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
-	if err := unix.Connect(fd, &s.target); err != nil && !errors.Is(err, unix.EINPROGRESS) {
+	if err := unix.Connect(fd, s.target); err != nil && !errors.Is(err, unix.EINPROGRESS) {
 		s.finish(f, resultOf(err), "", time.Now())
 		return
 	}

@@ -17,7 +17,7 @@ func fakeServer(t *testing.T, h *Host, at netip.Addr) (stop func()) {
 	t.Helper()
 	var ln net.Listener
 	err := h.NS.Do(func() (err error) {
-		ln, err = net.Listen("tcp4", netip.AddrPortFrom(at, ServerPort).String())
+		ln, err = net.Listen("tcp", netip.AddrPortFrom(at, ServerPort).String())
 		return err
 	})
 	if err != nil {
@@ -90,6 +90,30 @@ func TestStream(t *testing.T) {
 	}
 	if _, err := s.Late(); err != nil {
 		t.Error(err)
+	}
+}
+
+// A client of the IPv6 address has a stream of its own, beside the one of the IPv4 address.
+func TestStreamIPv6(t *testing.T) {
+	l := newLab(t, Options{Nodes: []NodeOptions{{Name: "db1"}}, Server: identifier{}, VIPs: []netip.Prefix{DefaultVIP(), DefaultVIP6()}})
+	first, err := l.StartStream(StreamOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip(t, l.Node("db1").Host, "address add "+DefaultVIP6().String()+" dev eth0 nodad")
+	fakeServer(t, l.Node("db1").Host, DefaultVIP6().Addr())
+	s, err := l.StartStream(StreamOptions{Target: netip.AddrPortFrom(DefaultVIP6().Addr(), ServerPort)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.WaitAnswered(testContext(t), 20); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.Stats(time.Time{}, time.Time{}).Servers; !slices.Equal(got, []string{"db1"}) {
+		t.Errorf("answers from %v", got)
+	}
+	if got := first.Stats(time.Time{}, time.Time{}).Servers; len(got) > 0 || l.Stream() != first {
+		t.Errorf("nobody holds the IPv4 address: answers from %v", got)
 	}
 }
 

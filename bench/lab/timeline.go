@@ -57,6 +57,7 @@ func Milestones() []Milestone {
 		{Source: SourceAddress, What: WhatAddrRemoved, Label: "kernel: address removed"},
 		{Source: SourceAddress},
 		{Source: SourceARP, What: WhatAnnounced, Label: "wire: gratuitous ARP", Once: true},
+		{Source: SourceARP, What: WhatAdvertised, Label: "wire: unsolicited NA", Once: true},
 		{Source: SourceClient},
 	}
 }

@@ -81,6 +81,33 @@ func TestParseARP(t *testing.T) {
 	}
 }
 
+// What 02:77:00:00:00:0b says to all nodes: fd77::100 is here.
+const advertisement = "333300000001 02770000000b 86dd 6000 0000 0020 3a ff fd77000000000000 0000000000000100" +
+	"ff02000000000000 0000000000000001 8800 572e 20000000 fd77000000000000 0000000000000100 0201 02770000000b"
+
+func TestParseND(t *testing.T) {
+	f, err := parseND(unhex(t, advertisement+"0000"))
+	vip := DefaultVIP6().Addr()
+	if err != nil || !f.announces() || f.target != vip || f.source != vip || f.from != [6]byte{2, 0x77, 0, 0, 0, 0x0b} {
+		t.Errorf("read %+v, %v", f, err)
+	}
+	for _, bad := range []string{"", advertisement[:len(advertisement)-8], strings.Replace(advertisement, "86dd", "0800", 1), strings.Replace(advertisement, "3a ff", "3a 40", 1),
+		strings.Replace(advertisement, "8800", "8700", 1), strings.Replace(advertisement, "0020 3a", "0021 3a", 1), strings.Replace(advertisement, "0020 3a", "0028 3a", 1)} {
+		if f, err := parseND(unhex(t, bad)); err == nil {
+			t.Errorf("parseND(%s) = %+v, want an error", bad, f)
+		}
+	}
+}
+
+func FuzzParseND(f *testing.F) {
+	f.Add(unhex(f, advertisement))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if n, err := parseND(b); err == nil && (!n.target.Is6() || n.solicited && !n.advertises) {
+			t.Errorf("read %+v", n)
+		}
+	})
+}
+
 func FuzzParseARP(f *testing.F) {
 	f.Add(unhex(f, gratuitous))
 	f.Fuzz(func(t *testing.T, b []byte) {
