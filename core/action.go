@@ -34,9 +34,11 @@ type Arm struct {
 	Leads bool
 }
 
-// Opening is a group for which the fence is open while a report lives.
+// Opening is a group for which the fence is open while a report lives, unless this epoch of it was given up since the Arm was
+// asked for: an Arm may wait long before it is carried out, and an Unbind that was asked for later does not wait for it.
 type Opening struct {
 	Group     GroupName
+	Epoch     Epoch
 	Addresses []netip.Prefix
 	Report    Seq
 }

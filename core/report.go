@@ -91,7 +91,7 @@ func (m *Machine) openings() []Opening {
 			if open == nil {
 				open = make([]Opening, 0, len(m.held))
 			}
-			open = append(open, Opening{Group: h.group, Addresses: h.spec.Addresses, Report: h.rests})
+			open = append(open, Opening{Group: h.group, Epoch: h.epoch, Addresses: h.spec.Addresses, Report: h.rests})
 		}
 	}
 	return open

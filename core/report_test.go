@@ -120,6 +120,25 @@ func TestArmTellsWhoLeads(t *testing.T) {
 	}
 }
 
+// What the fence is to open names its epoch, so that a report which waits opens nothing that was given up meanwhile.
+func TestI5_ArmOpensByEpoch(t *testing.T) {
+	s := newSolo(t)
+	s.m.opt.Fence = true
+	e := s.own()
+	var opened []Opening
+	for _, a := range only[Arm](s.between(2 * s.m.opt.Timing.Heartbeat)) {
+		opened = append(opened, a.Open...)
+	}
+	if len(opened) == 0 {
+		t.Fatal("the fence is not told to open")
+	}
+	for _, o := range opened {
+		if o.Group != "writer" || o.Epoch != e {
+			t.Errorf("opens %q in epoch %d, want writer in %d", o.Group, o.Epoch, e)
+		}
+	}
+}
+
 // Reports share the list of what is held while it is the same. One that was sent stays as it was when the list changes.
 func TestReportsThatWereSentStayAsTheyWere(t *testing.T) {
 	s := newSolo(t)

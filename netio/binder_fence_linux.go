@@ -70,19 +70,30 @@ func (b *Binder) guard(want map[netip.Addr]bool) error {
 	return nil
 }
 
-// Arm tells the fence of a report and opens it for the groups whose leases were renewed.
+// Arm tells the fence of a report and opens it for the groups whose leases were renewed, except those whose epoch was given
+// up. Reports wait for one another, and for the kernel, and no Unbind waits for a report: so a group may have been given up,
+// and closed to the end, between the step that asked for this Arm and the Arm. No later Unbind would repair that, since an Arm
+// is no claim that the machine counts.
+//
+// What decides is the order of two looks. Unbind closes the group's gate and then marks the addresses in the fence; Arm reads
+// the fence's generation and then looks at the gate. If Unbind had closed the gate by then, the group is left out. If not, the
+// marks come after the generation that was read, and the fence leaves out, or refuses with its turn, what was given up since
+// (see [Fence]), however long the process is stopped or waits for a lock in between. The other way round there would be a hole:
+// an Unbind that runs as a whole after the look at the gate and before the generation is read would be opened again.
+//
+// A grant of a later epoch opens by an Arm that has this epoch, for which the gate is not closed.
 func (b *Binder) Arm(_ context.Context, a core.Arm) error {
 	if b.cfg.Fence == nil {
 		return nil
 	}
-	// Not under a lock: what is given up while Arm waits for one would be opened again.
+	since := b.cfg.Fence.state.now()
 	room := b.armRoom.Swap(nil)
 	if room == nil {
 		room = new(armRoom)
 	}
 	defer b.armRoom.Store(room)
 	b.cfg.Fence.SetAlone(!a.Leads)
-	return b.cfg.Fence.Arm(uint64(a.Seq), a.TTL, room.openings(a.Open))
+	return b.cfg.Fence.arm(since, uint64(a.Seq), a.TTL, room.openings(a.Open, &b.gate))
 }
 
 // armRoom is the memory for what an Arm opens, from one to the next.
@@ -91,9 +102,13 @@ type armRoom struct {
 	addrs []netip.Addr
 }
 
-func (r *armRoom) openings(open []core.Opening) []FenceOpening {
+// openings returns what the fence is to open, without what was given up.
+func (r *armRoom) openings(open []core.Opening, g *gate) []FenceOpening {
 	r.open, r.addrs = r.open[:0], r.addrs[:0]
 	for _, o := range open {
+		if still, _ := g.look(o.Group, o.Epoch); !still {
+			continue
+		}
 		at := len(r.addrs)
 		for _, p := range o.Addresses {
 			r.addrs = append(r.addrs, p.Addr())
@@ -104,12 +119,16 @@ func (r *armRoom) openings(open []core.Opening) []FenceOpening {
 }
 
 // openFence lets traffic of the group pass as long as the report lives that its lease rests on. The addresses are bound
-// by then.
+// by then. What was given up stays closed, by the same order of looks as in [Binder.Arm].
 func (b *Binder) openFence(a core.Bind) error {
 	if b.cfg.Fence == nil {
 		return nil
 	}
-	if err := b.cfg.Fence.Open(addresses(a.Spec), uint64(a.Report)); err != nil {
+	since := b.cfg.Fence.state.now()
+	if still, _ := b.gate.look(a.Group, a.Epoch); !still {
+		return fmt.Errorf("open the fence: %w: group %s was unbound in epoch %d or later", ErrLate, a.Group, a.Epoch)
+	}
+	if err := b.cfg.Fence.openSince(since, addresses(a.Spec), uint64(a.Report)); err != nil {
 		return fmt.Errorf("open the fence: %w", err)
 	}
 	return nil

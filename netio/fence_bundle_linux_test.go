@@ -2,6 +2,7 @@ package netio
 
 import (
 	"encoding/binary"
+	"errors"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
@@ -135,7 +136,8 @@ func TestRenewalNeedsNoMemory(t *testing.T) {
 	f := newFence(t, fenced...)
 	b := newBinder(t, Config{Fence: f})
 	arm := core.Arm{TTL: long, Open: []core.Opening{
-		{Addresses: []netip.Prefix{netip.PrefixFrom(fence4, 32)}}, {Addresses: []netip.Prefix{netip.PrefixFrom(fence6, 128)}}}}
+		{Group: "a", Epoch: 1, Addresses: []netip.Prefix{netip.PrefixFrom(fence4, 32)}},
+		{Group: "b", Epoch: 1, Addresses: []netip.Prefix{netip.PrefixFrom(fence6, 128)}}}}
 	renew := func() {
 		arm.Seq++
 		must(t, b.Arm(t.Context(), arm))
@@ -164,6 +166,48 @@ func TestRenewalNeedsNoMemory(t *testing.T) {
 	renew()
 	if inet, _ := rests(t, f); len(inet) != 2 {
 		t.Errorf("an address that was given up is not opened by a later report: %v", inet)
+	}
+}
+
+// A report may wait while what it is to open is given up, and closed to the end. Of that it opens nothing, and the rest; what is
+// granted later opens again.
+func TestI5_AReportThatWaitedOpensNothingThatWasGivenUp(t *testing.T) {
+	f := newFence(t, fenced...)
+	b := newBinder(t, Config{Fence: f})
+	one, other := spec("", netip.PrefixFrom(fence4, 32)), spec("", netip.PrefixFrom(fence6, 128))
+	other.Name = "other"
+	seq := core.Seq(1)
+	must(t, b.Arm(t.Context(), core.Arm{Seq: seq, TTL: long}))
+	arm := func(e core.Epoch) error {
+		seq++
+		return b.Arm(t.Context(), core.Arm{Seq: seq, TTL: long, Open: []core.Opening{
+			{Group: one.Name, Epoch: e, Addresses: one.Addresses, Report: seq - 1},
+			{Group: other.Name, Epoch: 7, Addresses: other.Addresses, Report: seq - 1}}})
+	}
+	open := func(when string, want ...netip.Addr) {
+		t.Helper()
+		inet, _ := rests(t, f)
+		if got := slices.SortedFunc(maps.Keys(inet), netip.Addr.Compare); !slices.Equal(got, want) {
+			t.Errorf("%s: open are %v, want %v", when, got, want)
+		}
+	}
+	must(t, arm(1))
+	open("renewed", fence4, fence6)
+	must(t, b.Unbind(t.Context(), unbindOf(one, 1)))
+	open("given up", fence6)
+	must(t, arm(1))
+	open("given up before an Arm that had waited", fence6)
+	wantErr(t, b.openFence(core.Bind{Group: one.Name, Epoch: 1, Spec: one, Report: seq - 1}), ErrLate)
+	open("given up before a Bind ended", fence6)
+	must(t, arm(2))
+	open("granted again", fence4, fence6)
+	for e := core.Epoch(2); e < 50; e++ {
+		must(t, arm(e))
+		armed := make(chan error)
+		go func() { armed <- arm(e) }()
+		gone := b.Unbind(t.Context(), unbindOf(one, e))
+		must(t, errors.Join(<-armed, gone))
+		open("given up beside an Arm", fence6)
 	}
 }
 

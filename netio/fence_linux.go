@@ -244,7 +244,11 @@ func (f *Fence) yield(build func(*fenceBatch)) error {
 //
 // After a loss of the tables addresses open again with the first Arm whose answered reports were armed afterwards.
 func (f *Fence) Arm(seq uint64, ttl time.Duration, open []FenceOpening) error {
-	since := f.state.now()
+	return f.arm(f.state.now(), seq, ttl, open)
+}
+
+// arm is an Arm that began at generation since: what was given up after that stays closed.
+func (f *Fence) arm(since, seq uint64, ttl time.Duration, open []FenceOpening) error {
 	f.claimMu.Lock()
 	defer f.claimMu.Unlock()
 	err := f.state.mayArm(seq, ttl, open)
@@ -270,7 +274,11 @@ func (f *Fence) SetAlone(alone bool) {
 // Open makes addresses point to report seq, which was armed and answered. If the report's time is over, they stay
 // closed. It returns [ErrLate] if one of them was given up while Open was on its way; that one stays closed too.
 func (f *Fence) Open(addrs []netip.Addr, seq uint64) error {
-	since := f.state.now()
+	return f.openSince(f.state.now(), addrs, seq)
+}
+
+// openSince is an Open that began at generation since: what was given up after that stays closed.
+func (f *Fence) openSince(since uint64, addrs []netip.Addr, seq uint64) error {
 	f.claimMu.Lock()
 	defer f.claimMu.Unlock()
 	err := f.state.mayOpen(seq)

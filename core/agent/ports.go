@@ -18,7 +18,8 @@ type Binder interface {
 	Prolong(a core.Prolong)
 	// Unbind returns nil only when all addresses were read back and are gone. It waits for no Bind or Extend.
 	Unbind(ctx context.Context, a core.Unbind) error
-	// Arm tells the kernel's fence of a report and opens it for what was renewed. It returns nil if there is no fence.
+	// Arm tells the kernel's fence of a report and opens it for what was renewed, and for nothing for whose epoch Unbind has been
+	// called, before or meanwhile. It returns nil if there is no fence.
 	Arm(ctx context.Context, a core.Arm) error
 	// Probe returns the hardware address of somebody on the link who answers for one of the addresses, or nil.
 	Probe(ctx context.Context, a core.Probe) (net.HardwareAddr, error)

@@ -85,6 +85,8 @@ const (
 	BlindToWriters
 	// DeafToLag does not tell the machine that what its server shows gets older.
 	DeafToLag
+	// OpenGivenUp opens the fence for what was given up while the report waited.
+	OpenGivenUp
 	breaks
 )
 
@@ -315,5 +317,5 @@ func (b Break) String() string {
 		"proposals of an old office count", "kernel more generous than holder", "lifetimes rounded up",
 		"no longer margin without a fence", "grant without waiting", "vote before the start-up wait", "two votes in a term",
 		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early", "others taken for read-only",
-		"deaf to lag"}[b]
+		"deaf to lag", "what was given up is opened again"}[b]
 }

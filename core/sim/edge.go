@@ -123,7 +123,7 @@ func (p *process) bind(wk *worker, a core.Bind) {
 			k.bind(addressIndex(pre.Addr()), groupIndex(a.Group), a.Epoch)
 			k.live(addressIndex(pre.Addr()), a.Lifetime)
 		}
-		k.open(a.Spec.Addresses, a.Report, since)
+		p.open(core.Opening{Group: a.Group, Epoch: a.Epoch, Addresses: a.Spec.Addresses, Report: a.Report}, since)
 	}, func(failed bool) {
 		switch {
 		case p.n.w.plan.gate && !p.allowed(a.Group, a.Epoch, a.NotAfter):

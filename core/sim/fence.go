@@ -27,16 +27,18 @@ func (k *kernel) arm(seq core.Seq, ttl time.Duration) {
 	k.armed[seq%maxReports] = armedReport{seq: seq, dies: k.n.clock.when(k.n.clock.at(k.n.w.now).Add(ttl))}
 }
 
-// open makes addresses point to a report, except those that were closed since the claim began.
-func (k *kernel) open(addrs []netip.Prefix, seq core.Seq, since int64) {
-	for _, pre := range addrs {
+// open makes a group's addresses point to a report, except those that were closed since the claim began.
+func (p *process) open(o core.Opening, since int64) {
+	k := &p.n.kern
+	for _, pre := range o.Addresses {
 		i := addressIndex(pre.Addr())
 		c := &k.addrs[i]
 		if c.shut >= since {
 			continue
 		}
+		k.n.w.or.opens(p, o, i)
 		before := k.answers(i)
-		c.report = seq
+		c.report = o.Report
 		if !before && k.answers(i) {
 			k.n.w.or.answering(k.n, i)
 		}
@@ -81,13 +83,14 @@ func (p *process) report(r fencedReport) {
 
 func (p *process) armNext() {
 	r, k, since := p.reports[0], &p.n.kern, p.n.w.now
+	open := p.openings(r.arm.Open)
 	p.systemCall(false, func(failed bool) {
 		if failed {
 			return
 		}
 		k.arm(r.arm.Seq, r.arm.TTL)
-		for _, o := range r.arm.Open {
-			k.open(o.Addresses, o.Report, since)
+		for _, o := range open {
+			p.open(o, since)
 		}
 	}, func(failed bool) {
 		if !failed {
@@ -100,4 +103,15 @@ func (p *process) armNext() {
 			p.armNext()
 		}
 	})
+}
+
+// openings leaves out what was given up since the report was made.
+func (p *process) openings(asked []core.Opening) []core.Opening {
+	open := make([]core.Opening, 0, len(asked))
+	for _, o := range asked {
+		if o.Epoch > p.gate[groupIndex(o.Group)] || p.n.w.opt.Break == OpenGivenUp {
+			open = append(open, o)
+		}
+	}
+	return open
 }

@@ -230,6 +230,13 @@ func (o *oracle) answering(n *node, a int) {
 	}
 }
 
+// opens checks I5 when a process is about to open the fence for an address: what was given up stays closed.
+func (o *oracle) opens(p *process, open core.Opening, a int) {
+	if p.gate[groupIndex(open.Group)] >= open.Epoch {
+		o.w.fail(I5, "%s opens the fence for %v of %s in epoch %d, which it has given up", p.n.name, address(a), open.Group, open.Epoch)
+	}
+}
+
 func (o *oracle) unbound(n *node, a int) { o.w.trace.line(n, "unbound", address(a).String()) }
 
 // handGrace is how old an address that a person has bound must be: the news of it takes a moment.
