@@ -5,7 +5,8 @@ import (
 	"time"
 )
 
-// Action is something that the machine wants done. Actions are carried out in the order of the list that Step returns.
+// Action is something that the machine wants done. Actions are carried out in the order of the list that Step returns, Unbinds
+// before all others.
 // Those that claim (Bind, Extend, Probe, Announce, Propose of a grant) carry NotAfter and are dropped when it has
 // passed, unless a Prolong has moved it for Bind, Extend and Announce; those that give up (Unbind) never expire.
 type Action interface{ action() }

@@ -15,9 +15,6 @@ import (
 // everything else makes its sender wait.
 const mailboxSize = 1024
 
-// unbindTimeout ends one attempt to unbind; the machine tries again.
-const unbindTimeout = 500 * time.Millisecond
-
 // Config is what an agent is made from.
 type Config struct {
 	Self    core.NodeName
@@ -285,6 +282,11 @@ func (a *Agent) step(ctx context.Context, ev core.Event) {
 
 func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
 	actions := a.cfg.Machine.Step(now, ev)
+	for _, act := range actions {
+		if act, ok := act.(core.Unbind); ok {
+			go a.unbind(ctx, act) // before anything is said of it: no log and no observer may hold it up
+		}
+	}
 	if a.cfg.Observe != nil {
 		a.cfg.Observe(now, ev, actions)
 	}
@@ -310,8 +312,7 @@ func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
 
 func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 	switch act := act.(type) {
-	case core.Unbind:
-		go a.unbind(ctx, act)
+	case core.Unbind: // has begun
 	case core.Bind:
 		a.worker(ctx, act.Group).claim(func() core.Event { return a.bind(ctx, act) })
 	case core.Extend:
@@ -321,7 +322,7 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 	case core.Probe:
 		a.worker(ctx, act.Group).claim(func() core.Event { return a.probe(ctx, act) })
 	case core.Announce:
-		a.worker(ctx, act.Group).claim(func() core.Event { return a.announce(ctx, act) })
+		a.worker(ctx, act.Group).announce(func() core.Event { return a.announce(ctx, act) })
 	case core.Propose:
 		act.Command.At = time.Now().UnixMilli()
 		a.cfg.Consensus.Propose(act.Command, func() bool { return act.NotAfter != 0 && a.cfg.Clock() > act.NotAfter })

@@ -139,30 +139,72 @@ func TestI5_HungBindDoesNotDelayUnbind(t *testing.T) {
 	})
 }
 
-// An unbind that hangs is given up after a while and tried again, beside the one that hangs.
-func TestI5_HungUnbindIsTriedAgain(t *testing.T) {
+// An unbind that hangs for long and then fails is tried again, and nothing is released before one has read back.
+func TestI5_FailedUnbindIsTriedAgain(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
+		const hangs = 5 * time.Second
 		r.serve()
-		r.kernel.setHooks(hooks{unbind: func(ctx context.Context, _ core.Unbind) error {
+		r.kernel.setHooks(hooks{unbind: func(context.Context, core.Unbind) error {
 			if r.kernel.count("unbind") < 3 {
-				<-ctx.Done()
-				return ctx.Err()
+				time.Sleep(hangs)
+				return errors.New("on purpose")
 			}
 			r.kernel.set(false)
 			return nil
 		}})
 		r.Deliver(failed)
-		time.Sleep(unbindTimeout)
+		time.Sleep(2 * hangs)
 		synctest.Wait()
 		if r.askedForRelease() {
 			t.Fatal("asked for the release although nothing was read back")
 		}
-		time.Sleep(2 * unbindTimeout)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		if n := r.kernel.count("unbind"); n != 3 || r.kernel.isBound() {
 			t.Fatalf("bound %t after %d unbinds", r.kernel.isBound(), n)
 		}
 		r.stop()
+	})
+}
+
+// While what sees each step is held up, as by a log that nobody reads, the unbind of that step is on its way.
+func TestI5_UnbindWaitsForNoObserver(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		block := make(chan struct{})
+		r.setBlock(block)
+		r.Deliver(failed)
+		synctest.Wait()
+		if n := r.kernel.count("unbind"); n != 1 {
+			t.Errorf("%d unbinds while the observer is held up, want 1", n)
+		}
+		r.setBlock(nil)
+		close(block)
+		r.stop()
+	})
+}
+
+// While a claim hangs and the lease is renewed, announcements without end ask for room, and leave some for claims.
+func TestAnnouncementsLeaveRoomForClaims(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		end := make(chan struct{})
+		r.kernel.setHooks(hooks{extend: func(context.Context, core.Extend) error { <-end; return nil }})
+		r.do(ctx, 0, core.Extend{Group: "writer"})
+		synctest.Wait()
+		for range 10 * queueSize {
+			r.do(ctx, 0, core.Announce{Group: "writer"})
+		}
+		r.do(ctx, 0, core.Extend{Group: "writer"})
+		close(end)
+		synctest.Wait()
+		if n := r.kernel.count("announce"); n != announcementsMax {
+			t.Errorf("%d announcements were kept, want %d", n, announcementsMax)
+		}
+		if n := r.kernel.count("extend"); n != 2 {
+			t.Errorf("%d extends", n)
+		}
 	})
 }
 

@@ -1,5 +1,7 @@
 // Package agent runs a [core.Machine]: one loop owns it, takes events from a mailbox, keeps one timer and carries actions
-// out through three small ports.
+// out through four small ports.
+//
+// The ports are the binder, the announcer, the consensus and the local MySQL server.
 //
 // The loop itself never waits for anything but its mailbox and its timer. Claims (bind, extend, probe, announce) of one
 // group are carried out one after the other by a worker of that group. Giving up does not stand in that queue: every

@@ -16,7 +16,8 @@ type Binder interface {
 	Extend(ctx context.Context, a core.Extend) error
 	// Prolong moves the NotAfter of the binder's and the announcer's claims of an epoch that are on their way. It does not wait.
 	Prolong(a core.Prolong)
-	// Unbind returns nil only when all addresses were read back and are gone. It waits for no Bind or Extend.
+	// Unbind returns nil only when all addresses were read back and are gone. It waits for no Bind or Extend, and need not
+	// heed ctx: giving up is not called off.
 	Unbind(ctx context.Context, a core.Unbind) error
 	// Arm tells the kernel's fence of a report and opens it for what was renewed, and for nothing for whose epoch Unbind has been
 	// called, before or meanwhile. It returns nil if there is no fence.

@@ -8,9 +8,13 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// queueSize bounds the claims of one group that wait. The machine has at most a handful in flight, so a full queue is a
-// programming error.
-const queueSize = 64
+// queueSize bounds the claims of one group that wait. The machine has at most a handful in flight of those whose end it waits
+// for, so a full queue is a programming error. Nobody waits for the end of an announcement: while a claim hangs in the kernel
+// and the lease is renewed they go on coming, and those for which there is no room are dropped.
+const (
+	queueSize        = 64
+	announcementsMax = queueSize / 2
+)
 
 // worker carries out the claims of one group, one after the other.
 type worker struct{ queue chan func() core.Event }
@@ -49,6 +53,13 @@ func (w *worker) claim(f func() core.Event) {
 	}
 }
 
+// announce is like claim, for what may be left out.
+func (w *worker) announce(f func() core.Event) {
+	if len(w.queue) < announcementsMax {
+		w.claim(f)
+	}
+}
+
 func text(err error) string {
 	if err == nil {
 		return ""
@@ -84,10 +95,9 @@ func (a *Agent) announce(ctx context.Context, n core.Announce) core.Event {
 	return nil
 }
 
-// unbind runs on a goroutine of its own: giving up waits for nothing but the kernel.
+// unbind runs on a goroutine of its own: giving up waits for nothing but the kernel, and for that as long as it takes. While a call
+// hangs there another one would hang, too, and the lease is not renewed any more: it ends by the kernel's fence.
 func (a *Agent) unbind(ctx context.Context, u core.Unbind) {
-	ctx, cancel := context.WithTimeout(ctx, unbindTimeout)
-	defer cancel()
 	err := a.cfg.Binder.Unbind(ctx, u)
 	a.Deliver(core.UnbindDone{Group: u.Group, Epoch: u.Epoch, Gone: err == nil, Err: text(err)})
 }
