@@ -11,6 +11,7 @@ import (
 
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/daemon"
+	"github.com/remora-ha/remora/cmd/internal/logqueue"
 	"github.com/remora-ha/remora/core"
 )
 
@@ -26,19 +27,25 @@ is wrong all of it is printed, the exit code is 2 and nothing was touched.
 SIGTERM and SIGINT end it in order: unbind, verify, release, hand leadership on. SIGHUP reads the file again.`,
 		Args: none,
 		RunE: ran(func(cmd *cobra.Command, _ []string) error {
-			log, err := newLogger(a.env.Stderr, level, format)
+			log, lines, err := newLogger(a.env.Stderr, level, format)
 			if err != nil {
 				return err
 			}
+			defer lines.Close()
 			cfg, self, err := a.load(path, node, log)
 			if err != nil {
 				return err
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGTERM, syscall.SIGINT)
 			defer stop()
-			return a.env.Run(ctx, daemon.Options{
+			err = a.env.Run(ctx, daemon.Options{
 				Config: cfg, Path: path, Self: self, DryRun: dryRun, Logger: log, Version: a.env.Version,
 			})
+			if err == nil {
+				return nil
+			}
+			printError(lines, err) // like the log: what nobody reads must not keep the process from its end
+			return exitStatus(exitCode(&ranError{err}))
 		}),
 	}
 	c.Flags().StringVar(&path, "config", "/etc/remora/remora.toml", "the configuration, the same file on every node")
@@ -82,18 +89,27 @@ func (a *app) check(path, node string) (*config.Config, core.NodeSpec, config.Pr
 	return cfg, self, append(cfg.Warnings, config.CheckHost(cfg, self.Name, a.env.Host)...), nil
 }
 
-func newLogger(w io.Writer, level, format string) (*slog.Logger, error) {
+// newLogger returns a logger before w that waits for no reader of w, and the queue that it writes to, which is to be closed at the
+// end.
+func newLogger(w io.Writer, level, format string) (*slog.Logger, *logqueue.Queue, error) {
 	opts := new(slog.HandlerOptions)
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(level)); err != nil {
-		return nil, usagef("--log-level %q: use debug, info, warn or error", level)
+		return nil, nil, usagef("--log-level %q: use debug, info, warn or error", level)
 	}
 	opts.Level = l
+	var to func(io.Writer) slog.Handler
 	switch format {
 	case "text":
-		return slog.New(slog.NewTextHandler(w, opts)), nil
+		to = func(w io.Writer) slog.Handler { return slog.NewTextHandler(w, opts) }
 	case "json":
-		return slog.New(slog.NewJSONHandler(w, opts)), nil
+		to = func(w io.Writer) slog.Handler { return slog.NewJSONHandler(w, opts) }
+	default:
+		return nil, nil, usagef("--log-format %q: use text or json", format)
 	}
-	return nil, usagef("--log-format %q: use text or json", format)
+	direct := slog.New(to(w))
+	q := logqueue.New(w, func(lines uint64) {
+		direct.Error("lines of the log were dropped here, because what reads the log stood still or was too slow", "lines", lines)
+	})
+	return slog.New(to(q)), q, nil
 }
