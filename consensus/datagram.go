@@ -25,7 +25,11 @@ type wire struct {
 	nonce [12]byte
 
 	sent, unsent, received, dropped atomic.Uint64
+	tooBig                          atomic.Int64 // when a message did not fit last and that was said, in nanoseconds since the node was opened
 }
+
+// sayTooBig is how often it is said that messages do not fit into a datagram.
+const sayTooBig = time.Minute
 
 // socketBuffer is asked of the kernel for received datagrams, so that a pause of this process does not lose them.
 const socketBuffer = 512 << 10
@@ -47,7 +51,7 @@ func (n *Node) Send(to core.NodeName, m core.Message) {
 	}
 	if err := n.wire.send(to, m); err != nil {
 		n.wire.unsent.Add(1)
-		n.log.Debug("datagram not sent", "to", to, "error", err)
+		n.unsent(to, err)
 	}
 	if leads {
 		n.beats.tells(to, term, isAck(m))
@@ -56,6 +60,19 @@ func (n *Node) Send(to core.NodeName, m core.Message) {
 	if r, ok := m.(core.Report); ok && n.beats.reported(n.cfg.Self, r) {
 		poke(n.changed) // its place among the voters is another
 	}
+}
+
+// unsent logs that a datagram was not sent. As a rule that is like one lost on the way. One that does not fit will not fit the next
+// time either, and what it was to say, a report most of all, is never heard.
+func (n *Node) unsent(to core.NodeName, err error) {
+	now := int64(max(n.now(), 1))
+	last := n.wire.tooBig.Load()
+	if errors.Is(err, errWireTooBig) && (last == 0 || now-last >= int64(sayTooBig)) && n.wire.tooBig.CompareAndSwap(last, now) {
+		n.log.Warn("a message is too long for a datagram and is not sent: use fewer groups or shorter names of groups; if it is a report, leases are not renewed meanwhile",
+			"to", to, "error", err)
+		return
+	}
+	n.log.Debug("datagram not sent", "to", to, "error", err)
 }
 
 func isAck(m core.Message) bool {

@@ -2,6 +2,8 @@ package consensus
 
 import (
 	"errors"
+	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"reflect"
@@ -187,6 +189,32 @@ func TestConfigurationOfManyAddressesIsAnEntry(t *testing.T) {
 	}
 	_, err := encodeCommand(core.Command{Ops: []core.Op{{Configure: &core.Config{Groups: []core.GroupSpec{spec}}}}})
 	must(t, err)
+}
+
+// A report fits into a datagram if the names of all groups, with four bytes for each, take no more than 420: the configuration
+// accepts no more. Each group may be held and, when a link has just gone down, be one that can not be served.
+func TestReportsOfAllGroupsFit(t *testing.T) {
+	const room = 420
+	for letters := 1; letters <= 63; letters++ {
+		m := core.Report{Incarnation: math.MaxUint64, Seq: 1 << 40, Term: 1 << 20, Config: 1 << 20, Release: "v1.23.45-rc.1", Aside: strings.Repeat("a", 99),
+			Health: core.Health{Source: "[fd77:1234:5678:9abc:def0:1234:5678:9abc]:33060", Reason: strings.Repeat("r", 99), Version: "10.11.14-MariaDB-0ubuntu0.24.04.1-log",
+				Alarms: []string{strings.Repeat("a", 99)}}}
+		for i := range min(64, room/(letters+4)) {
+			name := core.GroupName(fmt.Sprintf("%0*d", letters, i))[:letters]
+			m.Holds = append(m.Holds, core.Holding{Group: name, Epoch: 1<<21 + 100, Phase: core.Serving})
+			m.Blocked = append(m.Blocked, core.Blocked{Group: name, Reason: "link enp129s0f0np15 is down"})
+		}
+		b, err := appendMessage(nil, m)
+		if err != nil {
+			t.Errorf("%d groups with names of %d letters: %v", len(m.Holds), letters, err)
+			continue
+		}
+		got, err := parseMessage(b)
+		must(t, err)
+		if r := got.(core.Report); len(r.Holds) != len(m.Holds) || len(r.Blocked) != len(m.Blocked) {
+			t.Errorf("%d groups with names of %d letters: %d and %d arrive", len(m.Holds), letters, len(r.Holds), len(r.Blocked))
+		}
+	}
 }
 
 func TestMessagesThatCanNotBeSentAreErrors(t *testing.T) {

@@ -43,7 +43,7 @@ func (c *checker) groups() {
 	if n := len(addrs); n > maxAllAddresses {
 		c.bad(c.raw.Groups[len(c.raw.Groups)-1].Header.At, groupTable+" addresses", "all groups together have %d addresses: use at most %d", n, maxAllAddresses)
 	}
-	c.readerNames()
+	c.allNames()
 }
 
 // expanded returns the groups that a table stands for: one, or of role reader one for each address.
@@ -60,19 +60,26 @@ func expanded(g Group) []Group {
 	return gs
 }
 
-// readerRoom is how many bytes the names of all groups may take in a report, which lists what a node holds and what it can not
-// serve, beside what it says of the server.
-const readerRoom = 420
+// namesRoom is how many bytes the names of all groups, and four for each, may take in a report: it is one datagram, and lists what
+// a node holds and what it can not serve, each group in both lists at the worst, beside what it says of the server. A report
+// that is too long would not be sent, and no lease renewed.
+const namesRoom = 420
 
-// readerNames bounds the addresses of reader groups, each of which is a group of its own.
-func (c *checker) readerNames() {
+// allNames bounds the names of all groups. Each address of a reader group is a group of its own.
+func (c *checker) allNames() {
 	size := 0
 	for i, g := range c.cfg.Groups {
-		if size += len(g.Name) + 4; size > readerRoom && slices.ContainsFunc(c.cfg.Groups, func(g Group) bool { return g.Pool != "" }) {
+		if size += len(g.Name) + 4; size <= namesRoom {
+			continue
+		}
+		if slices.ContainsFunc(c.cfg.Groups, func(g Group) bool { return g.Pool != "" }) {
 			c.bad(c.of[i].Header.At, groupTable+" addresses", "each address of a reader group is a group of its own, and with %q their names and those of the other groups are too long for a report: use fewer addresses (18 IPv4 ones or so) or shorter names",
 				g.Name)
-			return
+		} else {
+			c.bad(c.of[i].Header.At, groupTable+" name", "with %q the names of all groups are too long for a report: use fewer groups (22 with names of 15 letters, 64 with two) or shorter names, or put addresses that may move together into one group",
+				g.Name)
 		}
+		return
 	}
 }
 

@@ -81,6 +81,32 @@ func TestHowManyAddressesThereMayBe(t *testing.T) {
 	}
 }
 
+// The names of all groups have to fit into a report, twice, with readers or without.
+func TestHowLongTheNamesOfGroupsMayBe(t *testing.T) {
+	for _, tt := range []struct {
+		groups, letters int
+		want            string // of the message, if it is refused
+	}{
+		{21, 15, ""}, // and two of the file
+		{22, 15, "with \"group-31-abcdef\" the names of all groups are too long for a report"},
+		{62, 2, ""},
+	} {
+		var b strings.Builder
+		b.WriteString(okFile(t))
+		for i := range tt.groups {
+			name := fmt.Sprintf("group-%d-abcdefgh", i+10)[:tt.letters]
+			if tt.letters == 2 {
+				name = string([]byte{'a' + byte(i/26), 'a' + byte(i%26)})
+			}
+			fmt.Fprintf(&b, "\n[[group]]\nname = %q\nrole = \"writer\"\npolicy = \"any\"\ninterface = \"eth0\"\naddresses = [\"10.80.0.%d\"]\n", name, i+1)
+		}
+		_, err := Parse(strings.NewReader(b.String()), "remora.toml")
+		if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
+			t.Errorf("%d groups with names of %d letters: %.300v, want %q", tt.groups, tt.letters, err, tt.want)
+		}
+	}
+}
+
 // A reader group is a group of its own for each address; nodes name their interfaces by the table.
 func TestReaderGroupsExpand(t *testing.T) {
 	cfg := mustParse(t, strings.Replace(okFile(t), "interfaces = { other = \"bond1\" }", "interfaces = { readers = \"bond2\" }", 1)+`
