@@ -140,11 +140,7 @@ func (k keptFrame) old() bool { return time.Since(k.at) >= forwardFor }
 
 func newForwarder(l link, g core.GroupName, spec core.GroupSpec, cfg Config) (*forwarder, error) {
 	f := &forwarder{group: g, own: l.MAC, index: l.Index, ips: setOf(spec.Addresses), left: cfg.Left, noDestroy: cfg.NoDestroy}
-	var ips []netip.Addr
-	for _, p := range spec.Addresses {
-		ips = append(ips, p.Addr())
-	}
-	filter, err := forwardFilter(ips)
+	filter, err := forwardFilter(addresses(spec))
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +153,7 @@ func newForwarder(l link, g core.GroupName, spec core.GroupSpec, cfg Config) (*f
 
 // run forwards until the time is over.
 func (f *forwarder) run() {
+	defer func() { _ = f.conn.Close() }() // also when reading fails and nobody else would
 	defer f.cancel()
 	defer context.AfterFunc(f.ctx, func() { _ = f.conn.Close() })()
 	buf := make([]byte, 1<<16)

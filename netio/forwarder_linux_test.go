@@ -44,6 +44,27 @@ func TestWhatComesTooLateIsSentOn(t *testing.T) {
 	}
 }
 
+// Reading fails when the interface is set down. With the forwarder ends its socket, which is handed every frame that comes.
+func TestAForwarderThatCanNotReadLeavesNoSocket(t *testing.T) {
+	w := newWire(t)
+	f, err := newForwarder(w.link(), "writer", spec(w.name, vip4), Config{}.withDefaults())
+	must(t, err)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		f.run()
+	}()
+	w.set(false)
+	select {
+	case <-ended:
+	case <-time.After(forwardWait / 2):
+		t.Fatal("it goes on")
+	}
+	if _, err := f.conn.SyscallConn(); err == nil {
+		t.Error("its socket is open")
+	}
+}
+
 // A node that has the address, or never had it, sends nothing on.
 func TestAnOwnerSendsNothingOn(t *testing.T) {
 	w := newWire(t)
