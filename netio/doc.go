@@ -6,8 +6,9 @@
 // # Claiming and giving up
 //
 // Bind, Extend, Probe and Announce claim. Each claim looks at the clock and at its group's gate right before every
-// system call that has an effect, and once more after it; whoever finds itself late takes back what it did and returns
-// [ErrLate]. Unbind gives up: it never looks at the clock, it is not called off by its context, it has a netlink socket
+// system call that has an effect, and returns [ErrLate] if it is late. Bind and Extend look once more after the last one, and
+// take back what they did if they are late by then; a frame that is sent can not be taken back. Arm, which opens the fence for
+// what was renewed, looks at the gate alone: how long it opens was decided when the report was armed. Unbind gives up: it never looks at the clock, it is not called off by its context, it has a netlink socket
 // of its own, and it shares no lock with a claim that is held over I/O. A bind that hangs can not delay it.
 //
 // Unbind of epoch e first closes the group's gate for all epochs up to e, so that a claim of such an epoch that is on

@@ -103,16 +103,7 @@ func (m NDP) flags() byte {
 // checksum returns the ones' complement sum over the pseudo-header and an ICMPv6 message of even length (RFC 8200, 8.1).
 // Over a message whose checksum field is right it is 0xffff.
 func checksum(src, dst [16]byte, msg []byte) uint16 {
-	sum := uint32(len(msg)) + icmpv6
-	for _, b := range [][]byte{src[:], dst[:], msg} {
-		for i := 0; i+1 < len(b); i += 2 {
-			sum += uint32(b[i])<<8 | uint32(b[i+1])
-		}
-	}
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
+	return fold(sumOf(sumOf(sumOf(uint32(len(msg))+icmpv6, src[:]), dst[:]), msg))
 }
 
 // ParseNDP reads the neighbour solicitation or advertisement in an Ethernet frame and checks what RFC 4861, 7.1 demands
