@@ -28,6 +28,18 @@ type FSM interface {
 // maxSnapshot bounds a snapshot in bytes.
 const maxSnapshot = 64 << 20
 
+// readSnapshot reads a whole snapshot. One that is too long is an error, and not cut: half a state would be another state.
+func readSnapshot(r io.Reader) ([]byte, error) {
+	b, err := io.ReadAll(io.LimitReader(r, maxSnapshot+1))
+	if err != nil {
+		return nil, fmt.Errorf("read a snapshot: %w", err)
+	}
+	if len(b) > maxSnapshot {
+		return nil, fmt.Errorf("read a snapshot: more than the %d bytes that it may have", maxSnapshot)
+	}
+	return b, nil
+}
+
 // adapter makes the ledger a state machine of the Raft library and tells what happens to it.
 type adapter struct {
 	n *Node
@@ -89,12 +101,9 @@ func (a *adapter) Snapshot() (raft.FSMSnapshot, error) {
 func (a *adapter) Restore(r io.ReadCloser) error {
 	defer r.Close()
 	a.n.store.roster.unsettle() // with the snapshot comes its configuration
-	b, err := io.ReadAll(io.LimitReader(r, maxSnapshot+1))
+	b, err := readSnapshot(r)
 	if err != nil {
-		return fmt.Errorf("read a snapshot: %w", err)
-	}
-	if len(b) > maxSnapshot {
-		return fmt.Errorf("read a snapshot: more than the %d bytes that it may have", maxSnapshot)
+		return err
 	}
 	a.mu.Lock()
 	err = a.ledger.Restore(b)

@@ -19,7 +19,7 @@ import (
 	"github.com/remora-ha/remora/core/alarm"
 )
 
-// Config is what a Node needs to know. Every field but Logger is required.
+// Config is what a Node needs to know. A field is required unless it says otherwise.
 type Config struct {
 	// Self is this node's name, Cluster the cluster's. The certificate must carry both.
 	Self    core.NodeName
@@ -52,7 +52,8 @@ func (c *Config) check() error {
 	var missing []string
 	for name, ok := range map[string]bool{"Self": c.Self != "", "Cluster": c.Cluster != "", "StateDir": c.StateDir != "",
 		"Ledger": c.Ledger != nil, "Incarnation": c.Incarnation != 0, "Deliver": c.Deliver != nil,
-		"DeliverDatagram": c.DeliverDatagram != nil, "Timing": c.Timing.RaftHeartbeat > 0 && c.Timing.RaftElection > 0} {
+		"DeliverDatagram": c.DeliverDatagram != nil, "Timing": c.Timing.RaftHeartbeat > 0 && c.Timing.RaftElection > 0,
+		"Peers": len(c.Peers) > 0, "TLS": c.TLS.CA != "" && c.TLS.Cert != "" && c.TLS.Key != ""} {
 		if !ok {
 			missing = append(missing, name)
 		}

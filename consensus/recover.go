@@ -91,9 +91,9 @@ func (r *recovery) Snapshot() (raft.FSMSnapshot, error) {
 // Restore implements raft.FSM.
 func (r *recovery) Restore(in io.ReadCloser) error {
 	defer in.Close()
-	b, err := io.ReadAll(io.LimitReader(in, maxSnapshot))
+	b, err := readSnapshot(in)
 	if err != nil {
-		return fmt.Errorf("read a snapshot: %w", err)
+		return err
 	}
 	return r.ledger.Restore(b)
 }
