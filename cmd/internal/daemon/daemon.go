@@ -13,8 +13,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
 	"github.com/remora-ha/remora/cmd/internal/metrics"
@@ -192,37 +190,37 @@ func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 		d.keeper.check()
 	}
 
-	parts, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	var g errgroup.Group
-	g.Go(func() error { return d.watcher.Run(parts) })
-	g.Go(func() error { return d.health.run(parts, d.opt.Config) })
-	g.Go(func() error { d.keepFence(parts); return nil })
+	parts := newParts()
+	defer parts.end()
+	parts.run(d.watcher.Run)
+	parts.run(func(ctx context.Context) error { return d.health.run(ctx, d.opt.Config) })
+	parts.run(func(ctx context.Context) error { d.keepFence(ctx); return nil })
 	if d.keeper != nil {
-		g.Go(func() error { d.keeper.keep(parts); return nil })
+		parts.run(func(ctx context.Context) error { d.keeper.keep(ctx); return nil })
 	}
-	g.Go(func() error { return d.serveControl(parts, listener) })
-	g.Go(func() error { return d.keepWarm(parts) })
-	g.Go(func() error { d.ending.keep(parts); return nil })
-	g.Go(func() error { return d.takePart(parts) })
-	g.Go(func() error { d.reloads(parts); return nil })
+	parts.run(func(ctx context.Context) error { return d.serveControl(ctx, listener) })
+	parts.run(d.keepWarm)
+	parts.run(func(ctx context.Context) error { d.ending.keep(ctx); return nil })
+	parts.run(d.takePart)
+	parts.run(func(ctx context.Context) error { d.reloads(ctx); return nil })
 	if d.metrics != nil {
-		g.Go(func() error { d.metrics.Serve(parts, d.cfg.MetricsFor(d.opt.Self.Name), d.log); return nil })
+		at := d.cfg.MetricsFor(d.opt.Self.Name)
+		parts.run(func(ctx context.Context) error { d.metrics.Serve(ctx, at, d.log); return nil })
 	}
 
-	cause := d.wait(ctx, loop)
+	cause := d.wait(ctx, loop, parts.broken)
 	d.tell(d.notify.Stopping())
-	cancel()
+	parts.end()
 	end, done := context.WithTimeout(context.Background(), closeTimeout)
 	defer done()
 	d.clients.close()
 	d.ending.close()
-	return errors.Join(cause, d.node.Shutdown(end), g.Wait(), d.removeFence(cause), d.binder.Close())
+	return errors.Join(cause, d.node.Shutdown(end), parts.wait(cause), d.removeFence(cause), d.binder.Close())
 }
 
-// wait returns when the loop has ended: after a signal, or because the consensus can not go on. Either way everything is
-// given up in order first.
-func (d *daemon) wait(ctx context.Context, loop <-chan error) error {
+// wait returns when the loop has ended: after a signal, or because the consensus can not go on or another part is broken. In
+// any case everything is given up in order first.
+func (d *daemon) wait(ctx context.Context, loop, broken <-chan error) error {
 	d.tell(d.notify.Ready())
 	var cause error
 	select {
@@ -230,6 +228,8 @@ func (d *daemon) wait(ctx context.Context, loop <-chan error) error {
 		d.log.Info("stopping: giving everything up in order")
 	case cause = <-d.node.Failed():
 		d.log.Error("stopping: this node can not go on", "reason", cause)
+	case cause = <-broken:
+		d.log.Error("stopping: a part of the daemon has failed, and without it nothing may be served: giving everything up in order", "reason", cause)
 	case err := <-loop:
 		return fmt.Errorf("the agent ended by itself: %w", err)
 	}

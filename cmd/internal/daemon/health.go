@@ -72,6 +72,10 @@ func (h *health) use(cfg *config.Config) {
 		return
 	}
 	h.log.Info("MySQL's address or account changed: watching it anew")
+	select {
+	case <-h.restart: // only the newest counts
+	default:
+	}
 	h.restart <- cfg
 }
 
