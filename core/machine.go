@@ -69,7 +69,7 @@ type Machine struct {
 	held    map[GroupName]*holding
 	gaveUp  map[GroupName]Epoch // up to which epoch this process will not claim any more
 	barred  map[GroupName]bar
-	foreign map[GroupName]int // foreign claims counted
+	foreign map[GroupName]conflicts
 	waivers map[GroupName]waiver
 
 	server localServer
@@ -106,13 +106,19 @@ type bar struct {
 	until  Instant
 }
 
+// conflicts are the claims of others to a group's addresses that were seen while this node served it.
+type conflicts struct {
+	count int
+	last  Instant
+}
+
 // New returns a machine that knows nothing yet.
 func New(opt Options) *Machine {
 	return &Machine{
 		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, uint64(opt.Incarnation))), now: opt.Start,
 		fresh: map[GroupName]GroupState{}, links: map[string]link{}, seen: map[netip.Addr]AddressSeen{},
 		peers: map[NodeName]*peer{}, held: map[GroupName]*holding{}, gaveUp: map[GroupName]Epoch{},
-		barred: map[GroupName]bar{}, foreign: map[GroupName]int{}, waivers: map[GroupName]waiver{}, nextReport: opt.Start,
+		barred: map[GroupName]bar{}, foreign: map[GroupName]conflicts{}, waivers: map[GroupName]waiver{}, nextReport: opt.Start,
 		executed: map[NodeName]string{}, paces: map[NodeName]pace{}, drained: map[GroupName]Drained{}, caught: map[GroupName]CaughtUp{},
 		arb: newArbiter(), health: Health{Measured: -1},
 	}

@@ -112,7 +112,7 @@ func (m *Machine) foreignClaim(ev ForeignClaim) {
 		if h.phase != bound || !h.has(AddressSeen{Address: ev.Address}) {
 			continue
 		}
-		m.foreign[h.group]++
+		m.foreign[h.group] = conflicts{count: m.foreign[h.group].count + 1, last: m.now}
 		if h.defended == 0 || m.now.Sub(h.defended) >= defendInterval {
 			h.defended = m.now
 			m.alarm(h, "conflict", fmt.Sprintf("%s claims %s; defending it", net.HardwareAddr(ev.MAC), ev.Address))

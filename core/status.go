@@ -33,8 +33,18 @@ type GroupStatus struct {
 	// BoundHere lists the group's addresses that are bound on this node, by whomever.
 	BoundHere []netip.Addr
 	// Conflicts counts the claims of others to the group's addresses that were seen while this node served it.
+	// They are counted as long as the process lives.
 	Conflicts int
+	// LastConflict is how long ago the last of them was seen, 0 if there was none.
+	LastConflict time.Duration
 }
+
+// ConflictFor is how long after the last claim of somebody else to a group's address the status still tells of it: long enough
+// that whoever looks at it every few minutes sees it.
+const ConflictFor = 10 * time.Minute
+
+// Contested reports whether somebody else has claimed an address of the group lately.
+func (g GroupStatus) Contested() bool { return g.Conflicts > 0 && g.LastConflict < ConflictFor }
 
 // NodeStatus is a node as its last report shows it.
 type NodeStatus struct {
@@ -90,7 +100,10 @@ func (m *Machine) nodeStatus(n NodeSpec) NodeStatus {
 }
 
 func (m *Machine) groupStatus(name GroupName, g GroupState) GroupStatus {
-	s := GroupStatus{Name: name, State: g, Conflicts: m.foreign[name]}
+	s := GroupStatus{Name: name, State: g}
+	if f := m.foreign[name]; f.count > 0 {
+		s.Conflicts, s.LastConflict = f.count, m.now.Sub(f.last)
+	}
 	if h := m.held[name]; h != nil {
 		s.Phase, s.Held = h.reported().String(), h.epoch
 		s.LeaseLeft = max(0, h.lease.Sub(m.now))
@@ -167,8 +180,9 @@ func (m *Machine) groupFindings(s Status, g GroupStatus, add func(string, string
 	if at := m.foreignAt(g.Name, ""); at != "" {
 		add(subject, "An address of it is bound on %s, but not by Remora: as long as it is, no other node gets the group.", at)
 	}
-	if g.Conflicts > 0 {
-		add(subject, "Somebody else on the link has claimed an address of it while this node served it; times seen: %d.", g.Conflicts)
+	if g.Contested() {
+		add(subject, "Somebody else on the link has claimed an address of it while this node served it, last %v ago; times seen: %d.",
+			g.LastConflict.Round(time.Second), g.Conflicts)
 	}
 }
 

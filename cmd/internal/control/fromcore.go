@@ -73,7 +73,10 @@ func groupFromCore(g core.GroupStatus, f Facts) Group {
 		Name: string(g.Name), Role: string(st.Spec.Role), Policy: string(st.Spec.Policy), Pool: string(st.Spec.Pool), Owner: string(st.Owner),
 		Epoch: uint64(st.Epoch), Addresses: []string{}, Interface: st.Spec.Interface, Bound: []string{},
 		BoundHere: len(g.BoundHere) > 0 && len(g.BoundHere) == len(st.Spec.Addresses),
-		Phase:     "none", Paused: st.Paused, Reason: st.Reason, Conflicts: g.Conflicts,
+		Phase:     "none", Paused: st.Paused, Reason: st.Reason, Conflicts: g.Conflicts, Contested: g.Contested(),
+	}
+	if g.Conflicts > 0 {
+		out.LastConflictMS = millis(g.LastConflict)
 	}
 	if f.Interface != nil {
 		out.Interface = f.Interface(st.Spec)

@@ -82,8 +82,11 @@ type Group struct {
 	MovingTo string `json:"moving_to"`
 	// Reason says why the ownership changed last.
 	Reason string `json:"reason"`
-	// Conflicts counts the claims of strangers to the group's addresses that this node has seen.
-	Conflicts int `json:"conflicts"`
+	// Conflicts counts the claims of strangers to the group's addresses that this node has seen since it started.
+	// LastConflictMS is the age of the last one, null without any; Contested says whether it is a recent one.
+	Conflicts      int    `json:"conflicts"`
+	LastConflictMS *int64 `json:"last_conflict_ms"`
+	Contested      bool   `json:"contested"`
 	// Clients is the number of connections to the group's addresses as the owner has counted them last; null if that is not
 	// known here.
 	Clients *int `json:"clients"`

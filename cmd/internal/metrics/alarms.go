@@ -34,7 +34,7 @@ func alarms(s Snapshot) map[string]int {
 	holds := false
 	for _, g := range s.Status.Groups {
 		raise(alarmNoOwner, g.Owner == "")
-		raise(alarmConflict, g.Conflicts > 0)
+		raise(alarmConflict, g.Contested)
 		holds = holds || g.Phase != "none"
 	}
 	for _, n := range s.Status.Nodes {

@@ -32,7 +32,8 @@ func owner() Snapshot {
 			Timing:  control.Timing{Profile: "lan", TTLMS: 300, MarginMS: 20},
 			Process: control.Process{KernelLease: "nftables", Watchdog: "required"},
 			Groups: []control.Group{{Name: "writer", Owner: "db1", Epoch: 7, LeaseLeftMS: ptr(int64(250)), Addresses: []string{"10.77.0.100"},
-				Bound: []string{"10.77.0.100"}, Phase: "serving", Clients: ptr(5), Conflicts: 2}, {Name: "other", Phase: "none"}},
+				Bound: []string{"10.77.0.100"}, Phase: "serving", Clients: ptr(5), Conflicts: 2, Contested: true},
+				{Name: "other", Phase: "none", Conflicts: 3}},
 			Nodes: []control.Node{
 				{Name: "db1", Reachable: true, ConfigVersion: 3, MySQL: &control.MySQL{Health: "healthy", Role: "primary", Writable: "yes", LagMS: ptr(int64(1500)), Alarms: []string{"secret-word"}}},
 				{Name: "db2", Reachable: true, ConfigVersion: 2, Unfenced: true, SetAside: "x", MySQL: &control.MySQL{Health: "failed"}},
