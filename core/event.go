@@ -138,7 +138,12 @@ type PauseAsked struct {
 }
 
 // ConfigOffered is the configuration of this node's file.
-type ConfigOffered struct{ Config Config }
+type ConfigOffered struct {
+	Config Config
+	// Interfaces names the interfaces of groups on this node, where they may differ from the group's; that of "" is for groups
+	// which the file does not have.
+	Interfaces map[GroupName]string
+}
 
 // PromoteAsked is an operator's wish that a node be promoted for a group that nobody owns. With AcceptLoss transactions
 // that it lacks are given up.

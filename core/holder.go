@@ -182,7 +182,11 @@ func (m *Machine) consider(name GroupName, g GroupState) {
 
 // local returns spec with the interface that carries the group on this node.
 func (m *Machine) local(spec GroupSpec) GroupSpec {
-	if name := m.opt.Interfaces[spec.Name]; name != "" {
+	name, known := m.interfaces[spec.Name]
+	if !known {
+		name = m.interfaces[""]
+	}
+	if name != "" {
 		spec.Interface = name
 	}
 	return spec

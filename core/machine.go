@@ -16,8 +16,6 @@ type Options struct {
 	Timing      Timing
 	// Release is the version of the binary, for reports.
 	Release string
-	// Interfaces names the interface of a group where this node's differs from the group's.
-	Interfaces map[GroupName]string
 	// Fence says that the kernel of this node holds the leases too, by the reports that they rest on.
 	Fence bool
 	// Sets does the arithmetic of GTID sets for policy promote; without it nobody is chosen.
@@ -55,7 +53,8 @@ type Machine struct {
 	voters     []NodeName
 	peers      map[NodeName]*peer
 	offered    *Config
-	stopping   Instant // when shutdown was asked, 0 otherwise
+	interfaces map[GroupName]string // of groups on this node, by its file; that of "" is for groups which the file does not have
+	stopping   Instant              // when shutdown was asked, 0 otherwise
 	stopped    bool
 
 	seq        Seq
@@ -224,7 +223,7 @@ func (m *Machine) handle(ev Event) {
 		m.remarkAsked(ev)
 	case ConfigOffered:
 		if m.offered == nil || ev.Config.Version >= m.offered.Version {
-			m.offered = &ev.Config
+			m.offered, m.interfaces = &ev.Config, ev.Interfaces
 		}
 	default:
 		m.handleServer(ev)

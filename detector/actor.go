@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -27,8 +28,8 @@ type ReplicationTLS struct {
 	VerifyName bool
 }
 
-// ActorConfig says which server is acted on, and as whom.
-type ActorConfig struct {
+// Account says which server is acted on, and as whom.
+type Account struct {
 	// Address, User, Password and TLS are as in Config. The account needs what Grants lists for policy promote.
 	Address  string
 	User     string
@@ -38,6 +39,13 @@ type ActorConfig struct {
 	ReplicationUser     string
 	ReplicationPassword func() (string, error)
 	ReplicationTLS      ReplicationTLS
+
+	network, address string // what Address says
+}
+
+// ActorConfig is what an Actor is made from.
+type ActorConfig struct {
+	Account
 	// Clock reads the lease clock, which NotAfter of a PromoteServer belongs to.
 	Clock  func() core.Instant
 	Logger *slog.Logger
@@ -65,10 +73,11 @@ const (
 // has ended. Each error names the statement and what can be done about it. After an error the state of the server is
 // what it is; each act can be repeated.
 type Actor struct {
-	cfg              ActorConfig
-	network, address string
-	work, giveUp     *slot
-	lookup           func(ctx context.Context, network, host string) ([]netip.Addr, error)
+	as           atomic.Pointer[Account] // never changed; Use puts another one in its place
+	clock        func() core.Instant
+	log          *slog.Logger
+	work, giveUp *slot
+	lookup       func(ctx context.Context, network, host string) ([]netip.Addr, error)
 
 	mu        sync.Mutex
 	promotion *promotion // under way
@@ -84,19 +93,33 @@ type promotion struct {
 
 // NewActor checks the configuration and returns an Actor that has connected to nothing yet.
 func NewActor(cfg ActorConfig) (*Actor, error) {
-	network, address, err := splitAddress(cfg.Address)
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("%w: address %q: %w", ErrConfig, cfg.Address, err)
-	case cfg.User == "":
-		return nil, fmt.Errorf("%w: user is empty: name the account that Remora logs in with", ErrConfig)
-	case cfg.Clock == nil:
+	if cfg.Clock == nil {
 		return nil, fmt.Errorf("%w: Clock must be set", ErrConfig)
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Actor{cfg: cfg, network: network, address: address, work: newSlot(), giveUp: newSlot(), lookup: net.DefaultResolver.LookupNetIP}, nil
+	a := &Actor{clock: cfg.Clock, log: cfg.Logger, work: newSlot(), giveUp: newSlot(), lookup: net.DefaultResolver.LookupNetIP}
+	if err := a.Use(cfg.Account); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// Use gives another account to the acts that begin from now on; those that are under way end with the one that they began
+// with. It must be of the same server if that may have been promoted, or else the next Demote would leave it writable. On an
+// error, which is about what as says, nothing is changed.
+func (a *Actor) Use(as Account) error {
+	var err error
+	as.network, as.address, err = splitAddress(as.Address)
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: address %q: %w", ErrConfig, as.Address, err)
+	case as.User == "":
+		return fmt.Errorf("%w: user is empty: name the account that Remora logs in with", ErrConfig)
+	}
+	a.as.Store(&as)
+	return nil
 }
 
 // Run keeps the two connections open and warm until ctx ends; then it closes them and returns nil.
@@ -115,7 +138,7 @@ func (a *Actor) warm(ctx context.Context, s *slot) {
 	for {
 		if s.tryLock() {
 			if _, err := a.connected(ctx, s); err != nil && ctx.Err() == nil {
-				a.cfg.Logger.Debug("no connection for acts on the server", "address", a.cfg.Address, "error", err)
+				a.log.Debug("no connection for acts on the server", "error", err)
 			}
 			if ctx.Err() != nil {
 				s.drop()
@@ -152,17 +175,20 @@ func (a *Actor) with(ctx context.Context, s *slot, fn func(*line) error) error {
 	return nil
 }
 
-// connected returns the slot's connection, and makes one if there is none or if it does not answer.
+// connected returns the slot's connection, and makes one if there is none, if it is another account's or if it does not answer.
 func (a *Actor) connected(ctx context.Context, s *slot) (*line, error) {
+	as := a.as.Load()
 	if s.line != nil {
-		if _, err := s.line.query(ctx, statementWait, settings+", wait_timeout = 3600"); err == nil {
-			return s.line, nil
+		if s.line.as == as {
+			if _, err := s.line.query(ctx, statementWait, settings+", wait_timeout = 3600"); err == nil {
+				return s.line, nil
+			}
 		}
 		s.drop()
 	}
-	l, err := a.dial(ctx)
+	l, err := as.dial(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("connect to the server at %s as %s: %w", a.cfg.Address, a.cfg.User, explain(err))
+		return nil, err
 	}
 	s.line = l
 	return l, nil

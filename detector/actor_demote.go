@@ -58,7 +58,7 @@ func (a *Actor) Demote(ctx context.Context, d core.DemoteServer) core.ServerDemo
 				return err
 			}
 		}
-		if err := l.endTransactions(ctx, a.cfg.User, d.Drain); err != nil {
+		if err := l.endTransactions(ctx, l.as.User, d.Drain); err != nil {
 			return err
 		}
 		st, err := l.state(ctx)
@@ -100,8 +100,8 @@ func (a *Actor) makeReadOnly(ctx context.Context, l *line) error {
 		if !errors.As(err, &answer) || answer.Number != errLockWait {
 			return err
 		}
-		ended, killErr := l.killAll(ctx, a.cfg.User)
-		a.cfg.Logger.Warn("a lock kept the server from becoming read-only: clients' sessions were ended", "address", a.cfg.Address,
+		ended, killErr := l.killAll(ctx, l.as.User)
+		a.log.Warn("a lock kept the server from becoming read-only: clients' sessions were ended", "address", l.as.Address,
 			"sessions", ended, "error", err)
 		if killErr != nil {
 			return errors.Join(err, killErr)

@@ -56,7 +56,7 @@ func (a *Actor) follow(ctx context.Context, l *line, f core.FollowServer) (erran
 		}
 	}
 	if l.dialect.mariadb {
-		if errant, err := a.forked(ctx, l, f); err != nil || errant != "" {
+		if errant, err := l.forked(ctx, f); err != nil || errant != "" {
 			return errant, err
 		}
 	}
@@ -77,12 +77,12 @@ func (a *Actor) follow(ctx context.Context, l *line, f core.FollowServer) (erran
 // when it was compared with the source, is compared again once they stand still. What the source lacks is returned, and nothing is
 // begun then.
 func (a *Actor) repoint(ctx context.Context, l *line, channels []channel, checked state, f core.FollowServer) (errant string, err error) {
-	if a.cfg.ReplicationUser == "" {
+	if l.as.ReplicationUser == "" {
 		return "", errors.New("there is no replication account: add [replication] with user and password_file to the configuration")
 	}
 	password := ""
-	if a.cfg.ReplicationPassword != nil {
-		if password, err = a.cfg.ReplicationPassword(); err != nil {
+	if l.as.ReplicationPassword != nil {
+		if password, err = l.as.ReplicationPassword(); err != nil {
 			return "", err
 		}
 	}
@@ -97,7 +97,7 @@ func (a *Actor) repoint(ctx context.Context, l *line, channels []channel, checke
 			return "", err
 		}
 		if st.executed.String() != checked.executed.String() {
-			if errant, err := a.forked(ctx, l, f); err != nil || errant != "" {
+			if errant, err := l.forked(ctx, f); err != nil || errant != "" {
 				return errant, err
 			}
 		}
@@ -114,7 +114,7 @@ func (a *Actor) repoint(ctx context.Context, l *line, channels []channel, checke
 			return "", err
 		}
 	}
-	to := source{host: f.Source.Addr().String(), port: f.Source.Port(), user: a.cfg.ReplicationUser, password: password, tls: a.cfg.ReplicationTLS}
+	to := source{host: f.Source.Addr().String(), port: f.Source.Port(), user: l.as.ReplicationUser, password: password, tls: l.as.ReplicationTLS}
 	if err := l.exec(ctx, l.dialect.follow(to)); err != nil {
 		return "", hide(err, password)
 	}

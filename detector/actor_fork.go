@@ -20,7 +20,7 @@ const askBinlogState = "SELECT @@global.gtid_binlog_state AS state"
 // position is one number for a domain: a source that has written more since has a higher one, whatever it lacks. Outside
 // of its strict mode MariaDB begins at the next number then, and the two differ without anybody's notice. The state of the
 // binary log has a number for each server that has written.
-func (a *Actor) forked(ctx context.Context, l *line, f core.FollowServer) (string, error) {
+func (l *line) forked(ctx context.Context, f core.FollowServer) (string, error) {
 	r, err := l.one(ctx, askBinlogState)
 	if err != nil {
 		return "", err
@@ -29,7 +29,7 @@ func (a *Actor) forked(ctx context.Context, l *line, f core.FollowServer) (strin
 	if err != nil || len(ours) == 0 {
 		return "", err
 	}
-	text, err := a.askSource(ctx, f.Source.String(), askBinlogState)
+	text, err := l.as.askSource(ctx, f.Source.String(), askBinlogState)
 	if err != nil {
 		return "", err
 	}
@@ -41,17 +41,17 @@ func (a *Actor) forked(ctx context.Context, l *line, f core.FollowServer) (strin
 }
 
 // askSource asks another server for what any account may read, with the account that servers replicate with.
-func (a *Actor) askSource(ctx context.Context, address, question string) (answer string, err error) {
+func (as *Account) askSource(ctx context.Context, address, question string) (answer string, err error) {
 	password := ""
-	if a.cfg.ReplicationPassword != nil {
-		if password, err = a.cfg.ReplicationPassword(); err != nil {
+	if as.ReplicationPassword != nil {
+		if password, err = as.ReplicationPassword(); err != nil {
 			return "", err
 		}
 	}
 	cfg := mysql.NewConfig()
-	cfg.User, cfg.Passwd, cfg.Net, cfg.Addr, cfg.Logger = a.cfg.ReplicationUser, password, "tcp", address, &mysql.NopLogger{}
+	cfg.User, cfg.Passwd, cfg.Net, cfg.Addr, cfg.Logger = as.ReplicationUser, password, "tcp", address, &mysql.NopLogger{}
 	cfg.Timeout, cfg.ReadTimeout, cfg.WriteTimeout = statementWait, statementWait, statementWait
-	if a.cfg.ReplicationTLS.Enabled {
+	if as.ReplicationTLS.Enabled {
 		// The authority's file is the server's to read. What is asked is no secret, and the password does not travel.
 		cfg.TLS = &tls.Config{InsecureSkipVerify: true}
 	}
@@ -62,7 +62,7 @@ func (a *Actor) askSource(ctx context.Context, address, question string) (answer
 	db := sql.OpenDB(connector)
 	defer db.Close()
 	if err := db.QueryRowContext(ctx, question).Scan(&answer); err != nil {
-		return "", fmt.Errorf("ask the source at %s what it has in its binary log, as %s: %w", address, a.cfg.ReplicationUser, hide(err, password))
+		return "", fmt.Errorf("ask the source at %s what it has in its binary log, as %s: %w", address, as.ReplicationUser, hide(err, password))
 	}
 	return answer, nil
 }

@@ -92,7 +92,7 @@ func (a *Actor) fitForGTID(ctx context.Context, l *line, c channel) error {
 	if err != nil {
 		return err
 	}
-	text, err := a.askSource(ctx, c.source, askBinlogState)
+	text, err := l.as.askSource(ctx, c.source, askBinlogState)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (a *Actor) changeToGTID(ctx context.Context, l *line, c channel) (string, e
 		return "", err
 	}
 	file, at := r["relay_source_log_file"], r["exec_source_log_pos"]
-	known, err := a.askSource(ctx, c.source, fmt.Sprintf("SELECT COALESCE(BINLOG_GTID_POS(%s, %s), '') AS known", quote(file), at))
+	known, err := l.as.askSource(ctx, c.source, fmt.Sprintf("SELECT COALESCE(BINLOG_GTID_POS(%s, %s), '') AS known", quote(file), at))
 	if err != nil {
 		return "", err
 	}

@@ -53,6 +53,7 @@ func (s *slot) drop() {
 
 // line is one connection with its deadlines.
 type line struct {
+	as      *Account
 	conn    driver.Conn
 	raw     net.Conn
 	dialect dialect
@@ -60,19 +61,27 @@ type line struct {
 }
 
 // dial connects, logs in and finds out whom it talks to.
-func (a *Actor) dial(ctx context.Context) (*line, error) {
+func (as *Account) dial(ctx context.Context) (*line, error) {
+	l, err := as.tryDial(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("connect to the server at %s as %s: %w", as.Address, as.User, explain(err))
+	}
+	return l, nil
+}
+
+func (as *Account) tryDial(ctx context.Context) (*line, error) {
 	password := ""
-	if a.cfg.Password != nil {
+	if as.Password != nil {
 		var err error
-		if password, err = a.cfg.Password(); err != nil {
+		if password, err = as.Password(); err != nil {
 			return nil, err
 		}
 	}
-	l := &line{}
+	l := &line{as: as}
 	cfg := mysql.NewConfig()
-	cfg.User, cfg.Passwd = a.cfg.User, password
-	cfg.Net, cfg.Addr = a.network, a.address
-	cfg.TLS, cfg.AllowFallbackToPlaintext = a.cfg.TLS, false
+	cfg.User, cfg.Passwd = as.User, password
+	cfg.Net, cfg.Addr = as.network, as.address
+	cfg.TLS, cfg.AllowFallbackToPlaintext = as.TLS, false
 	cfg.CheckConnLiveness = false
 	cfg.Logger = &mysql.NopLogger{}
 	cfg.ConnectionAttributes = "program_name:remora"

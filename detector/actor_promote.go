@@ -92,7 +92,7 @@ func (a *Actor) detach(ctx context.Context, l *line, channels []channel, p core.
 	if err := l.waitApplied(ctx, received, p.ApplyWithin); err != nil {
 		return err
 	}
-	if now := a.cfg.Clock(); !now.Before(p.NotAfter) {
+	if now := a.clock(); !now.Before(p.NotAfter) {
 		return fmt.Errorf("make the server writable: everything is applied, but %w %v ago", errLate, now.Sub(p.NotAfter))
 	}
 	for _, c := range channels {
@@ -119,7 +119,7 @@ func (a *Actor) claim(ctx context.Context, l *line, notAfter core.Instant) error
 	if err != nil {
 		return err
 	}
-	now := a.cfg.Clock()
+	now := a.clock()
 	clock, err := time.Parse(clockFormat, r["clock"])
 	if err != nil {
 		return fmt.Errorf("read the server's clock: %w", err)
@@ -131,7 +131,7 @@ func (a *Actor) claim(ctx context.Context, l *line, notAfter core.Instant) error
 	claimErr := l.exec(ctx, l.dialect.setWritable(clock.Add(left)))
 	if claimErr == nil {
 		st, err := l.state(ctx)
-		if err == nil && st.writable == core.Yes && a.cfg.Clock().Before(notAfter) {
+		if err == nil && st.writable == core.Yes && a.clock().Before(notAfter) {
 			return nil
 		}
 		claimErr = err
@@ -139,7 +139,7 @@ func (a *Actor) claim(ctx context.Context, l *line, notAfter core.Instant) error
 			claimErr = fmt.Errorf("make the server writable: %w when the server came to it", errLate)
 		}
 	}
-	if !a.cfg.Clock().Before(notAfter) && !errors.Is(claimErr, errLate) {
+	if !a.clock().Before(notAfter) && !errors.Is(claimErr, errLate) {
 		claimErr = fmt.Errorf("make the server writable: %w: %w", errLate, claimErr)
 	}
 	return errors.Join(claimErr, a.undo(ctx))

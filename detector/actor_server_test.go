@@ -259,8 +259,8 @@ func (s *dbServer) executed() string {
 func (s *dbServer) actor(change ...func(*ActorConfig)) *Actor {
 	s.t.Helper()
 	password := func() (string, error) { return testPassword, nil }
-	cfg := ActorConfig{Address: s.address().String(), User: promoteUser, Password: password, ReplicationUser: replUser,
-		ReplicationPassword: password, Clock: bootClock}
+	cfg := ActorConfig{Clock: bootClock, Account: Account{Address: s.address().String(), User: promoteUser, Password: password,
+		ReplicationUser: replUser, ReplicationPassword: password}}
 	for _, c := range change {
 		c(&cfg)
 	}

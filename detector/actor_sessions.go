@@ -59,7 +59,7 @@ func (a *Actor) EndSessions(ctx context.Context, of func(port uint16) ([]netip.A
 			case len(found) != 1 || !older(found[0]["id"], l.thread):
 				out.Unknown++
 				continue
-			case !isClient(found[0], a.cfg.User) || found[0]["user"] == a.cfg.ReplicationUser:
+			case !isClient(found[0], l.as.User) || found[0]["user"] == l.as.ReplicationUser:
 				out.Spared++
 				continue
 			}
@@ -85,9 +85,9 @@ func (a *Actor) MayEndSessions(ctx context.Context) error {
 
 // asKiller gives fn a new connection, whose account may see and end sessions.
 func (a *Actor) asKiller(ctx context.Context, fn func(*line) error) error {
-	l, err := a.dial(ctx)
+	l, err := a.as.Load().dial(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to the server at %s as %s: %w", a.cfg.Address, a.cfg.User, explain(err))
+		return err
 	}
 	defer l.close()
 	rows, err := l.query(ctx, statementWait, askGrants)

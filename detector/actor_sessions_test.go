@@ -97,10 +97,10 @@ func (r reply) or(other reply) reply {
 	return r
 }
 
-// fakeActor acts on a server of MySQL 8.4 that answers to what follows the recognition.
-func fakeActor(t *testing.T, answer func(query string) reply) *Actor {
+// fakeMySQL is a server of MySQL 8.4 that answers to what follows the recognition.
+func fakeMySQL(t *testing.T, answer func(query string) reply) *fake {
 	t.Helper()
-	f := newFake(t, &fake{reply: func(q string) reply {
+	return newFake(t, &fake{reply: func(q string) reply {
 		switch q {
 		case askMariaDB:
 			return reply{number: errUnknownVariable}
@@ -109,7 +109,13 @@ func fakeActor(t *testing.T, answer func(query string) reply) *Actor {
 		}
 		return answer(q)
 	}})
-	a, err := NewActor(ActorConfig{Address: f.address(), User: "remora", ReplicationUser: replUser, Clock: bootClock})
+}
+
+// fakeActor acts on a fakeMySQL.
+func fakeActor(t *testing.T, answer func(query string) reply) *Actor {
+	t.Helper()
+	f := fakeMySQL(t, answer)
+	a, err := NewActor(ActorConfig{Account: Account{Address: f.address(), User: "remora", ReplicationUser: replUser}, Clock: bootClock})
 	if err != nil {
 		t.Fatal(err)
 	}

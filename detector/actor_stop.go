@@ -38,9 +38,9 @@ func (a *Actor) endWaitingAppliers(ctx context.Context, stopped <-chan struct{})
 	if ctx.Err() != nil {
 		return nil
 	}
-	l, err := a.dial(ctx)
+	l, err := a.as.Load().dial(ctx)
 	if err != nil {
-		return fmt.Errorf("connect to end appliers that wait: %w", explain(err))
+		return fmt.Errorf("end appliers that wait: %w", err)
 	}
 	defer l.close()
 	for {

@@ -13,7 +13,7 @@ const mostTransactions = 5
 func (a *Actor) Transactions(ctx context.Context, older time.Duration) ([]string, error) {
 	var out []string
 	err := a.with(ctx, a.work, func(l *line) error {
-		rows, err := l.query(ctx, statementWait, askOldTransactions(a.cfg.User, older))
+		rows, err := l.query(ctx, statementWait, askOldTransactions(l.as.User, older))
 		for _, r := range rows {
 			out = append(out, fmt.Sprintf("session %s of %s has had one for %s s", r["id"], r["user"], r["age"]))
 		}

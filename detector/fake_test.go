@@ -20,6 +20,7 @@ type fake struct {
 
 	mu      sync.Mutex
 	conns   []net.Conn
+	users   []string // who has logged in
 	queries []string
 }
 
@@ -77,6 +78,13 @@ func (f *fake) accepted() int {
 	return len(f.conns)
 }
 
+// loggedIn names who has logged in, in this order.
+func (f *fake) loggedIn() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return strings.Join(f.users, " ")
+}
+
 func (f *fake) asked(query string) (n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -120,9 +128,16 @@ func (f *fake) serve(c net.Conn) {
 
 func (f *fake) login(c net.Conn) bool {
 	c.Write(packet(0, greeting()))
-	_, seq, err := readPacket(c)
+	b, seq, err := readPacket(c)
 	if err != nil {
 		return false
+	}
+	const fixed = 32 // of HandshakeResponse41: flags, the largest packet, a character set, a filler
+	if len(b) > fixed {
+		user, _, _ := strings.Cut(string(b[fixed:]), "\x00")
+		f.mu.Lock()
+		f.users = append(f.users, user)
+		f.mu.Unlock()
 	}
 	c.Write(packet(seq+1, []byte{0, 0, 0, 2, 0, 0, 0}))
 	return true

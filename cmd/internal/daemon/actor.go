@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/core/agent"
@@ -29,15 +31,32 @@ func newActor(cfg *config.Config, self core.NodeName, log *slog.Logger) (*detect
 
 // ActorOf makes what acts on the server at m, with the account r for what it asks the server's source. log may be nil.
 func ActorOf(m config.MySQL, r config.Replication, log *slog.Logger) (*detector.Actor, error) {
+	return detector.NewActor(detector.ActorConfig{Account: accountOf(m, r), Clock: netio.Boottime, Logger: log})
+}
+
+func accountOf(m config.MySQL, r config.Replication) detector.Account {
 	address := m.Address
 	if m.Network == "unix" {
 		address = "unix:" + address
 	}
-	return detector.NewActor(detector.ActorConfig{
+	return detector.Account{
 		Address: address, User: m.User, Password: m.Password, ReplicationUser: r.User, ReplicationPassword: r.Password,
 		ReplicationTLS: detector.ReplicationTLS{Enabled: r.TLS, CA: r.CA, VerifyName: r.VerifyName},
-		Clock:          netio.Boottime, Logger: log,
-	})
+	}
+}
+
+// actAs makes acts on this node's server use the accounts of the next file, if they are others. Those of the old one would be
+// connected anew for nothing.
+func (d *daemon) actAs(old, next *config.Config) error {
+	was, _ := old.Node(d.opt.Self.Name)
+	is, _ := next.Node(d.opt.Self.Name)
+	if d.actor == nil || was.MySQL == is.MySQL && old.Replication == next.Replication {
+		return nil
+	}
+	if err := d.actor.Use(accountOf(is.MySQL, next.Replication)); err != nil {
+		return fmt.Errorf("act on MySQL: %w", err)
+	}
+	return nil
 }
 
 // serverPort is what the agent acts on MySQL through. A dry run has none: each act is answered as impossible.
@@ -48,11 +67,39 @@ func (d *daemon) serverPort() agent.Server {
 	return d.actor
 }
 
-// keepWarm holds the connections for acts on the server open, where a group may need them in a hurry.
+// acts reports whether, by a file, this daemon may change the mode of its server.
+func acts(cfg *config.Config) bool {
+	promotes := slices.ContainsFunc(cfg.Groups, func(g config.Group) bool { return g.Policy == core.Promote })
+	return promotes || cfg.MHA.ActsOnServers()
+}
+
+// keepWarm holds the connections for acts on the server open, where the file says that a group may need them in a hurry.
 func (d *daemon) keepWarm(ctx context.Context) error {
-	promotes := slices.ContainsFunc(d.opt.Config.Groups, func(g config.Group) bool { return g.Policy == core.Promote })
-	if d.actor == nil || d.opt.DryRun || !promotes && !d.opt.Config.MHA.ActsOnServers() {
+	if d.actor == nil || d.opt.DryRun {
 		return nil
 	}
-	return d.actor.Run(ctx)
+	for ctx.Err() == nil {
+		warm, cool := context.WithCancel(ctx)
+		var running errgroup.Group
+		if acts(d.config()) {
+			running.Go(func() error { return d.actor.Run(warm) })
+		}
+		select {
+		case <-d.rewarm:
+		case <-ctx.Done():
+		}
+		cool()
+		if err := running.Wait(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// warmAnew has keepWarm look at the file again. It does not wait. Connections of another account are made by the actor itself.
+func (d *daemon) warmAnew() {
+	select {
+	case d.rewarm <- struct{}{}:
+	default: // it will look anyway
+	}
 }

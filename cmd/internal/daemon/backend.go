@@ -37,8 +37,8 @@ func (b backend) Status(ctx context.Context) (control.Status, error) {
 	}
 	d.addFindings(&s)
 	return control.FromCore(s, control.Facts{
-		Node: d.opt.Self.Name, Cluster: d.opt.Config.Cluster, Version: d.opt.Version, DryRun: d.opt.DryRun, Now: time.Now(),
-		Profile: d.opt.Config.Profile, Timing: d.opt.Config.Timing(), Interface: d.localInterface,
+		Node: d.opt.Self.Name, Cluster: d.config().Cluster, Version: d.opt.Version, DryRun: d.opt.DryRun, Now: time.Now(),
+		Profile: d.config().Profile, Timing: d.config().Timing(), Interface: d.localInterface,
 		Clients: d.clients.count, Process: d.processStatus(),
 	}), nil
 }
@@ -57,13 +57,13 @@ func (d *daemon) addFindings(s *core.Status) {
 	}
 	if c.Disk != "" {
 		add("The disk of state_dir (%s): %s. This node does not lead until it works again; what it holds it keeps. See to the disk.",
-			d.opt.Config.StateDir, c.Disk)
+			d.config().StateDir, c.Disk)
 	}
 	var rtt time.Duration
 	for _, p := range c.Peers {
 		rtt = max(rtt, p.RTT)
 	}
-	if ok, left, needed := d.opt.Config.Timing().SurvivesLeader(rtt, c.AppendP99); !ok {
+	if ok, left, needed := d.config().Timing().SurvivesLeader(rtt, c.AppendP99); !ok {
 		add("The death of the leader's host may cost the groups of other nodes their lease: %v are left of it, an election may need %v (appends take %v at the 99th percentile).",
 			left.Round(time.Millisecond), needed.Round(time.Millisecond), c.AppendP99.Round(100*time.Microsecond))
 	}

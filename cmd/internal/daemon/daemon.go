@@ -11,6 +11,7 @@ import (
 	"net"
 	"reflect"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/remora-ha/remora/cmd/internal/config"
@@ -46,7 +47,8 @@ const closeTimeout = 5 * time.Second
 type daemon struct {
 	opt        Options
 	log        *slog.Logger
-	cfg        *config.Config // the file as last accepted; used by one goroutine
+	cfg        *config.Config                // the file of the start, for what only a restart changes
+	reloaded   atomic.Pointer[config.Config] // the file as a reload has taken it over, nil before the first
 	agent      *agent.Agent
 	node       *consensus.Node
 	binder     *netio.Binder
@@ -54,6 +56,7 @@ type daemon struct {
 	watcher    *netio.Watcher
 	health     *health
 	actor      *detector.Actor // nil on a witness
+	rewarm     chan struct{}   // the file may want its connections kept open now, or no more
 	ending     *ending
 	notify     *sdnotify.Notifier
 	ready      core.Instant
@@ -72,7 +75,7 @@ type daemon struct {
 // Run carries a node from its start to its orderly end, which begins with the end of ctx: unbind, verify, release, hand
 // leadership on; then Run returns nil. SIGHUP makes it read its file again.
 func Run(ctx context.Context, opt Options) error {
-	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan toGuard, 1), recorder: trace.NewRecorder()}
+	d := &daemon{opt: opt, log: opt.Logger, cfg: opt.Config, guard: make(chan toGuard, 1), rewarm: make(chan struct{}, 1), recorder: trace.NewRecorder()}
 	d.makeMetrics()
 	beThrifty(d.log)
 	d.notify = sdnotify.FromEnvironment()
@@ -94,6 +97,14 @@ func Run(ctx context.Context, opt Options) error {
 		d.log.Info("ended")
 	}
 	return err
+}
+
+// config is the file as it was last taken over. What is asked twice in one piece of work may have changed in between.
+func (d *daemon) config() *config.Config {
+	if c := d.reloaded.Load(); c != nil {
+		return c
+	}
+	return d.cfg
 }
 
 // open makes the parts. What an earlier process left in the kernel goes before anything else.
@@ -142,7 +153,7 @@ func (d *daemon) openConsensus() error {
 	d.ready = now.Add(wait)
 	d.machine = core.New(core.Options{
 		Self: d.opt.Self.Name, Incarnation: core.Incarnation(incarnation), Timing: d.cfg.Timing(), Release: d.opt.Version,
-		DryRun: d.opt.DryRun, Interfaces: d.interfaces(), Fence: d.fence != nil, Unfenced: d.unfenced, Sets: gtidSets{}, Seed: seed, Start: now, Ready: d.ready,
+		DryRun: d.opt.DryRun, Fence: d.fence != nil, Unfenced: d.unfenced, Sets: gtidSets{}, Seed: seed, Start: now, Ready: d.ready,
 	})
 	if !d.opt.DryRun && !d.opt.Self.Witness {
 		d.keeper = newKeeper(d.cfg.Process, d.log, func(ev core.Event) bool { return d.agent.TryDeliver(ev) })
@@ -185,7 +196,7 @@ func (d *daemon) startWait() (time.Duration, error) {
 func (d *daemon) run(ctx context.Context, listener net.Listener) error {
 	loop := make(chan error, 1)
 	go func() { loop <- d.agent.Run(context.Background()) }()
-	d.agent.Deliver(core.ConfigOffered{Config: d.cfg.Core()})
+	d.agent.Deliver(core.ConfigOffered{Config: d.cfg.Core(), Interfaces: d.interfaces()})
 	if d.keeper != nil {
 		d.keeper.check()
 	}

@@ -70,7 +70,7 @@ func fenceOf(cfg *config.Config) (allow []netip.Prefix) {
 // opens it.
 func (d *daemon) guardAll(g toGuard) error {
 	if d.fence != nil {
-		if err := d.fence.SetPorts(portFence(d.opt.Config, d.opt.Self.Name, g)); err != nil {
+		if err := d.fence.SetPorts(portFence(d.config(), d.opt.Self.Name, g)); err != nil {
 			return err
 		}
 	}
@@ -80,12 +80,12 @@ func (d *daemon) guardAll(g toGuard) error {
 // mayOpenPort reports whether the fence may be taken away after an orderly end. A server whose port it closes must be known
 // to be read-only.
 func (d *daemon) mayOpenPort() bool {
-	if portFence(d.opt.Config, d.opt.Self.Name, toGuard{}) == nil {
+	if portFence(d.config(), d.opt.Self.Name, toGuard{}) == nil {
 		return true
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), readOnlyWithin)
 	defer cancel()
-	n, _ := d.opt.Config.Node(d.opt.Self.Name)
+	n, _ := d.config().Node(d.opt.Self.Name)
 	address := n.MySQL.Address
 	if n.MySQL.Network == "unix" {
 		address = "unix:" + address

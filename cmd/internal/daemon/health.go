@@ -17,7 +17,7 @@ import (
 	"github.com/remora-ha/remora/netio"
 )
 
-// health runs the detector for this node's server, and another one when the account or the address changes.
+// health runs the detector for this node's server, and another one when the file says something else of it.
 type health struct {
 	self    core.NodeSpec
 	deliver func(core.Event)
@@ -25,10 +25,17 @@ type health struct {
 	log     *slog.Logger
 
 	mu      sync.Mutex
-	current config.MySQL
+	current watched
 	restart chan *config.Config
 
 	detector atomic.Pointer[detector.Detector]
+}
+
+// watched is what a file says of the server that is watched, and of what its account is needed for.
+type watched struct {
+	server  config.MySQL
+	policy  core.Policy
+	advised bool
 }
 
 // awake tells the detector that the process is awake anyway.
@@ -68,7 +75,7 @@ func (h *health) run(ctx context.Context, cfg *config.Config) error {
 
 // use makes the detector follow a new file.
 func (h *health) use(cfg *config.Config) {
-	if h.self.Witness || h.server(cfg) == h.lastUsed() {
+	if h.self.Witness || h.watched(cfg) == h.lastUsed() {
 		return
 	}
 	h.log.Info("MySQL's address or account changed: watching it anew")
@@ -79,29 +86,30 @@ func (h *health) use(cfg *config.Config) {
 	h.restart <- cfg
 }
 
-func (h *health) lastUsed() config.MySQL {
+func (h *health) lastUsed() watched {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.current
 }
 
-func (h *health) server(cfg *config.Config) config.MySQL {
+func (h *health) watched(cfg *config.Config) watched {
 	n, _ := cfg.Node(h.self.Name)
-	return n.MySQL
+	return watched{server: n.MySQL, policy: policyOf(cfg), advised: cfg.MHA.ActsOnServers()}
 }
 
 func (h *health) watch(ctx context.Context, cfg *config.Config) error {
-	server := h.server(cfg)
+	now := h.watched(cfg)
 	h.mu.Lock()
-	h.current = server
+	h.current = now
 	h.mu.Unlock()
+	server := now.server
 	address := server.Address
 	if server.Network == "unix" {
 		address = "unix:" + address
 	}
 	d, err := detector.New(detector.Config{
 		Address: address, User: server.User, Password: func() (string, error) { return password(server.PasswordFile) },
-		Policy: policyOf(cfg), Advised: cfg.MHA.ActsOnServers(), Timing: cfg.Timing(), Deliver: h.deliver, PrepareHangUp: h.hangUp, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
+		Policy: now.policy, Advised: now.advised, Timing: cfg.Timing(), Deliver: h.deliver, PrepareHangUp: h.hangUp, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
 	})
 	if err != nil {
 		return err

@@ -98,7 +98,7 @@ func (b backend) advise(ctx context.Context, req control.AdviceRequest) (control
 	}
 	var node mha.Node
 	if server != (control.DBServer{}) {
-		if node, err = b.match(server); err != nil {
+		if node, err = match(b.d.config(), server); err != nil {
 			return r, err
 		}
 	}
@@ -118,7 +118,7 @@ func (b backend) advise(ctx context.Context, req control.AdviceRequest) (control
 
 // carryOut brings a stop or a start before the arbiter.
 func (b backend) carryOut(ctx context.Context, req control.AdviceRequest, group core.GroupName, r *control.AdviceResult) error {
-	m := b.d.opt.Config.MHA
+	m := b.d.config().MHA
 	ev := core.AdviceAsked{Group: group, Stop: req.Command == "stop", Node: core.NodeName(r.Node), Online: req.Online, By: req.By,
 		Wait: m.Wait, Waive: m.Waive, Graceful: m.Graceful, Drain: m.Drain, Clear: m.ClearReadOnly}
 	var look lookouts
@@ -128,7 +128,7 @@ func (b backend) carryOut(ctx context.Context, req control.AdviceRequest, group 
 	}
 	if err := b.d.agent.Advise(ctx, ev); err != nil {
 		state := b.d.node.View().Groups[group]
-		n, _ := b.d.opt.Config.Node(ev.Node)
+		n, _ := b.d.config().Node(ev.Node)
 		if !ev.Stop && !n.Witness && (state.Owner == "" || state.Owner == ev.Node) {
 			r.Outcome = control.AdviceUnfit
 		}
@@ -170,7 +170,7 @@ func (b backend) adviceStatus(ctx context.Context, r *control.AdviceResult) erro
 // writerGroup returns the group that advice is about: the named one, or the only writer group.
 func (b backend) writerGroup(name string) (core.GroupName, error) {
 	var writers []string
-	for _, g := range b.d.opt.Config.Groups {
+	for _, g := range b.d.config().Groups {
 		if g.Role == core.Writer {
 			writers = append(writers, string(g.Name))
 		}
@@ -186,8 +186,8 @@ func (b backend) writerGroup(name string) (core.GroupName, error) {
 	return core.GroupName(writers[0]), nil
 }
 
-func (b backend) match(s control.DBServer) (mha.Node, error) {
-	n, err := mha.Match(MHANodes(b.d.opt.Config), mha.Server{Host: s.Host, IP: s.IP})
+func match(cfg *config.Config, s control.DBServer) (mha.Node, error) {
+	n, err := mha.Match(MHANodes(cfg), mha.Server{Host: s.Host, IP: s.IP})
 	if err != nil {
 		return n, errAdvice(err.Error())
 	}
@@ -217,11 +217,12 @@ func (b backend) peer(name core.NodeName) control.Backend {
 
 // AskServer has a node's server asked a query: by all nodes but its own or, for another node, by this one.
 func (b backend) AskServer(ctx context.Context, req control.ServerRequest) (control.ServerAnswer, error) {
-	m, err := b.match(req.Server)
+	cfg := b.d.config()
+	m, err := match(cfg, req.Server)
 	if err != nil {
 		return control.ServerAnswer{}, control.Refusedf("%s", err)
 	}
-	n, _ := b.d.opt.Config.Node(core.NodeName(m.Name))
+	n, _ := cfg.Node(core.NodeName(m.Name))
 	if n.Witness {
 		return control.ServerAnswer{}, control.Refusedf("%s is a witness and has no MySQL", n.Name)
 	}
@@ -233,7 +234,7 @@ func (b backend) AskServer(ctx context.Context, req control.ServerRequest) (cont
 	all := control.ServerAnswer{Node: m.Name, ReadOnly: core.Unknown.String()}
 	var mu sync.Mutex
 	var asked sync.WaitGroup
-	for _, p := range b.d.opt.Config.Nodes {
+	for _, p := range cfg.Nodes {
 		if p.Name == n.Name {
 			continue
 		}
@@ -271,7 +272,7 @@ func (b backend) askServer(ctx context.Context, n config.Node) (control.ServerAn
 	defer cancel()
 	a := control.ServerAnswer{Node: string(n.Name), ReadOnly: core.Unknown.String()}
 	self := string(b.d.opt.Self.Name)
-	own, _ := b.d.opt.Config.Node(b.d.opt.Self.Name)
+	own, _ := b.d.config().Node(b.d.opt.Self.Name)
 	secret, err := password(own.MySQL.PasswordFile)
 	if err != nil {
 		return a, err // it could not even ask

@@ -56,17 +56,18 @@ func labelOf(c *config.Config) string {
 	return ""
 }
 
-// interfaces names the interfaces of groups where this node's table does.
+// interfaces names the interfaces of groups on this node.
 func (d *daemon) interfaces() map[core.GroupName]string {
-	m := map[core.GroupName]string{}
-	for _, g := range d.cfg.Groups {
-		m[g.Name] = d.cfg.InterfaceFor(d.opt.Self.Name, g.Name)
+	cfg, self := d.config(), d.opt.Self.Name
+	m := map[core.GroupName]string{"": cfg.InterfaceFor(self, "")}
+	for _, g := range cfg.Groups {
+		m[g.Name] = cfg.InterfaceFor(self, g.Name)
 	}
 	return m
 }
 
 func (d *daemon) localInterface(g core.GroupSpec) string {
-	if name := d.opt.Config.InterfaceFor(d.opt.Self.Name, g.Name); name != "" {
+	if name := d.config().InterfaceFor(d.opt.Self.Name, g.Name); name != "" {
 		return name
 	}
 	return g.Interface

@@ -18,7 +18,7 @@ const (
 // settle gives the process its scheduling class and locks its memory. What can not be had is logged, and shown by status:
 // without it a busy host may cost a lease, and nothing else.
 func (d *daemon) settle() {
-	want := d.cfg.Process
+	want := d.config().Process
 	scheduling, err := realtime.Schedule(realtime.Class(want.Scheduling.Class), want.Scheduling.Priority)
 	if err != nil {
 		d.log.Warn("the daemon has not got the scheduling class that the configuration asks for: a busy host may cost it a lease", "has", scheduling, "reason", err)
@@ -38,7 +38,7 @@ func (d *daemon) settle() {
 // processStatus is what status tells of this process.
 func (d *daemon) processStatus() control.Process {
 	worst, stops := realtime.WorstPause()
-	p := control.Process{Scheduling: d.scheduling, LockedMemory: string(d.locked), Watchdog: string(d.cfg.Process.Watchdog),
+	p := control.Process{Scheduling: d.scheduling, LockedMemory: string(d.locked), Watchdog: string(d.config().Process.Watchdog),
 		KernelLease: d.kernelLease(), GCPauseMaxUS: worst.Microseconds(), GCPauses: stops}
 	p.OldConnections, p.OldConnectionsWhy = d.oldConnections()
 	p.WatchdogArmed = d.keeper != nil && d.keeper.dog.Armed()

@@ -38,7 +38,8 @@ func (d *daemon) reload() error {
 	if err != nil {
 		return err
 	}
-	if err := fixed(d.cfg, next, d.opt.Self.Name); err != nil {
+	old := d.config()
+	if err := fixed(old, next, d.opt.Self.Name); err != nil {
 		return err
 	}
 	if problems := next.Unfenced(); d.unfenced && len(problems) > 0 {
@@ -50,10 +51,16 @@ func (d *daemon) reload() error {
 	if err := d.node.Reload(); err != nil {
 		return err
 	}
+	if err := d.actAs(old, next); err != nil {
+		return err
+	}
+	d.reloaded.Store(next)
 	d.health.use(next)
-	d.cfg = next
-	d.agent.Deliver(core.ConfigOffered{Config: next.Core()})
-	d.log.Info("the file was read again: certificates, MySQL's account and what it proposes to the cluster are in use",
+	if acts(old) != acts(next) {
+		d.warmAnew()
+	}
+	d.agent.Deliver(core.ConfigOffered{Config: next.Core(), Interfaces: d.interfaces()})
+	d.log.Info("the file was read again: certificates, accounts, what MHA may do and what it proposes to the cluster are in use",
 		"file", d.opt.Path, "version", next.Version)
 	return nil
 }
@@ -83,6 +90,9 @@ func fixed(old, next *config.Config, self core.NodeName) error {
 	}
 	note("[[group]] fence_port, fence_allow", reflect.DeepEqual(fenceOf(old), fenceOf(next)))
 	note("[[group]] label", labelOf(old) == labelOf(next))
+	// A server that this daemon has made writable must stay within its reach, and its port the one that the fence closes.
+	note("[mysql] address, [[node]] mysql_address, mysql of "+string(self)+" with policy promote, or with graceful or clear_read_only under [mha]",
+		!acts(old) && !acts(next) || sameServer(was, is))
 	if len(changed) == 0 {
 		return nil
 	}
@@ -92,6 +102,11 @@ func fixed(old, next *config.Config, self core.NodeName) error {
 func known(c *config.Config, name core.GroupName) bool {
 	_, ok := c.Group(name)
 	return ok
+}
+
+// sameServer reports whether two tables of a node name the same server, for this node and for the others.
+func sameServer(a, b config.Node) bool {
+	return a.MySQL.Network == b.MySQL.Network && a.MySQL.Address == b.MySQL.Address && a.Server() == b.Server()
 }
 
 // sameTiming compares what a running daemon can not change. The length of the lease is the ledger's.

@@ -31,7 +31,7 @@ type lookout struct {
 // lookouts dials every node at once, so that the streams are there by the time that the owner serves. They end with ctx.
 func (b backend) lookouts(ctx context.Context, owner core.NodeName) lookouts {
 	var all lookouts
-	for _, n := range b.d.opt.Config.Nodes {
+	for _, n := range b.d.config().Nodes {
 		l := lookout{sight: b.Sight, close: func() {}}
 		if n.Name != b.d.opt.Self.Name {
 			l = dialEarly(ctx, func(ctx context.Context) (net.Conn, error) { return b.d.node.DialControl(ctx, n.Name) })
