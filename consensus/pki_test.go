@@ -46,12 +46,17 @@ func newKey(t testing.TB) *ecdsa.PrivateKey {
 // issue writes the files of a node of a cluster.
 func (a *authority) issue(t testing.TB, cluster string, node core.NodeName, units ...string) TLSFiles {
 	t.Helper()
+	return a.issueUntil(t, time.Now().Add(time.Hour), cluster, node, units...)
+}
+
+func (a *authority) issueUntil(t testing.TB, end time.Time, cluster string, node core.NodeName, units ...string) TLSFiles {
+	t.Helper()
 	key := newKey(t)
 	serial, err := rand.Int(rand.Reader, big.NewInt(1<<62))
 	must(t, err)
 	tmpl := &x509.Certificate{SerialNumber: serial,
 		Subject:   pkix.Name{CommonName: string(node), Organization: []string{cluster}, OrganizationalUnit: units},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{string(node)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: end, DNSNames: []string{string(node)},
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}}
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.cert, key.Public(), a.key)
 	must(t, err)

@@ -34,6 +34,10 @@ type Status struct {
 	Datagrams Datagrams     `json:"datagrams"`
 	// Refused counts the connections that did not prove to be a member's.
 	Refused uint64 `json:"refused"`
+	// CertificateEnds and AuthorityEnds are when this node's certificate and that of its authority end, by the wall clock. After
+	// either no connection to another node comes up; those that are there stay.
+	CertificateEnds time.Time `json:"certificate_ends"`
+	AuthorityEnds   time.Time `json:"authority_ends"`
 }
 
 // Server is one server of Raft's configuration.
@@ -67,6 +71,8 @@ func (n *Node) Status() Status {
 	s := Status{State: "starting", Server: n.id, Leader: n.Leader(), Term: core.Term(n.store.Term()), Store: storeKind,
 		Refused: n.refusals.Load(), Datagrams: Datagrams{Sent: n.wire.sent.Load(), Unsent: n.wire.unsent.Load(),
 			Received: n.wire.received.Load(), Dropped: n.wire.dropped.Load()}}
+	id := n.identity.Load()
+	s.CertificateEnds, s.AuthorityEnds = id.cert.Leaf.NotAfter, id.authorityEnds
 	s.AppendP50, s.AppendP99 = n.store.appends.percentiles()
 	if t := n.store.log.ails(); t != nil {
 		s.Disk = t.String()

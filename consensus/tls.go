@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -38,6 +39,8 @@ type identity struct {
 	cluster string
 	pool    *x509.CertPool
 	cert    tls.Certificate
+	// authorityEnds is when the authority that the certificate is known by ends.
+	authorityEnds time.Time
 }
 
 // loadIdentity reads the files and checks that they are this node's.
@@ -64,8 +67,14 @@ func loadIdentity(f TLSFiles, cluster string, self core.NodeName) (*identity, er
 		return nil, fmt.Errorf("certificate %s: %w: it was issued to node %q, this is %q", f.Cert, ErrIdentity, name, self)
 	}
 	opts := x509.VerifyOptions{Roots: id.pool, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-	if _, err := id.cert.Leaf.Verify(opts); err != nil {
+	chains, err := id.cert.Leaf.Verify(opts)
+	if err != nil {
 		return nil, fmt.Errorf("certificate %s does not belong to the CA %s: %w", f.Cert, f.CA, err)
+	}
+	for _, chain := range chains { // from the certificate to an authority of the file
+		if end := chain[len(chain)-1].NotAfter; end.After(id.authorityEnds) {
+			id.authorityEnds = end
+		}
 	}
 	return id, nil
 }

@@ -82,7 +82,12 @@ func (a *app) pkiCommand() *cobra.Command {
 'issue' a certificate for each node. Copy ca.pem to every node, and to each node its own NODE.pem and NODE.key.
 The authority's key, ca.key, stays where it is; no node needs it.
 
-The authority is valid for 10 years, a node's certificate for 2 years. Nothing is ever overwritten.`,
+The authority is valid for 10 years, a node's certificate for 2 years. Nothing is ever overwritten: to renew one
+move the old files away, issue it anew, install it and reload the daemon.
+
+To change the authority make the new one in another directory. Nodes know one another by all certificates of their
+ca.pem: append the new ca.pem to it on every node and reload all; issue all nodes with the new authority, install
+and reload one after the other; last leave the old authority out of ca.pem.`,
 	}
 	return family(c, a.pkiInitCommand(), a.pkiIssueCommand(), a.pkiShowCommand())
 }

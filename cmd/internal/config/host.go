@@ -35,9 +35,6 @@ const (
 	capNetRaw   = 13 // ARP and neighbour discovery on packet sockets
 )
 
-// expiresSoon is how long before the end of a certificate CheckHost begins to warn.
-const expiresSoon = 30 * 24 * time.Hour
-
 // CheckHost returns what on a machine keeps node self of a configuration from working there.
 func CheckHost(cfg *Config, self core.NodeName, host Host) Problems {
 	node, ok := cfg.Node(self)
@@ -214,7 +211,7 @@ func (h *hostChecker) certificates() {
 	for _, f := range faults {
 		h.bad(h.at("tls."+names[f.Part]), "[tls] "+names[f.Part], "%s %s", files[f.Part], f.Text)
 	}
-	if left := ends.Sub(h.host.Now()); len(faults) == 0 && left < expiresSoon {
+	if left := ends.Sub(h.host.Now()); len(faults) == 0 && left < pki.EndsSoon {
 		h.warn(h.at("tls.cert"), "[tls] cert", "%s ends on %s: make a new one with 'remora pki issue %s' before, where the old one was moved away",
 			t.Cert, ends.UTC().Format(time.DateOnly), h.node.Name)
 	}

@@ -42,6 +42,8 @@ type Process struct {
 	// Watchdog is the configured mode of the watchdog device, WatchdogArmed whether it runs now.
 	Watchdog      string `json:"watchdog"`
 	WatchdogArmed bool   `json:"watchdog_armed"`
+	// CertificateEnds is when this node's certificate ends, or its authority's if that is earlier.
+	CertificateEnds time.Time `json:"certificate_ends"`
 	// GCPauseMaxUS bounds the longest stop of the program by a garbage collection since its start, in microseconds; GCPauses
 	// counts the stops.
 	GCPauseMaxUS int64  `json:"gc_pause_max_us"`

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/consensus"
 	"github.com/remora-ha/remora/core"
 	"github.com/remora-ha/remora/core/agent"
 )
@@ -35,17 +36,17 @@ func (b backend) Status(ctx context.Context) (control.Status, error) {
 	if err != nil {
 		return control.Status{}, err
 	}
-	d.addFindings(&s)
+	c := d.node.Status()
+	d.addFindings(&s, c)
 	return control.FromCore(s, control.Facts{
 		Node: d.opt.Self.Name, Cluster: d.config().Cluster, Version: d.opt.Version, DryRun: d.opt.DryRun, Now: time.Now(),
 		Profile: d.config().Profile, Timing: d.config().Timing(), Interface: d.localInterface,
-		Clients: d.clients.count, Process: d.processStatus(),
+		Clients: d.clients.count, Process: d.processStatus(c),
 	}), nil
 }
 
 // addFindings adds what the consensus and the timing know and the machine does not.
-func (d *daemon) addFindings(s *core.Status) {
-	c := d.node.Status()
+func (d *daemon) addFindings(s *core.Status, c consensus.Status) {
 	add := func(format string, args ...any) {
 		s.Problems = append(s.Problems, core.Finding{Subject: "node " + string(d.opt.Self.Name), Text: fmt.Sprintf(format, args...)})
 	}
@@ -58,6 +59,9 @@ func (d *daemon) addFindings(s *core.Status) {
 	if c.Disk != "" {
 		add("The disk of state_dir (%s): %s. This node does not lead until it works again; what it holds it keeps. See to the disk.",
 			d.config().StateDir, c.Disk)
+	}
+	if text := certificateFinding(d.config().TLS, d.opt.Self.Name, c, time.Now()); text != "" {
+		add("%s", text)
 	}
 	var rtt time.Duration
 	for _, p := range c.Peers {

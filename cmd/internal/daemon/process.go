@@ -6,6 +6,7 @@ import (
 
 	"github.com/remora-ha/remora/cmd/internal/control"
 	"github.com/remora-ha/remora/cmd/internal/realtime"
+	"github.com/remora-ha/remora/consensus"
 )
 
 // A daemon whose memory is locked keeps a heap of fixed size: the runtime collects at 4 MiB x collectAt / 100, and gives
@@ -36,10 +37,10 @@ func (d *daemon) settle() {
 }
 
 // processStatus is what status tells of this process.
-func (d *daemon) processStatus() control.Process {
+func (d *daemon) processStatus(c consensus.Status) control.Process {
 	worst, stops := realtime.WorstPause()
 	p := control.Process{Scheduling: d.scheduling, LockedMemory: string(d.locked), Watchdog: string(d.config().Process.Watchdog),
-		KernelLease: d.kernelLease(), GCPauseMaxUS: worst.Microseconds(), GCPauses: stops}
+		KernelLease: d.kernelLease(), CertificateEnds: firstEnd(c).UTC(), GCPauseMaxUS: worst.Microseconds(), GCPauses: stops}
 	p.OldConnections, p.OldConnectionsWhy = d.oldConnections()
 	p.WatchdogArmed = d.keeper != nil && d.keeper.dog.Armed()
 	return p

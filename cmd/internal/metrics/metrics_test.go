@@ -30,7 +30,7 @@ func owner() Snapshot {
 	return Snapshot{
 		Status: control.Status{Node: "db1", Cluster: "orders", Version: "v1", Quorum: true, ConfigVersion: 3,
 			Timing:  control.Timing{Profile: "lan", TTLMS: 300, MarginMS: 20},
-			Process: control.Process{KernelLease: "nftables", Watchdog: "required"},
+			Process: control.Process{KernelLease: "nftables", Watchdog: "required", CertificateEnds: time.Unix(1800000000, 0)},
 			Groups: []control.Group{{Name: "writer", Owner: "db1", Epoch: 7, LeaseLeftMS: ptr(int64(250)), Addresses: []string{"10.77.0.100"},
 				Bound: []string{"10.77.0.100"}, Phase: "serving", Clients: ptr(5), Conflicts: 2, Contested: true},
 				{Name: "other", Phase: "none", Conflicts: 3}},
@@ -103,7 +103,7 @@ func TestStatus(t *testing.T) {
 		`remora_group_lease_remaining_seconds{group="writer"} 0.25`, `remora_group_epoch{group="writer"} 7`, `remora_group_conflicts_total{group="writer"} 2`,
 		`remora_mysql_health{state="healthy"} 1`, `remora_mysql_writable 1`, `remora_mysql_replication_lag_seconds 1.5`,
 		`remora_raft_state{state="follower"} 1`, `remora_raft_term 4`, `remora_raft_leader{node="mgr"} 1`, `remora_peer_round_trip_seconds{node="db2"} 0.0003`,
-		`remora_problems 1`)
+		`remora_problems 1`, `remora_certificate_end_timestamp_seconds 1.8e+09`)
 	for name, n := range map[string]string{"no_quorum": "0", "group_without_owner": "1", "address_conflict": "1", "node_unheard": "1", "mysql_not_healthy": "1",
 		"mysql_attention": "1", "server_set_aside": "1", "kernel_without_fence": "1", "config_version_differs": "1", "state_dir_disk": "1", "raft_stopped": "0",
 		"watchdog_not_armed": "1"} {

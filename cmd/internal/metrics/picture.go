@@ -70,6 +70,7 @@ var (
 	descMargin = desc("lease_margin_seconds", "Time that others wait beyond a lease.")
 	descConfig = desc("config_version", "Version of the cluster's configuration.")
 	descDryRun = desc("dry_run", "1 if the daemon carries nothing out.")
+	descEnds   = desc("certificate_end_timestamp_seconds", "When this node's certificate ends, or its authority's if that is earlier, in seconds since 1970.")
 	descKernel = desc("kernel_lease", "1 for the means by which this node's kernel holds leases.", "mode")
 
 	descOwner     = desc("group_is_owner", "1 if the ledger says that this node owns the group.", "group")
@@ -155,6 +156,7 @@ func (s sink) daemon(st control.Status) {
 	s.gauge(descMargin, seconds(st.Timing.MarginMS))
 	s.gauge(descConfig, float64(st.ConfigVersion))
 	s.flag(descDryRun, st.DryRun)
+	s.gauge(descEnds, float64(st.Process.CertificateEnds.Unix()))
 	s.oneOf(descKernel, st.Process.KernelLease, "nftables", "lifetime", "none")
 }
 

@@ -20,6 +20,9 @@ const (
 	NodeValidity = 2 * 365 * 24 * time.Hour
 )
 
+// EndsSoon is how long before the end of a certificate people are told of it.
+const EndsSoon = 30 * 24 * time.Hour
+
 // backdate allows for clocks that are behind ours.
 const backdate = time.Hour
 
