@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -274,6 +276,20 @@ func TestFollow(t *testing.T) {
 	neverTwo(t, l)
 }
 
+// nobody is a user without rights.
+const nobody = 65534
+
+// giveAway makes a directory of the laboratory another user's, who may get there, with all that is in it.
+func giveAway(t *testing.T, dir string) {
+	t.Helper()
+	must(t, filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		return errors.Join(err, os.Lchown(path, nobody, nobody))
+	}))
+	for up := filepath.Dir(dir); strings.HasPrefix(up, os.TempDir()+"/"); up = filepath.Dir(up) {
+		must(t, os.Chmod(up, 0o755))
+	}
+}
+
 // Two of three nodes are lost for good: the third gives up, is told to go on alone, and serves; the others join anew.
 func TestRecover(t *testing.T) {
 	l := up(t, nil)
@@ -297,8 +313,18 @@ func TestRecover(t *testing.T) {
 	if _, err := left.Remora(within(t), "recover", "--config", left.ConfigPath(), "--node", left.Name, "--cluster", "other"); err == nil {
 		t.Error("recovery of another cluster's name was not refused")
 	}
+	giveAway(t, left.StateDir())
 	_, err = left.Remora(within(t), "recover", "--config", left.ConfigPath(), "--node", left.Name, "--cluster", l.Name())
 	must(t, err)
+	must(t, filepath.WalkDir(left.StateDir(), func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if fi, err := d.Info(); err != nil || fi.Sys().(*syscall.Stat_t).Uid != nobody {
+			t.Errorf("root has recovered, and now %s is not the daemon's any more: %v", path, err)
+		}
+		return nil
+	}))
 	must(t, left.StartDaemon())
 	_, err = l.WaitOwner(within(t), left.Name)
 	must(t, err)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 
 	"github.com/spf13/cobra"
 
@@ -20,7 +21,9 @@ func (a *app) recoverCommand() *cobra.Command {
 
 Be sure that the lost nodes stay lost: power them off, or empty their state directories. With the state that they
 have they could go on as the cluster that they were, beside this one. Afterwards start the daemon here; the other
-nodes join with empty state directories. The name of the cluster is asked for so that nobody does this by mistake.`,
+nodes join with empty state directories. The name of the cluster is asked for so that nobody does this by mistake.
+
+Run it as root or as the user to whom state_dir belongs; what it writes belongs to that user in either case.`,
 		Args: none,
 		RunE: ran(func(*cobra.Command, []string) error {
 			cfg, self, _, err := a.check(path, node)
@@ -29,6 +32,9 @@ nodes join with empty state directories. The name of the cluster is asked for so
 			}
 			if cluster != cfg.Cluster {
 				return usagef("--cluster %q: the cluster of %s is %q; name it to confirm", cluster, path, cfg.Cluster)
+			}
+			if err := becomeOwner(cfg.StateDir, os.Geteuid()); err != nil {
+				return fmt.Errorf("recover: %w", err)
 			}
 			err = consensus.Recover(cfg.StateDir, self.Name, core.NewLedger(), reason, slog.New(slog.DiscardHandler))
 			if errors.Is(err, consensus.ErrInUse) {
