@@ -19,6 +19,8 @@ type Host interface {
 	Interfaces() ([]string, error)
 	ReadFile(name string) ([]byte, error)
 	Stat(name string) (fs.FileInfo, error)
+	// User returns the effective user of this process.
+	User() uint32
 	// Writable returns nil if this process may make files in a directory that exists.
 	Writable(dir string) error
 	// Capabilities returns the effective capabilities of this process, capability n as bit n.
@@ -50,6 +52,7 @@ func CheckHost(cfg *Config, self core.NodeName, host Host) Problems {
 		h.password()
 		h.listeners()
 	}
+	h.owner()
 	return h.problems.sorted()
 }
 
@@ -123,6 +126,48 @@ func (h *hostChecker) stateDir() {
 		h.bad(h.at("state_dir"), "state_dir", "%s can not be used, because %s is not writable (%v): give it to the user that runs remora, or name another directory",
 			h.cfg.StateDir, dir, cause(err))
 	}
+}
+
+// owner warns of files that root can read and that user can not to whom the state directory belongs, as whom the daemon runs
+// then.
+func (h *hostChecker) owner() {
+	fi, err := h.host.Stat(h.cfg.StateDir)
+	if err != nil || h.host.User() != 0 {
+		return
+	}
+	user, group, known := ownerOf(fi)
+	if !known || user == 0 {
+		return
+	}
+	files := []struct{ key, file string }{{"tls.ca", h.cfg.TLS.CA}, {"tls.cert", h.cfg.TLS.Cert}, {"tls.key", h.cfg.TLS.Key}}
+	if !h.node.Witness {
+		files = append(files, []struct{ key, file string }{{"mysql.password_file", h.node.MySQL.PasswordFile},
+			{"replication.password_file", h.cfg.Replication.PasswordFile}}...)
+	}
+	for _, f := range files {
+		if fi, err := h.host.Stat(f.file); f.file != "" && err == nil && closedTo(fi, user, group) {
+			table, name, _ := strings.Cut(f.key, ".")
+			h.warn(h.at(f.key), "["+table+"] "+name, "%s can not be read by user %d, to whom %s belongs: if the daemon runs as that user, run 'chown %d %s'",
+				f.file, user, h.cfg.StateDir, user, f.file)
+		}
+	}
+}
+
+// closedTo reports whether a user of a group can certainly not read a file. What other groups the user is in is not known.
+func closedTo(fi fs.FileInfo, user, group uint32) bool {
+	owner, of, known := ownerOf(fi)
+	mode := fi.Mode().Perm()
+	switch {
+	case !known:
+		return false
+	case owner == user:
+		return mode&0o400 == 0
+	case of == group:
+		return mode&0o040 == 0
+	case of == 0: // nobody but root is in this one
+		return mode&0o004 == 0
+	}
+	return mode&0o044 == 0
 }
 
 func (h *hostChecker) password() {

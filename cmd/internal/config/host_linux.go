@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -32,6 +33,17 @@ func (thisHost) Interfaces() ([]string, error) {
 func (thisHost) ReadFile(name string) ([]byte, error) { return os.ReadFile(name) }
 
 func (thisHost) Stat(name string) (fs.FileInfo, error) { return os.Stat(name) }
+
+func (thisHost) User() uint32 { return uint32(os.Geteuid()) }
+
+// ownerOf returns to whom a file belongs, where its system tells.
+func ownerOf(fi fs.FileInfo) (user, group uint32, known bool) {
+	st, known := fi.Sys().(*syscall.Stat_t)
+	if !known {
+		return 0, 0, false
+	}
+	return st.Uid, st.Gid, true
+}
 
 func (thisHost) Writable(dir string) error {
 	// AT_EACCESS: the effective user and capabilities decide, as they will when the daemon writes.

@@ -23,6 +23,7 @@ var hostNow = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 type machine struct {
 	interfaces []string
 	files      fstest.MapFS
+	user       uint32
 	readOnly   string // a directory that can not be written
 	caps       uint64
 	listeners  []netip.Addr
@@ -39,6 +40,7 @@ func (m *machine) Stat(name string) (fs.FileInfo, error) {
 	}
 	return m.files.Stat(strings.TrimPrefix(name, "/"))
 }
+func (m *machine) User() uint32 { return m.user }
 func (m *machine) Writable(dir string) error {
 	if dir == m.readOnly {
 		return &fs.PathError{Op: "access", Path: dir, Err: fs.ErrPermission}
@@ -62,6 +64,7 @@ func goodMachine(t *testing.T) *machine {
 	}
 	return &machine{
 		interfaces: []string{"lo", "eth0"},
+		user:       990,
 		caps:       1<<capNetAdmin | 1<<capNetRaw,
 		listeners:  []netip.Addr{netip.IPv6Unspecified()},
 		now:        hostNow,
