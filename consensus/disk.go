@@ -69,6 +69,7 @@ const (
 	opShorten operation = "shortening the Raft log"
 	opTerm    operation = "writing the term"
 	opVote    operation = "writing the vote"
+	opLongest operation = "writing the longest lease" // to a file of its own
 )
 
 // openDisk opens the log in dir, which must exist, and takes the room in advance that it will need.
@@ -147,8 +148,23 @@ func (d *disk) ails() *trouble {
 	return d.failing.Load()
 }
 
-// write does a write and reports what becomes of it.
+// standsStill reports whether a write does not end, or what can not be applied before it is done fails again and again.
+func (d *disk) standsStill() bool {
+	failing := d.failing.Load()
+	return d.stalled.Load() != nil || failing != nil && failing.op == opLongest
+}
+
+// write does a write to the log and reports what becomes of it.
 func (d *disk) write(op operation, f func(backend) error) error {
+	return d.observe(op, func() error {
+		d.mu.RLock()
+		defer d.mu.RUnlock()
+		return f(d.back)
+	})
+}
+
+// observe does a write and reports what becomes of it.
+func (d *disk) observe(op operation, f func() error) error {
 	began := time.Now()
 	var mu sync.Mutex
 	ended := false
@@ -159,9 +175,7 @@ func (d *disk) write(op operation, f func(backend) error) error {
 			d.note(&d.stalled, &trouble{op: op, text: "does not end", since: began})
 		}
 	})
-	d.mu.RLock()
-	err := f(d.back)
-	d.mu.RUnlock()
+	err := f()
 	late.Stop()
 	mu.Lock()
 	ended = true
@@ -185,10 +199,11 @@ func (d *disk) note(at *atomic.Pointer[trouble], t *trouble) {
 	d.tell()
 }
 
-// clear notes that a write was done. One that appends shows that the disk works, any other only that it can do the like.
+// clear notes that a write was done. One that appends shows that the log's database works, any other only that it can do
+// the like.
 func (d *disk) clear(at *atomic.Pointer[trouble], op operation) {
 	old := at.Load()
-	if old == nil || op != opAppend && op != old.op || !at.CompareAndSwap(old, nil) {
+	if old == nil || op != old.op && (op != opAppend || old.op == opLongest) || !at.CompareAndSwap(old, nil) {
 		return
 	}
 	d.log.Info("the disk of state_dir works again", "dir", d.dir, "trouble", old.String())
@@ -287,17 +302,34 @@ func (d *disk) reopen() error {
 // setTerm writes the term. The library would end the process if that failed: it is tried until it is done. When the node
 // ends before, the caller's goroutine does, as if it had been interrupted there.
 func (d *disk) setTerm(t uint64) {
+	failed := false
+	err := d.insist(opTerm, func() error {
+		if failed {
+			// Raft appends nothing until the term is written, so nobody else opens the log anew. If it can not be, the write tells.
+			_ = d.mend()
+		}
+		failed = true
+		d.mu.RLock()
+		defer d.mu.RUnlock()
+		return d.back.SetUint64([]byte(keyTerm), t)
+	})
+	if err != nil {
+		runtime.Goexit()
+	}
+}
+
+// insist does a write until it is done, and reports what becomes of it. It returns an error if the node ends before.
+func (d *disk) insist(op operation, f func() error) error {
 	pause := retryWrite
-	for d.write(opTerm, func(b backend) error { return b.SetUint64([]byte(keyTerm), t) }) != nil {
+	for d.observe(op, f) != nil {
 		select {
 		case <-d.ends.Done():
-			runtime.Goexit()
+			return d.ends.Err()
 		case <-time.After(pause):
 			pause = min(2*pause, retryWriteMax)
 		}
-		// Raft appends nothing until the term is written, so nobody else opens the log anew. If it can not be, the next try tells.
-		_ = d.mend()
 	}
+	return nil
 }
 
 // Set implements raft.StableStore.

@@ -63,7 +63,9 @@ func (a *adapter) Apply(l *raft.Log) any {
 	out := a.ledger.Apply(core.Index(l.Index), core.Term(l.Term), c)
 	view := a.ledger.View()
 	a.mu.Unlock()
-	a.keepLongest(view)
+	if a.keepLongest(view) != nil {
+		return nil // the node ends, and delivers nothing more
+	}
 	a.applied.Store(l.Index)
 	a.n.deliver(core.Committed{Index: core.Index(l.Index), Term: core.Term(l.Term), Command: c, Outcomes: out, View: view})
 	a.n.configured(c)
@@ -76,17 +78,18 @@ func (a *adapter) StoreConfiguration(index uint64, _ raft.Configuration) {
 	poke(a.n.changed)
 }
 
-// keepLongest writes the longest lease down before anybody learns of it.
-func (a *adapter) keepLongest(v core.View) {
+// keepLongest writes the longest lease down before anybody learns of it. A write that fails is tried until it is done, like
+// that of the term: a restart of this node would wait too short a time. It returns an error if the node ends before.
+func (a *adapter) keepLongest(v core.View) error {
 	now := longest{lease: v.Longest, at: v.Index}
 	if now.lease == a.longest.lease || now.lease <= 0 || now.at <= a.longest.at {
-		return
+		return nil
 	}
-	if err := now.write(a.n.cfg.StateDir); err != nil {
-		a.n.log.Error("can not keep the longest lease: a restart of this node may wait too short a time", "error", err)
-		return
+	if err := a.n.store.log.insist(opLongest, func() error { return now.write(a.n.cfg.StateDir) }); err != nil {
+		return err
 	}
 	a.longest = now
+	return nil
 }
 
 // Snapshot implements raft.FSM.
@@ -112,7 +115,9 @@ func (a *adapter) Restore(r io.ReadCloser) error {
 	if err != nil {
 		return fmt.Errorf("restore a snapshot: %w", err)
 	}
-	a.keepLongest(view)
+	if err := a.keepLongest(view); err != nil {
+		return fmt.Errorf("restore a snapshot: %w", err)
+	}
 	a.applied.Store(uint64(view.Index))
 	a.n.deliver(core.Restored{View: view})
 	poke(a.n.refit)

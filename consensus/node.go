@@ -170,7 +170,7 @@ func (n *Node) open() (err error) {
 	if n.id, err = serverID(dir, n.cfg.Self); err != nil {
 		return err
 	}
-	if n.fsm.longest, err = readLongest(dir); err != nil {
+	if n.fsm.longest, err = takeLongest(dir); err != nil {
 		return err
 	}
 	logger := newRaftLogger(n.log)

@@ -36,6 +36,9 @@ func Recover(stateDir string, self core.NodeName, ledger Recoverable, reason str
 	if err != nil {
 		return err
 	}
+	if _, err := takeLongest(stateDir); err != nil {
+		return err
+	}
 	logger := newRaftLogger(log)
 	store, err := openStore(filepath.Join(stateDir, logDir), openBolt, time.Minute, log)
 	if err != nil {

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -18,10 +17,9 @@ import (
 
 // The files and directories inside the state directory.
 const (
-	lockFile    = "lock"
-	idFile      = "server-id"
-	longestFile = "longest-lease"
-	logDir      = "log"
+	lockFile = "lock"
+	idFile   = "server-id"
+	logDir   = "log"
 )
 
 // ErrInUse is returned by Open when another process works in the state directory.
@@ -76,40 +74,6 @@ func nodeOf(id raft.ServerID) core.NodeName {
 		return ""
 	}
 	return core.NodeName(id[:i])
-}
-
-// LongestLease returns the longest lease that this node has seen in the ledger, as kept in the state directory; zero if
-// it has seen none. A starting node waits that long, and the margin, before it takes part.
-func LongestLease(stateDir string) (time.Duration, error) {
-	l, err := readLongest(stateDir)
-	return l.lease.Duration(), err
-}
-
-// longest is the longest lease that may be out, as of a position in the log. Positions only rise, so that a restart,
-// which applies old entries again, does not write an older length over a newer one.
-type longest struct {
-	lease core.Millis
-	at    core.Index
-}
-
-func readLongest(dir string) (longest, error) {
-	var l longest
-	path := filepath.Join(dir, longestFile)
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return l, nil
-	}
-	if err != nil {
-		return l, fmt.Errorf("read the longest lease: %w", err)
-	}
-	if _, err := fmt.Sscanf(string(raw), "%d ms at entry %d\n", &l.lease, &l.at); err != nil || l.lease < 0 {
-		return longest{}, fmt.Errorf("read the longest lease from %s: %q is not of the form \"300 ms at entry 7\": %w", path, raw, err)
-	}
-	return l, nil
-}
-
-func (l longest) write(dir string) error {
-	return writeFile(filepath.Join(dir, longestFile), fmt.Appendf(nil, "%d ms at entry %d\n", l.lease, l.at))
 }
 
 // writeFile replaces a file so that after a crash either the old or the new contents are there in full.

@@ -3,14 +3,10 @@ package consensus
 import (
 	"errors"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/raft"
-
-	"github.com/remora-ha/remora/core"
 )
 
 func testStore(t *testing.T, dir string) *store {
@@ -110,39 +106,6 @@ func TestDeletedEntriesAreNotFound(t *testing.T) {
 	}
 	if p50, p99 := s.appends.percentiles(); p50 <= 0 || p99 < p50 {
 		t.Errorf("appends took %v and %v", p50, p99)
-	}
-}
-
-func TestLongestLeaseIsKept(t *testing.T) {
-	dir := t.TempDir()
-	check := func(want time.Duration) {
-		t.Helper()
-		got, err := LongestLease(dir)
-		must(t, err)
-		if got != want {
-			t.Errorf("the longest lease is %v, want %v", got, want)
-		}
-	}
-	open := func() *adapter {
-		l, err := readLongest(dir)
-		must(t, err)
-		return &adapter{n: &Node{cfg: Config{StateDir: dir}, log: slog.New(slog.DiscardHandler)}, longest: l}
-	}
-	check(0)
-	a := open()
-	a.keepLongest(core.View{Index: 3, Longest: 300})
-	check(300 * time.Millisecond)
-	a.keepLongest(core.View{Index: 7, Longest: 4000})
-	check(4 * time.Second)
-	// After a restart the log is applied again from its start.
-	a = open()
-	a.keepLongest(core.View{Index: 3, Longest: 300})
-	check(4 * time.Second)
-	a.keepLongest(core.View{Index: 9, Longest: 300})
-	check(300 * time.Millisecond)
-	must(t, os.WriteFile(filepath.Join(dir, longestFile), []byte("soon\n"), 0o600))
-	if _, err := LongestLease(dir); err == nil {
-		t.Error("a damaged file was read")
 	}
 }
 

@@ -80,8 +80,8 @@ func (n *Node) place(c raft.Configuration) {
 }
 
 // mayLead is false while this node's disk stands still. Raft is inside the write then and may take itself for the leader,
-// but can commit nothing, and the others elect another.
-func (n *Node) mayLead() bool { return n.store.log.stalled.Load() == nil }
+// but can commit or apply nothing, and the others elect another.
+func (n *Node) mayLead() bool { return !n.store.log.standsStill() }
 
 // leadership reads whether Raft leads and in which term, from the same moment.
 func leadership(r *raft.Raft) (core.Term, bool) {

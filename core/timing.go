@@ -33,6 +33,9 @@ type Timing struct {
 	CoolDown time.Duration
 }
 
+// MaxTTL is the longest lease that a configuration may ask for.
+const MaxTTL = time.Minute
+
 // The kernel's part of the margin: two ticks of the slowest usual timer (HZ=250).
 const kernelTicks = 2 * 4 * time.Millisecond
 
@@ -94,7 +97,7 @@ func (t Timing) Check() []Problem {
 		bad("ttl", "ttl (%v) must be at least 3 x heartbeat (%v) + unbind (%v) = %v, so that two lost reports do not cost the lease",
 			t.TTL, t.Heartbeat, t.Unbind, 3*t.Heartbeat+t.Unbind)
 	}
-	if t.TTL > time.Minute {
+	if t.TTL > MaxTTL {
 		bad("ttl", "ttl (%v) must not be longer than 1m: so long would an address stay without an owner after a node's death", t.TTL)
 	}
 	const raftLeast = 5 * time.Millisecond

@@ -144,13 +144,9 @@ func (d *daemon) open() error {
 
 // openConsensus makes the machine, the agent and the consensus, which need each other.
 func (d *daemon) openConsensus() error {
-	wait, err := d.startWait()
-	if err != nil {
-		return err
-	}
 	incarnation, seed := random(), random()
 	now := netio.Boottime()
-	d.ready = now.Add(wait)
+	d.ready = now.Add(d.startWait())
 	d.machine = core.New(core.Options{
 		Self: d.opt.Self.Name, Incarnation: core.Incarnation(incarnation), Timing: d.cfg.Timing(), Release: d.opt.Version,
 		DryRun: d.opt.DryRun, Fence: d.fence != nil, Unfenced: d.unfenced, Sets: gtidSets{}, Seed: seed, Start: now, Ready: d.ready,
@@ -180,16 +176,16 @@ func (d *daemon) openConsensus() error {
 
 // startWait is how long this node takes no part: the longest lease that an earlier process may have had a hand in, and
 // the margin.
-func (d *daemon) startWait() (time.Duration, error) {
+func (d *daemon) startWait() time.Duration {
 	longest, err := consensus.LongestLease(d.cfg.StateDir)
 	if err != nil {
-		return 0, err
+		d.log.Warn("it is not known how long leases were: this node waits for the longest that there can be", "ttl", longest, "error", err)
 	}
 	ttl := max(longest, d.cfg.Timing().TTL)
 	if ttl >= core.UnfencedTTL {
-		return ttl + core.UnfencedMargin(ttl), nil // some node may have no fence
+		return ttl + core.UnfencedMargin(ttl) // some node may have no fence
 	}
-	return ttl + core.Margin(ttl), nil
+	return ttl + core.Margin(ttl)
 }
 
 // run lets the parts work until the machine has stopped, and ends them in order.
