@@ -115,7 +115,9 @@ type ProbeDone struct {
 // FenceLost says that somebody else removed the kernel's fence. It was put back closed, or is being put back.
 type FenceLost struct{ Reason string }
 
-// ClockJumped says that the lease clock or the loop itself stood still or leapt: suspend, SIGSTOP, a debugger.
+// ClockJumped says that the machine was suspended: the lease clock went on, and the kernel's timers, which hold the leases
+// too, stood still. A process that alone stood still (SIGSTOP, a debugger) needs no event, for the leases that it may have
+// missed the end of are over by the clock that it reads when it goes on.
 type ClockJumped struct{ Reason string }
 
 // ShutdownAsked starts the ordered end: unbind, release, hand leadership on.

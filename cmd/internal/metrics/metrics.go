@@ -63,7 +63,7 @@ func New(self core.NodeName, since time.Time, status Source) *Metrics {
 		fenceLost: prometheus.NewCounter(counter("fence_losses_total",
 			"Times that somebody else removed the kernel's fence since the daemon started.")),
 		clockJumps: prometheus.NewCounter(counter("clock_jumps_total",
-			"Times that the lease clock or the daemon's loop stood still or leapt since the daemon started.")),
+			"Times that the machine was found to have been suspended since the daemon started.")),
 	}
 	for _, operation := range operations {
 		m.kernel.WithLabelValues(operation)
