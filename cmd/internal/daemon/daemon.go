@@ -91,7 +91,7 @@ func Run(ctx context.Context, opt Options) error {
 		return err
 	}
 	d.log.Info("starting", "node", opt.Self.Name, "version", opt.Version, "takes_part_in", d.ready.Sub(netio.Boottime()).Round(time.Millisecond),
-		"ttl", d.cfg.Timing().TTL, "margin", core.Margin(d.cfg.Timing().TTL), "dry_run", opt.DryRun)
+		"ttl", d.cfg.Timing().TTL, "margin", d.margin(d.cfg.Timing().TTL), "dry_run", opt.DryRun)
 	err = d.run(ctx, listener)
 	if err == nil {
 		d.log.Info("ended")
@@ -172,6 +172,14 @@ func (d *daemon) openConsensus() error {
 	d.node = node
 	late.Node = node
 	return nil
+}
+
+// margin is how much longer than a lease of length ttl the others wait for this node.
+func (d *daemon) margin(ttl time.Duration) time.Duration {
+	if d.unfenced {
+		return core.UnfencedMargin(ttl)
+	}
+	return core.Margin(ttl)
 }
 
 // startWait is how long this node takes no part: the longest lease that an earlier process may have had a hand in, and
