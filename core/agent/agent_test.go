@@ -46,6 +46,34 @@ func TestServesAndGoesOnServing(t *testing.T) {
 	})
 }
 
+// The sign of life comes from the loop and nothing else: one that stands still gives none, whatever goes on around it.
+func TestALoopThatStandsStillGivesNoSignOfLife(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.serve()
+		block := make(chan struct{})
+		r.setBlock(block)
+		r.Deliver(core.Tick{}) // the loop stands still in this step
+		synctest.Wait()
+		before := r.fed()
+		for range 30 {
+			r.TryDeliver(core.Received{From: "n1", Msg: core.Echo{}})
+			time.Sleep(time.Second)
+		}
+		synctest.Wait()
+		if n := r.fed(); n != before {
+			t.Errorf("the watchdog was fed %d times while the loop stood still for 30 s", n-before)
+		}
+		r.setBlock(nil)
+		close(block)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := r.fed(); n < before+2 {
+			t.Errorf("the watchdog was fed %d times in the 2 s after", n-before)
+		}
+		r.stop()
+	})
+}
+
 // A report tells the term that its sender is in when it is sent.
 func TestI2_AReportTellsTheTermAtSending(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
