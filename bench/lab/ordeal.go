@@ -97,7 +97,7 @@ func (o Ordeal) Judge(fate Fate, most time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// LongestSilence is for how long nobody may answer when a fault makes the address move: a whole lease and its margin, the
+// LongestSilence is for how long nobody may answer in a fault in which the address has to move or to stay: a whole lease and its margin, the
 // election of a leader, once more the time after which a leader whose disk stands still gives way, and a second for busy
 // processors.
 func LongestSilence(t core.Timing) time.Duration {

@@ -34,8 +34,9 @@ func faultsCommand() *cobra.Command {
 		Long: `Lets each fault of the suite happen to the owner, again and again. All the time every node is asked by its own hardware
 address, every millisecond, whether it answers ARP, ICMP or TCP for the virtual address. Exits with status 1 if two
 nodes ever answered at once, if one announced the address while another answered, if the address moved where it should
-have stayed or stayed where it should have moved, if nobody answered for longer than a lease, an election and a second,
-or if the cluster was not well again afterwards.
+have stayed or stayed where it should have moved, if it had to do either and nobody answered for longer than a lease with
+its margin, an election, five times raft_heartbeat and a second, or if the cluster was not well again afterwards. Where the
+address may move or stay, silence is printed and not judged.
 
 One fault steps the wall clock of this machine ten seconds forward, twenty back and ten forward again, within half a second:
 network namespaces have no clock of their own.`,
@@ -98,8 +99,8 @@ func soakCommand() *cobra.Command {
 		Use:   "soak",
 		Short: "Let random faults happen to random nodes, for minutes, and ask every node whether it answers",
 		Long: `Lets faults of the suite happen to random nodes for random times, sometimes two at once, until the time is over. What
-happens follows from the seed; when, from the machine. Judges like "remora-lab faults", except that the address may move
-or stay.`,
+happens follows from the seed; when, from the machine. Judges like "remora-lab faults", except that the address may always
+move or stay, so silence is printed and not judged.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if o.seed == 0 {
