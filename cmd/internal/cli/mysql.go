@@ -89,7 +89,7 @@ func (a *app) grantsCommand() *cobra.Command {
 		Short: "Print the statements that grant Remora's account what it needs",
 		Long: `Print the statements that grant Remora's account what it needs for a policy. The server of this node is asked which
 kind it is; with --family no server is asked, and no configuration is needed. Nothing is changed: read the statements
-and run them as an administrator, on every server.
+and run them as an administrator on the primary; replication carries them to the other servers.
 
 --kill adds, where the policy does not need it anyway, what it takes to end the sessions that clients have left on a
 node whose address has moved. Only nodes whose kernel can not end their connections use it: 'remora status --json'

@@ -31,8 +31,8 @@ func (a *app) configCheckCommand() *cobra.Command {
 		Use:   "check FILE [--node NAME]",
 		Short: "Print everything that is wrong with a configuration, and with this machine for it",
 		Long: `Print everything that is wrong with a configuration file, and with this machine for it: interfaces, certificates,
-files, capabilities. Nothing is changed. Run it as the user that runs the daemon. The exit code is 2 if the
-daemon would not start; warnings alone leave it 0.`,
+files, capabilities. Nothing is changed. Run it as the user that runs the daemon and with its capabilities, see
+docs/operation.md. The exit code is 2 if the daemon would not start; warnings alone leave it 0.`,
 		Args: exactly(1, "name the file to check, like 'remora config check /etc/remora/remora.toml'"),
 		RunE: ran(func(_ *cobra.Command, args []string) error {
 			cfg, self, problems, err := a.check(args[0], node)

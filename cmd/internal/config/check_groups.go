@@ -167,7 +167,7 @@ func (c *checker) keepUnwritable(raw *rawGroup) core.Millis {
 func (c *checker) label(t text) {
 	const longest = 15
 	if len(t.val) > longest || strings.ContainsAny(t.val, "/ \t\r\n\v\f\x00") {
-		c.bad(t.at, groupTable+" label", "%q is no address label: those have at most %d letters, without '/' and blanks, like \"eth0:vip\"",
+		c.bad(t.at, groupTable+" label", "%q is no address label: those have at most %d letters, without '/' and blanks, like \"vip\"",
 			shorten(t.val), longest)
 	}
 }
