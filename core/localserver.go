@@ -31,6 +31,7 @@ type localServer struct {
 	followed  Epoch   // up to which epoch the server follows the owner, as far as this process knows
 	following bool
 	followAt  Instant
+	balks     string // why its receiver did not stop for that when it was last tried, as the log says
 	aside     string
 
 	target    target // of a switchover
@@ -190,7 +191,11 @@ func (m *Machine) serverFrozen(ev ServerFrozen) {
 	if ev.Err == "" && !s.still {
 		s.still, s.stillFrom = true, m.now
 	}
-	if ev.Round == 0 || ev.Round != s.freeze.Round || ev.Epoch != m.fresh[ev.Group].Epoch {
+	if ev.Round == 0 {
+		m.receiverStopped(ev)
+		return
+	}
+	if ev.Round != s.freeze.Round || ev.Epoch != m.fresh[ev.Group].Epoch {
 		return
 	}
 	f := Frozen(ev)
@@ -202,6 +207,20 @@ func (m *Machine) serverFrozen(ev ServerFrozen) {
 		s.frozen = f // what failed is tried again when the arbiter asks again
 	}
 	m.do(Send{To: s.asker, Msg: f})
+}
+
+// receiverStopped takes the answer to what followOwner has asked for. If the receiver goes on, that is tried again after a while,
+// and the log says why when it is another reason than before.
+func (m *Machine) receiverStopped(ev ServerFrozen) {
+	s := &m.server
+	if ev.Err != "" {
+		s.followAt = m.now.Add(followRetry)
+		if ev.Err != s.balks {
+			m.do(Note{Alarm: true, Group: ev.Group, Epoch: ev.Epoch, Text: "the local server does not stop its receiver, so it can not follow the owner's",
+				Reason: ev.Err})
+		}
+	}
+	s.balks = ev.Err
 }
 
 // followOwner lets the local server replicate from the owner's, once that serves.

@@ -13,7 +13,8 @@ type succession struct {
 	began   Instant
 	askedAt Instant
 	answers map[NodeName]Frozen
-	refused string // why the last round came to nothing
+	failing map[NodeName]string // why those that have not stopped their receivers have not, as the log says
+	refused string              // why the last round came to nothing
 }
 
 // forced is an operator's consent to what a choice may cost.
@@ -36,7 +37,7 @@ func (m *Machine) succeed(name GroupName, g GroupState, why string) {
 	a := &m.arb
 	c := a.choices[name]
 	if c == nil || c.epoch != g.Epoch {
-		c = &succession{epoch: g.Epoch}
+		c = &succession{epoch: g.Epoch, failing: map[NodeName]string{}}
 		a.choices[name] = c
 	}
 	if held := m.mhaActs(); held != "" && a.forced[name].to == "" {
@@ -79,12 +80,21 @@ func (m *Machine) choosable() []NodeSpec {
 	return ns
 }
 
+// frozenCame takes the answer of a server. One that fails is asked again and again, and the log says so once for each reason.
 func (m *Machine) frozenCame(from NodeName, f Frozen) {
 	c := m.arb.choices[f.Group]
-	if m.arb.term != 0 && c != nil && c.round == f.Round && c.epoch == f.Epoch && f.Err == "" {
+	if f.Err != "" {
+		if c == nil || c.failing[from] != f.Err {
+			m.do(Note{Alarm: true, Group: f.Group, Epoch: f.Epoch, Text: fmt.Sprintf("%s did not stop its receiver", from), Reason: f.Err})
+		}
+		if c != nil {
+			c.failing[from] = f.Err
+		}
+		return
+	}
+	if m.arb.term != 0 && c != nil && c.round == f.Round && c.epoch == f.Epoch {
 		c.answers[from] = f
-	} else if f.Err != "" {
-		m.do(Note{Alarm: true, Group: f.Group, Epoch: f.Epoch, Text: fmt.Sprintf("%s did not stop its receiver", from), Reason: f.Err})
+		delete(c.failing, from)
 	}
 }
 
