@@ -25,14 +25,14 @@ func (m *Machine) tend() {
 		}
 		m.tendGroup(name)
 	}
-	if !readers {
-		return
-	}
-	for _, name := range m.groups() {
-		if m.fresh[name].Spec.Role == Reader {
-			m.tendGroup(name)
+	if readers {
+		for _, name := range m.groups() {
+			if m.fresh[name].Spec.Role == Reader {
+				m.tendGroup(name)
+			}
 		}
 	}
+	m.leaveServer()
 }
 
 func (m *Machine) tendGroup(name GroupName) {

@@ -120,15 +120,18 @@ func (h *holding) claiming() bool { return h.phase <= bound }
 // last returns the instant after which nothing may be claimed any more: the unbind budget before the end of the lease.
 func (h *holding) last(t Timing) Instant { return h.lease.Add(-t.Unbind) }
 
-func (h *holding) wake(t Timing, every time.Duration) Instant {
+// telling reports whether this node tells how its server was drained for a switchover: until the ledger has it.
+func (h *holding) telling(mv *Move) bool {
+	return mv != nil && mv.Began == h.moving && !mv.Drained && h.drained != nil
+}
+
+// wake returns when there is something to do for the holding by itself, given the switchover that is under way.
+func (h *holding) wake(mv *Move, t Timing, every time.Duration) Instant {
 	switch h.phase {
 	case bound:
 		at := min(h.last(t), h.nextRound, h.extended.Add(every))
-		if h.drained != nil {
+		if h.telling(mv) {
 			at = min(at, h.reporting)
-		}
-		if h.stopping != 0 {
-			at = min(at, h.stopBy)
 		}
 		return at
 	case unbinding:

@@ -94,7 +94,7 @@ func (m *Machine) serverMessage(from NodeName, msg Message) {
 
 // tendServer does what the local server needs: give up being writable, follow the owner's server, catch up.
 func (m *Machine) tendServer(name GroupName, g GroupState) {
-	if g.Spec.Policy != Promote || g.Retired && m.held[name] == nil || !m.mayOwn() || m.opt.DryRun {
+	if !m.minds(name, g) {
 		return
 	}
 	s := &m.server
@@ -110,6 +110,32 @@ func (m *Machine) tendServer(name GroupName, g GroupState) {
 	}
 	m.catchUp(name, g)
 	m.followOwner(name, g)
+}
+
+// minds reports whether a group has this node look after its server.
+func (m *Machine) minds(name GroupName, g GroupState) bool {
+	return g.Spec.Policy == Promote && (!g.Retired || m.held[name] != nil) && m.mayOwn() && !m.opt.DryRun
+}
+
+// leaveServer forgets that the server is to be read-only, once nothing is held for which it was writable and no group has this
+// node look after it any more: the group is gone, or has a policy that leaves servers as they are.
+func (m *Machine) leaveServer() {
+	s := &m.server
+	if !s.demote {
+		return
+	}
+	for h := range m.holdings() {
+		if h.spec.Policy == Promote {
+			return
+		}
+	}
+	for _, name := range m.groups() {
+		if m.minds(name, m.fresh[name]) {
+			return
+		}
+	}
+	s.demote = false
+	m.do(Note{Text: "the local server is left as it is", Reason: "no group has policy promote on this node any more"})
 }
 
 // strayWriter reports whether the local server is writable without this node holding the group. Before the group was ever

@@ -366,8 +366,12 @@ func (m *Machine) wake() Instant {
 		earlier(m.opt.Ready)
 	}
 	for _, h := range m.held {
-		earlier(h.wake(m.opt.Timing, m.extendEvery()))
-		if until := m.keptUntil(m.fresh[h.group]); until.After(m.now) {
+		g := m.fresh[h.group]
+		earlier(h.wake(g.Move, m.opt.Timing, m.extendEvery()))
+		if h.draining && h.stopBy.After(m.now) {
+			earlier(h.stopBy)
+		}
+		if until := m.keptUntil(g); until.After(m.now) {
 			earlier(until)
 		}
 	}

@@ -116,7 +116,7 @@ func (m *Machine) tendPrimary(h *holding, g GroupState) {
 		m.do(DemoteServer{Group: h.group, Epoch: h.epoch, Drain: g.Spec.Promotion.DrainFor()})
 	case mv != nil && h.moving != mv.Began && !h.draining:
 		h.moving, h.drained = 0, nil // another one has followed at once
-	case mv != nil && h.drained != nil && !mv.Drained && !m.now.Before(h.reporting):
+	case h.telling(mv) && !m.now.Before(h.reporting):
 		m.reportDrained(h, mv)
 	}
 }

@@ -8,18 +8,7 @@ import (
 
 // Servers that do not stop their receivers are asked again in every round. The log says it once for each of them and reason.
 func TestWhoDoesNotStopItsReceiverIsNamedOnce(t *testing.T) {
-	cfg := soloConfig()
-	cfg.Groups[0].Policy = Promote
-	c := newCluster(t, cfg, soloTiming(t))
-	for _, name := range c.names {
-		c.sql(c.nodes[name], func(s *server) {
-			s.writable, s.executed = name == "n1", counts{"n1": 7}
-			if !s.writable {
-				s.source, s.receiving = "n1", true
-			}
-		})
-	}
-	c.settle("n1", "n3")
+	c := promoteCluster(t)
 	asked, said := 0, map[string]int{}
 	c.act = func(_ NodeName, _ Event, as []Action) {
 		asked += len(only[FreezeServer](as))
