@@ -196,14 +196,15 @@ func (m *Machine) oneWaySource(n NodeName) NodeName {
 	return first
 }
 
-// nodeOf returns the member whose peers' address has the host of a replication source, if there is one.
+// nodeOf returns the member that has the host of a replication source, where its peers or where their servers reach it, if there is
+// one.
 func (m *Machine) nodeOf(source string) NodeName {
 	ap, err := netip.ParseAddrPort(source)
 	if err != nil {
 		return ""
 	}
 	for _, n := range m.view.Config.Nodes {
-		if n.Address.Addr() == ap.Addr() {
+		if n.Address.Addr() == ap.Addr() || n.Server().Addr() == ap.Addr() {
 			return n.Name
 		}
 	}

@@ -138,6 +138,26 @@ func TestOneWaySource(t *testing.T) {
 	}
 }
 
+// Servers may reach one another by a network of their own.
+func TestOneWaySourceInANetworkOfTheServers(t *testing.T) {
+	s := newSolo(t)
+	cfg := soloConfig()
+	cfg.Version = 2
+	for i := range cfg.Nodes {
+		cfg.Nodes[i].MySQL = netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 88, 0, byte(1 + i)}), 3307)
+	}
+	s.commit(Op{Configure: &cfg})
+	s.step(healthy)
+	for i, from := range []string{"-", "10.88.0.1:3307", "10.77.0.12:3306"} { // by the one, and by the other
+		s.step(Received{From: cfg.Nodes[i].Name, Msg: Report{Incarnation: 9, Seq: Seq(i + 100), Health: sourceHealth(from)}})
+	}
+	for n, want := range map[NodeName]NodeName{"n1": "", "n2": "n1", "n3": "n2"} {
+		if got := s.m.oneWaySource(n); got != want {
+			t.Errorf("%s replicates one way from %q, want %q", n, got, want)
+		}
+	}
+}
+
 func sourceHealth(from string) Health {
 	hosts := map[string]string{"n1": "10.77.0.11:3306", "n2": "10.77.0.12:3306", "n3": "10.77.0.13:3306"}
 	switch from {

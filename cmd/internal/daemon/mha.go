@@ -198,7 +198,7 @@ func match(cfg *config.Config, s control.DBServer) (mha.Node, error) {
 func MHANodes(c *config.Config) []mha.Node {
 	var nodes []mha.Node
 	for _, n := range c.Nodes {
-		m := mha.Node{Name: string(n.Name), Addresses: []netip.Addr{n.Address.Addr()}, Aliases: n.Aliases, Witness: n.Witness}
+		m := mha.Node{Name: string(n.Name), Addresses: []netip.Addr{n.Address.Addr(), n.Server().Addr()}, Aliases: n.Aliases, Witness: n.Witness}
 		if at, err := netip.ParseAddrPort(n.MySQL.Address); err == nil && !at.Addr().IsLoopback() {
 			m.Addresses = append(m.Addresses, at.Addr())
 		}
@@ -286,10 +286,13 @@ func (b backend) askServer(ctx context.Context, n config.Node) (control.ServerAn
 	return a, nil
 }
 
-// serverOf returns where other nodes reach the server of a node: at its own address unless that is one of loopback or a
-// socket, else at the node's, with the same port.
+// serverOf returns where other nodes reach the server of a node: where the configuration says that their servers do, else at
+// its own address unless that is one of loopback or a socket, else at the node's, with the same port.
 func serverOf(n config.Node) string {
 	const standard = 3306
+	if n.NodeSpec.MySQL.IsValid() {
+		return n.Server().String()
+	}
 	at, err := netip.ParseAddrPort(n.MySQL.Address)
 	switch {
 	case err != nil:

@@ -4,11 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/remora-ha/remora/cmd/internal/config"
 	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/cmd/internal/mha"
 	"github.com/remora-ha/remora/core"
 )
 
@@ -61,4 +64,35 @@ func TestAdviceWaitsForAnArbiter(t *testing.T) {
 			t.Errorf("when the caller has no more time, after %v: %+v, %v", time.Since(start), r, err)
 		}
 	})
+}
+
+// TestServersAreAskedWherePeersReachThem: by MHA's word too a server is where its peers reach it, whatever way its own daemon has to it.
+func TestServersAreAskedWherePeersReachThem(t *testing.T) {
+	for name, c := range map[string]struct {
+		own, peers string // mysql_address, or that of the whole file, and mysql
+		want       string
+		called     string // an address by which MHA may call the node
+	}{
+		"a socket":                       {"/run/mysqld/mysqld.sock", "", "10.77.0.12:3306", "10.77.0.12"},
+		"a socket, a port for the peers": {"/run/mysqld/mysqld.sock", "10.77.0.12:3307", "10.77.0.12:3307", "10.77.0.12"},
+		"a network of the servers' own":  {"127.0.0.1:3306", "10.88.0.12:3307", "10.88.0.12:3307", "10.88.0.12"},
+		"loopback":                       {"127.0.0.1:3308", "", "10.77.0.12:3308", "10.77.0.12"},
+		"an address":                     {"10.88.0.12:3306", "", "10.88.0.12:3306", "10.88.0.12"},
+		"an address, another for peers":  {"10.88.0.12:3306", "10.99.0.12:3306", "10.99.0.12:3306", "10.99.0.12"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			n := config.Node{NodeSpec: core.NodeSpec{Name: "db2", Address: netip.MustParseAddrPort("10.77.0.12:7400")},
+				MySQL: config.MySQL{Address: c.own}}
+			if c.peers != "" {
+				n.NodeSpec.MySQL = netip.MustParseAddrPort(c.peers)
+			}
+			if got := serverOf(n); got != c.want {
+				t.Errorf("asked at %s, want %s", got, c.want)
+			}
+			m, err := mha.Match(MHANodes(&config.Config{Nodes: []config.Node{{NodeSpec: core.NodeSpec{Name: "db1"}}, n}}), mha.Server{IP: c.called})
+			if err != nil || m.Name != "db2" {
+				t.Errorf("%s is %q (%v), want db2", c.called, m.Name, err)
+			}
+		})
+	}
 }
