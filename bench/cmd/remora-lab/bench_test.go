@@ -31,6 +31,28 @@ func TestTheQuickSetHasKeepalivedAtItsBest(t *testing.T) {
 	}
 }
 
+// A clean shutdown is for all systems, as a crash is.
+func TestAllSystemsHaveTheirServersStopped(t *testing.T) {
+	for _, all := range []bool{false, true} {
+		jobs, err := benchOptions{runs: 1, all: all}.plan(nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		killed, stopped := []string{}, []string{}
+		for _, j := range jobs {
+			switch j.trial.name {
+			case "mysqld-killed":
+				killed = append(killed, j.system.Name())
+			case "mysqld-stopped":
+				stopped = append(stopped, j.system.Name())
+			}
+		}
+		if len(stopped) == 0 || !slices.Equal(stopped, killed) {
+			t.Errorf("all %t: mysqld-stopped with %v, mysqld-killed with %v", all, stopped, killed)
+		}
+	}
+}
+
 // A measurement that goes on does what is missing, and interleaves that too.
 func TestRunsThatAreThereAreNotRepeated(t *testing.T) {
 	o := benchOptions{runs: 2, systems: []string{"remora-lan", report.Baseline}, only: []string{"mysqld-killed", "planned"}}
@@ -65,7 +87,7 @@ func TestMHARunsWhereItIsNamed(t *testing.T) {
 		want []string
 	}{
 		{benchOptions{runs: 1}, nil},
-		{benchOptions{runs: 1, all: true}, []string{"mysqld-killed", "planned", "node-vanished"}},
+		{benchOptions{runs: 1, all: true}, []string{"mysqld-killed", "mysqld-stopped", "planned", "node-vanished"}},
 		{benchOptions{runs: 1, systems: []string{"mha"}, only: []string{"planned", "mysqld-hung"}}, []string{"planned"}},
 	} {
 		jobs, err := tt.o.plan(nil, nil)

@@ -96,6 +96,7 @@ func trials(ballast int) []trial {
 	}
 	all := []trial{
 		{name: "mysqld-killed", quick: true, mha: true, act: killed},
+		{name: "mysqld-stopped", quick: true, mha: true, act: signal(syscall.SIGTERM), undo: stopped},
 		{name: "planned", quick: true, mha: true, act: planned},
 		{name: "mysqld-hung", quick: true, act: signal(syscall.SIGSTOP), undo: func(l *lab.Lab, _ peers.System, owner string) error {
 			return l.Node(owner).SignalServer(syscall.SIGCONT)
@@ -124,6 +125,17 @@ func trials(ballast int) []trial {
 		all = append(all, trial{name: report.CrowdScenario(n), quick: n < 1000, addresses: n, act: killed})
 	}
 	return all
+}
+
+// shutdownLimit is how long a server that was asked to end may take for it.
+const shutdownLimit = 20 * time.Second
+
+// stopped waits until the owner's server has ended: one that still does would be taken for one that runs, and not be started
+// again.
+func stopped(l *lab.Lab, _ peers.System, owner string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), shutdownLimit)
+	defer cancel()
+	return l.Node(owner).Server().Wait(ctx)
 }
 
 // loaded makes the owner's server one that has touched mib MiB. Half of what the machine has left must suffice: the
