@@ -26,15 +26,19 @@ func (idle) Source(context.Context, *sql.DB) (string, error) {
 }
 func (idle) Identify(string) string { return "" }
 
-// newLab raises a laboratory of one node with a server that does nothing.
-func newLab(t *testing.T) *lab.Lab {
+// newLab raises a laboratory of nodes with servers that do nothing.
+func newLab(t *testing.T, nodes ...string) *lab.Lab {
 	t.Helper()
 	root, err := os.MkdirTemp("", "rl")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { os.RemoveAll(root) })
-	l, err := lab.New(t.Context(), lab.Options{Nodes: []lab.NodeOptions{{Name: "db1"}}, Server: idle{}, Root: root})
+	opts := lab.Options{Server: idle{}, Root: root}
+	for _, n := range nodes {
+		opts.Nodes = append(opts.Nodes, lab.NodeOptions{Name: n})
+	}
+	l, err := lab.New(t.Context(), opts)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,8 +47,10 @@ func newLab(t *testing.T) *lab.Lab {
 			t.Error(err)
 		}
 	})
-	if err := l.Node("db1").LaunchServer(); err != nil {
-		t.Fatal(err)
+	for _, n := range l.Servers() {
+		if err := n.LaunchServer(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return l
 }
@@ -52,7 +58,7 @@ func newLab(t *testing.T) *lab.Lab {
 // TestTrackedProcess holds keepalived's configuration to what the kernel says of the server: a command line that nobody has is a
 // server that never runs, and keepalived never serves.
 func TestTrackedProcess(t *testing.T) {
-	l := newLab(t)
+	l := newLab(t, "db1")
 	n := l.Node("db1")
 	cmdline, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(n.Server().Pid()), "cmdline"))
 	if err != nil {
@@ -67,7 +73,7 @@ func TestTrackedProcess(t *testing.T) {
 }
 
 func TestErrorOfAStartHasTheLog(t *testing.T) {
-	l := newLab(t)
+	l := newLab(t, "db1")
 	if _, err := l.StartStream(lab.StreamOptions{Interval: 10 * time.Millisecond, Timeout: 20 * time.Millisecond}); err != nil {
 		t.Fatal(err)
 	}

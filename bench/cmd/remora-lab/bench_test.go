@@ -31,6 +31,23 @@ func TestTheQuickSetHasKeepalivedAtItsBest(t *testing.T) {
 	}
 }
 
+// The floor is there for the kinds of takeover that an oracle makes sense of, and only for them.
+func TestTheQuickSetHasTheFloor(t *testing.T) {
+	jobs, err := benchOptions{runs: 1}.plan(nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, j := range jobs {
+		if j.system.Name() == "floor" {
+			got = append(got, j.trial.name)
+		}
+	}
+	if want := []string{"mysqld-killed", "mysqld-stopped", "planned", "node-vanished"}; !slices.Equal(got, want) {
+		t.Errorf("the floor is put through %v, want %v", got, want)
+	}
+}
+
 // A clean shutdown is for all systems, as a crash is.
 func TestAllSystemsHaveTheirServersStopped(t *testing.T) {
 	for _, all := range []bool{false, true} {

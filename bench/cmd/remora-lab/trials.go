@@ -23,6 +23,8 @@ type contender struct {
 	// mha marks MHA: its servers are a primary and replicas instead of a ring, and it takes minutes, so it is put through
 	// few scenarios.
 	mha bool
+	// oracle marks the floor, which is there to have each kind of takeover once.
+	oracle bool
 }
 
 // lineUp returns all systems.
@@ -34,6 +36,7 @@ func lineUp(l *lab.Lab) []contender {
 		{System: peers.Checked(l), quick: true},
 		{System: peers.Brisk(l)},
 		{System: peers.Common(l), quick: true},
+		{System: &peers.Floor{Lab: l}, quick: true, oracle: true},
 		{System: peers.FastestUCARP(l)},
 		{System: peers.CommonUCARP(l)},
 		{System: &peers.MHA{Lab: l}, mha: true},
@@ -43,7 +46,7 @@ func lineUp(l *lab.Lab) []contender {
 // takes reports whether a scenario is one for the system.
 func (c contender) takes(t trial) bool {
 	_, isRemora := c.System.(peers.Remora)
-	return (isRemora || !t.remora) && (c.crowds || t.addresses == 0) && (!c.mha || t.mha)
+	return (isRemora || !t.remora) && (c.crowds || t.addresses == 0) && (!c.mha || t.mha) && (!c.oracle || t.oracle)
 }
 
 // limit bounds a scenario with the way back to health.
@@ -67,8 +70,11 @@ type trial struct {
 	addresses int
 	// arrange, if set, brings Remora's leadership to where the scenario wants it.
 	arrange func(context.Context, *lab.Lab) error
-	// remora marks a scenario that other systems do not know, mha one that MHA has an answer to.
-	remora, mha bool
+	// remora marks a scenario that other systems do not know, mha one that MHA has an answer to, oracle one that the floor is
+	// put through.
+	remora, mha, oracle bool
+	// gone tells the floor that the owner's node is out of reach afterwards.
+	gone bool
 	// ready, if set, makes the owner ready for what comes.
 	ready func(context.Context, *lab.Lab, string) error
 	act   func(context.Context, *lab.Lab, peers.System, string) error
@@ -95,13 +101,13 @@ func trials(ballast int) []trial {
 		return s.Move(ctx, owner, other(l, owner))
 	}
 	all := []trial{
-		{name: "mysqld-killed", quick: true, mha: true, act: killed},
-		{name: "mysqld-stopped", quick: true, mha: true, act: signal(syscall.SIGTERM), undo: stopped},
-		{name: "planned", quick: true, mha: true, act: planned},
+		{name: "mysqld-killed", quick: true, mha: true, oracle: true, act: killed},
+		{name: "mysqld-stopped", quick: true, mha: true, oracle: true, act: signal(syscall.SIGTERM), undo: stopped},
+		{name: "planned", quick: true, mha: true, oracle: true, act: planned},
 		{name: "mysqld-hung", quick: true, act: signal(syscall.SIGSTOP), undo: func(l *lab.Lab, _ peers.System, owner string) error {
 			return l.Node(owner).SignalServer(syscall.SIGCONT)
 		}},
-		{name: "node-vanished", quick: true, mha: true, arrange: apart(false), act: drop},
+		{name: "node-vanished", quick: true, mha: true, oracle: true, gone: true, arrange: apart(false), act: drop},
 		{name: "node-vanished-leader", quick: true, remora: true, arrange: apart(true), act: drop},
 		{name: "mysqld-killed-clients", quick: true, regulars: true, act: killed},
 		{name: "planned-clients", quick: true, regulars: true, act: planned},
@@ -265,7 +271,13 @@ func runTrial(ctx context.Context, l *lab.Lab, s contender, t trial) (report.Run
 		return out, err
 	}
 	step := lab.Step{Name: t.name,
-		Act: func(ctx context.Context) error { return t.act(ctx, l, s.System, owner) },
+		Act: func(ctx context.Context) error {
+			err := t.act(ctx, l, s.System, owner)
+			if floor, ok := s.System.(*peers.Floor); ok && err == nil {
+				err = floor.Faulted(ctx, owner, t.gone)
+			}
+			return err
+		},
 		Done: func(ctx context.Context) error {
 			ctx, cancel := context.WithTimeout(ctx, s.Patience())
 			defer cancel()
