@@ -63,7 +63,10 @@ func (r Run) row() []string {
 }
 
 // Append adds a run to the file, which it makes if there is none.
-func Append(path string, r Run) error {
+func Append(path string, r Run) error { return appendRow(path, header(), r.row()) }
+
+// appendRow adds a row to a file, after the header if it makes the file.
+func appendRow(path string, header, row []string) error {
 	_, err := os.Stat(path)
 	fresh := errors.Is(err, fs.ErrNotExist)
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
@@ -72,9 +75,9 @@ func Append(path string, r Run) error {
 	}
 	w := csv.NewWriter(f)
 	if fresh {
-		err = w.Write(header())
+		err = w.Write(header)
 	}
-	err = errors.Join(err, w.Write(r.row()))
+	err = errors.Join(err, w.Write(row))
 	w.Flush()
 	if err := errors.Join(err, w.Error(), f.Close()); err != nil {
 		return fmt.Errorf("keep a run in %s: %w", path, err)

@@ -59,7 +59,7 @@ func TestManyAddressesHaveATableWithTheirGrowth(t *testing.T) {
 	lost := runs[0]
 	lost.Last = Missing
 	var b strings.Builder
-	if err := WriteTable(&b, append(runs, lost)); err != nil {
+	if err := WriteTable(&b, append(runs, lost), nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"| 10 | 8.0", "| 100 | 20.0", "| 100 against 10 | x 2.5 |", "1 did not end in time"} {
@@ -188,7 +188,7 @@ func TestWhereTwoNodesAnswerIsMarked(t *testing.T) {
 	const note = "Two nodes answer: the old owner goes on"
 	runs := append(parted(), some(Baseline, "killed", 5)...)
 	var table, brief strings.Builder
-	if err := errors.Join(WriteTable(&table, runs), WriteBrief(&brief, runs)); err != nil {
+	if err := errors.Join(WriteTable(&table, runs, nil), WriteBrief(&brief, runs)); err != nil {
 		t.Fatal(err)
 	}
 	for _, tt := range []struct{ text, want string }{
@@ -201,7 +201,7 @@ func TestWhereTwoNodesAnswerIsMarked(t *testing.T) {
 		}
 	}
 	table.Reset()
-	if err := WriteTable(&table, some("remora-lan", "parted", 46)); err != nil || strings.Contains(table.String(), `\*`) {
+	if err := WriteTable(&table, some("remora-lan", "parted", 46), nil); err != nil || strings.Contains(table.String(), `\*`) {
 		t.Errorf("stars where nobody looked (%v):\n%s", err, table.String())
 	}
 }

@@ -9,43 +9,42 @@ import (
 )
 
 // WriteTable prints the figures of each system in each scenario as Markdown tables: median, least and greatest in
-// milliseconds, and the number of runs. Then come the steps of takeovers and the verdicts.
-func WriteTable(w io.Writer, runs []Run) error {
-	systems := Systems(runs)
+// milliseconds, and the number of runs, beside the client's gap also what did not come about. Then come the steps of takeovers and
+// the verdicts.
+func WriteTable(w io.Writer, runs []Run, lost []Lost) error {
+	systems := withLost(Systems(runs), lost, func(l Lost) string { return l.System })
 	var b strings.Builder
 	heading := func(what string) {
 		fmt.Fprintf(&b, "\n%s\n\n| | %s |\n|---|%s\n", what, strings.Join(systems, " | "), strings.Repeat("---|", len(systems)))
 	}
-	rows := func(figure func(Run) float64, mark func(system, scenario string) string) {
+	rows := func(figure func(Run) float64) {
 		for _, sc := range Scenarios(runs) {
 			var cells []string
 			any := false
 			for _, sys := range systems {
 				s := Summarize(runs, sys, sc, figure)
 				any = any || s.N > 0
-				cells = append(cells, s.String()+mark(sys, sc))
+				cells = append(cells, s.String())
 			}
 			if any {
 				fmt.Fprintf(&b, "| %s | %s |\n", sc, strings.Join(cells, " | "))
 			}
 		}
 	}
-	star := func(sys, sc string) string { return starOf(runs, sys, sc) }
-	none := func(string, string) string { return "" }
-	heading("Client's gap, new connections: median (least to greatest), ms")
-	rows(gap, star)
+	heading("Client's gap, new connections: median (least to greatest), ms; where the address did not move, until watching ended")
+	writeGaps(&b, runs, lost, systems)
 	b.WriteString(starNote(runs))
 	heading("A client that keeps its connection, and opens another when it is gone: longest time without an answer, ms")
-	rows(func(r Run) float64 { return r.Reconnect }, none)
+	rows(func(r Run) float64 { return r.Reconnect })
 	heading("Fifty such clients: longest wait of any for an answer, reconnecting included, ms")
-	rows(func(r Run) float64 { return r.Pool }, none)
+	rows(func(r Run) float64 { return r.Pool })
 	writeCrowds(&b, runs)
 	heading("Longest wait of one attempt, ms")
-	rows(func(r Run) float64 { return r.Longest }, none)
+	rows(func(r Run) float64 { return r.Longest })
 	heading("Two nodes answered for the address, each asked by its own hardware address, ms (until the watch ended)")
-	rows(double, none)
+	rows(double)
 	heading("Frames announced")
-	rows(func(r Run) float64 { return float64(r.Frames) }, none)
+	rows(func(r Run) float64 { return float64(r.Frames) })
 	writeSteps(&b, runs)
 	b.WriteString("\n" + strings.Join(Verdicts(runs), "\n") + "\n")
 	_, err := io.WriteString(w, b.String())
@@ -53,6 +52,18 @@ func WriteTable(w io.Writer, runs []Run) error {
 		return fmt.Errorf("print the table: %w", err)
 	}
 	return nil
+}
+
+// writeGaps prints the rows of the client's gap, with what did not come about.
+func writeGaps(b *strings.Builder, runs []Run, lost []Lost, systems []string) {
+	for _, sc := range withLost(Scenarios(runs), lost, func(l Lost) string { return l.Scenario }) {
+		cells := make([]string, 0, len(systems))
+		for _, sys := range systems {
+			parts := []string{Summarize(runs, sys, sc, gap).String() + starOf(runs, sys, sc), outcome(runs, lost, sys, sc)}
+			cells = append(cells, strings.Join(slices.DeleteFunc(parts, func(p string) bool { return p == "" }), "; "))
+		}
+		fmt.Fprintf(b, "| %s | %s |\n", sc, strings.Join(cells, " | "))
+	}
 }
 
 // writeCrowds prints how long it took until the last of many addresses was answered, and how that grows.

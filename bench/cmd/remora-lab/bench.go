@@ -119,8 +119,11 @@ func bench(ctx context.Context, l *lab.Lab, o benchOptions, progress io.Writer) 
 	if err := os.MkdirAll(o.out, 0o755); err != nil {
 		return fmt.Errorf("make the directory of the figures: %w", err)
 	}
-	done, err := report.Read(filepath.Join(o.out, "runs.csv"))
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	done, err := report.Read(filepath.Join(o.out, runsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		err = forget(o.out)
+	}
+	if err != nil {
 		return err
 	}
 	jobs, err := o.plan(l, done)
@@ -146,13 +149,27 @@ func bench(ctx context.Context, l *lab.Lab, o benchOptions, progress io.Writer) 
 		if ctx.Err() != nil {
 			return fmt.Errorf("turn %d of %s: %w: call again to go on", jobs[0].turn+1, jobs[0].system.Name(), errors.Join(err, ctx.Err()))
 		}
-		if err != nil { // the rest of the turn is lost, which the number of runs shows
+		if err != nil { // the rest of the turn is lost, and kept as such
 			fmt.Fprintf(progress, "%d %s: the turn ended early: %v\n", jobs[0].turn+1, jobs[0].system.Name(), err)
 		}
 		jobs = jobs[n:]
 		b.done = b.total - len(jobs)
 	}
 	fmt.Fprintf(progress, "done after %v\n", time.Since(b.begun).Round(time.Second))
+	return nil
+}
+
+// The files in the directory of the figures.
+const (
+	runsFile = "runs.csv"
+	lostFile = "lost.csv"
+)
+
+// forget removes what belongs to runs that are not there any more.
+func forget(dir string) error {
+	if err := os.Remove(filepath.Join(dir, lostFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("begin a new measurement: %w", err)
+	}
 	return nil
 }
 
@@ -173,24 +190,32 @@ const (
 	readyLimit = 2 * time.Minute
 )
 
-// takeTurn puts one system through some scenarios with the same addresses.
+// takeTurn puts one system through some scenarios with the same addresses. Of the runs that do not come about it keeps that.
 func (b *session) takeTurn(ctx context.Context, jobs []job) error {
 	l, s := b.lab, jobs[0].system
 	if err := errors.Join(mend(ctx, l, true), b.sweep()); err != nil {
-		return err
+		return errors.Join(err, b.lose(ctx, jobs, report.NotMeasured, err))
 	}
 	l.SetCrowd(max(0, jobs[0].trial.addresses-1))
 	starting, cancel := context.WithTimeout(ctx, startLimit)
 	err := s.Start(starting)
 	if cancel(); err != nil {
-		return errors.Join(fmt.Errorf("start: %w", err), s.Stop(ctx))
+		err = fmt.Errorf("start: %w", err)
+		return errors.Join(err, b.lose(ctx, jobs, report.NotStarted, err), s.Stop(ctx))
 	}
-	for _, j := range jobs {
-		err := b.try(ctx, j)
+	for i, j := range jobs {
+		kept, err := b.try(ctx, j)
+		rest := jobs[i:]
+		if kept {
+			rest = jobs[i+1:]
+		}
 		if errors.Is(err, errNotNow) {
 			fmt.Fprintf(b.progress, "%d %s %s: %v\n", j.turn+1, s.Name(), j.trial.name, err)
-		} else if err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", j.trial.name, err), s.Stop(ctx))
+			err, rest = b.lose(ctx, rest[:1], report.NotMeasured, err), rest[1:]
+		}
+		if err != nil {
+			err = fmt.Errorf("%s: %w", j.trial.name, err)
+			return errors.Join(err, b.lose(ctx, rest, report.NotMeasured, err), s.Stop(ctx))
 		}
 		b.done++
 	}
@@ -200,6 +225,20 @@ func (b *session) takeTurn(ctx context.Context, jobs []job) error {
 		}
 	}
 	return s.Stop(ctx)
+}
+
+// lose keeps that runs did not come about. Those of a measurement that was interrupted are not lost: the next one does them.
+func (b *session) lose(ctx context.Context, jobs []job, cause report.Cause, why error) error {
+	if ctx.Err() != nil {
+		return nil
+	}
+	text, _, _ := strings.Cut(why.Error(), "\n")
+	var errs []error
+	for _, j := range jobs {
+		errs = append(errs, report.AppendLost(filepath.Join(b.out, lostFile), report.Lost{At: time.Now().Truncate(time.Second),
+			System: j.system.Name(), Scenario: j.trial.name, Cause: cause, Text: text}))
+	}
+	return errors.Join(errs...)
 }
 
 // sweep removes the addresses that the system before has left bound, which is for an operator to do: the next one would be
@@ -217,29 +256,34 @@ func (b *session) sweep() error {
 	return errors.Join(errs...)
 }
 
-// try runs one scenario and keeps what was seen.
-func (b *session) try(ctx context.Context, j job) error {
+// try runs one scenario and keeps what was seen, also when the way back to health fails afterwards.
+func (b *session) try(ctx context.Context, j job) (kept bool, err error) {
 	if _, isRemora := j.system.System.(peers.Remora); j.trial.arrange != nil && isRemora {
 		if err := j.trial.arrange(ctx, b.lab); err != nil {
-			return err
+			return false, err
 		}
 	}
 	if j.trial.ready != nil {
 		filling, cancel := context.WithTimeout(ctx, readyLimit)
 		err := j.trial.ready(filling, b.lab, b.lab.Holder(b.lab.VIP()))
 		if cancel(); err != nil {
-			return err
+			return false, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, j.system.limit())
 	defer cancel()
-	r, err := runTrial(ctx, b.lab, j.system, j.trial)
-	if err != nil {
-		return err
+	owner := b.lab.Holder(b.lab.VIP())
+	r, err := runTrial(ctx, b.lab, j.system, j.trial, owner)
+	if err == nil {
+		r.At = time.Now().Truncate(time.Second)
+		fmt.Fprintf(b.progress, "%d %s %s: %s%s\n", j.turn+1, r.System, r.Scenario, describe(r), b.left())
+		err = report.Append(filepath.Join(b.out, runsFile), r)
+		kept = err == nil
 	}
-	r.At = time.Now().Truncate(time.Second)
-	fmt.Fprintf(b.progress, "%d %s %s: %s%s\n", j.turn+1, r.System, r.Scenario, describe(r), b.left())
-	return report.Append(filepath.Join(b.out, "runs.csv"), r)
+	if back := goBack(ctx, b.lab, j.system, j.trial, owner); back != nil {
+		err = errors.Join(err, fmt.Errorf("the way back to health: %w", back))
+	}
+	return kept, err
 }
 
 // describe says in a line what a run has shown.

@@ -29,7 +29,7 @@ with status 1 when one has become worse by more than half, or when an aim is mis
 the ratios down instead.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			runs, err := report.Read(filepath.Join(dir, "runs.csv"))
+			runs, err := report.Read(filepath.Join(dir, runsFile))
 			if err != nil {
 				return err
 			}
@@ -50,13 +50,17 @@ the ratios down instead.`,
 }
 
 func writeReport(out io.Writer, dir string, runs []report.Run) error {
+	lost, err := report.ReadLost(filepath.Join(dir, lostFile))
+	if err != nil {
+		return err
+	}
 	f, err := os.Create(filepath.Join(dir, "table.md"))
 	if err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
 	both := io.MultiWriter(out, f)
 	_, err = fmt.Fprintf(both, "%s\n", machine())
-	err = errors.Join(err, report.WriteTable(both, runs), f.Close())
+	err = errors.Join(err, report.WriteTable(both, runs, lost), f.Close())
 	brief, created := os.Create(filepath.Join(dir, "brief.md"))
 	if created == nil {
 		created = errors.Join(report.WriteBrief(brief, runs), brief.Close())

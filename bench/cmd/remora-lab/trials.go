@@ -261,10 +261,9 @@ func (w watchers) figures(r lab.Report, out *report.Run) error {
 	return nil
 }
 
-// runTrial runs one scenario and brings the laboratory back to health.
-func runTrial(ctx context.Context, l *lab.Lab, s contender, t trial) (report.Run, error) {
+// runTrial runs one scenario, in which the owner suffers, and leaves the laboratory as the scenario does.
+func runTrial(ctx context.Context, l *lab.Lab, s contender, t trial, owner string) (report.Run, error) {
 	out := report.Run{System: s.Name(), Scenario: t.name, Addresses: t.addresses}
-	owner := l.Holder(l.VIP())
 	w, err := watch(ctx, l, t, owner)
 	defer w.stop()
 	if err != nil {
@@ -302,16 +301,20 @@ func runTrial(ctx context.Context, l *lab.Lab, s contender, t trial) (report.Run
 	if err == nil {
 		out.Frames, err = l.Announcements(r)
 	}
-	if err == nil && t.undo != nil {
-		err = t.undo(l, s.System, owner)
-	}
-	if err == nil {
-		err = errors.Join(mend(ctx, l, !s.mha), s.Settle(ctx))
-	}
 	out.Gap, out.Longest = msOf(r.Client.Gap), msOf(r.Client.Longest)
 	out.Failed, out.Connections = r.Client.Failed, r.Client.Attempts
 	out.Phases = phases(r)
 	return out, err
+}
+
+// goBack undoes a scenario and brings laboratory and system back to health.
+func goBack(ctx context.Context, l *lab.Lab, s contender, t trial, owner string) error {
+	if t.undo != nil {
+		if err := t.undo(l, s.System, owner); err != nil {
+			return err
+		}
+	}
+	return errors.Join(mend(ctx, l, !s.mha), s.Settle(ctx))
 }
 
 // mend heals the network, starts the servers that were killed, and waits until those of a ring replicate.
