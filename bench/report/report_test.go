@@ -122,7 +122,7 @@ func TestVerdictsCompareWithKeepalivedAtItsBest(t *testing.T) {
 func TestCheckFailsOnALossAndOnAMissingScenarioOnly(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "baseline.json")
 	before := append(some("remora-lan", "killed", 10), some(Baseline, "killed", 10)...)
-	if err := Record(path, before); err != nil {
+	if err := Record(path, before, "a machine"); err != nil {
 		t.Fatal(err)
 	}
 	slowMachine := append(some("remora-lan", "killed", 30), some(Baseline, "killed", 30)...)
@@ -139,6 +139,30 @@ func TestCheckFailsOnALossAndOnAMissingScenarioOnly(t *testing.T) {
 	}
 	if err := Check(path, some(Baseline, "killed", 10)); err == nil {
 		t.Error("a scenario that was not run passes")
+	}
+}
+
+func TestTheRecordSaysWhenAndOnWhat(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "baseline.json")
+	runs := append(some("remora-lan", "killed", 10, 10, 10), some(Baseline, "killed", 10, 10)...)
+	runs = append(runs, some(Baseline, "hung", 10)...) // which no ratio rests on
+	if err := Record(path, runs, "a machine"); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{`"date": "2025-11-28"`, `"runs": 2`, `"machine": "a machine"`, `"remora-lan killed": 1`} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("%s is missing in %s", want, text)
+		}
+	}
+	if err := os.WriteFile(path, []byte(`{"remora-lan killed": 1}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Check(path, runs); err == nil || !strings.Contains(err.Error(), "make bench-baseline") {
+		t.Errorf("a file without a record: %v", err)
 	}
 }
 

@@ -131,6 +131,9 @@ func bench(ctx context.Context, l *lab.Lab, o benchOptions, progress io.Writer) 
 		return err
 	}
 	fmt.Fprintf(progress, "%d runs are to be done, %d are done\n", len(jobs), len(done))
+	if err := recordMachine(o.out, l); err != nil {
+		return err
+	}
 	if err := l.StartServers(ctx); err != nil {
 		return err
 	}
@@ -161,14 +164,17 @@ func bench(ctx context.Context, l *lab.Lab, o benchOptions, progress io.Writer) 
 
 // The files in the directory of the figures.
 const (
-	runsFile = "runs.csv"
-	lostFile = "lost.csv"
+	runsFile    = "runs.csv"
+	lostFile    = "lost.csv"
+	machineFile = "machine.txt"
 )
 
 // forget removes what belongs to runs that are not there any more.
 func forget(dir string) error {
-	if err := os.Remove(filepath.Join(dir, lostFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("begin a new measurement: %w", err)
+	for _, name := range []string{lostFile, machineFile} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("begin a new measurement: %w", err)
+		}
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -100,7 +101,7 @@ func (o loadOptions) run(ctx context.Context, opts lab.Options, out, progress io
 			return fmt.Errorf("%s: %w", a.system.Name(), err)
 		}
 	}
-	r := &loadRun{arenas: arenas, path: filepath.Join(o.out, "load.md"), head: machine(), progress: progress}
+	r := &loadRun{arenas: arenas, path: filepath.Join(o.out, "load.md"), head: machine(opts.Remora, cmp.Or(opts.Root, lab.DefaultRoot())), progress: progress}
 	err = r.watch(ctx, "calm", o.calm)
 	if err == nil {
 		err = o.burden(ctx, r)

@@ -5,14 +5,9 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"runtime"
-	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/remora-ha/remora/bench/report"
 )
@@ -34,7 +29,11 @@ the ratios down instead.`,
 				return err
 			}
 			if record {
-				return report.Record(baseline, runs)
+				where, err := recordedMachine(dir)
+				if err != nil {
+					return err
+				}
+				return report.Record(baseline, runs, where)
 			}
 			err = writeReport(cmd.OutOrStdout(), dir, runs)
 			if baseline != "" {
@@ -54,49 +53,20 @@ func writeReport(out io.Writer, dir string, runs []report.Run) error {
 	if err != nil {
 		return err
 	}
+	where, err := recordedMachine(dir)
+	if err != nil {
+		return err
+	}
 	f, err := os.Create(filepath.Join(dir, "table.md"))
 	if err != nil {
 		return fmt.Errorf("write the table: %w", err)
 	}
 	both := io.MultiWriter(out, f)
-	_, err = fmt.Fprintf(both, "%s\n", machine())
+	_, err = fmt.Fprintf(both, "%s\n", where)
 	err = errors.Join(err, report.WriteTable(both, runs, lost), f.Close())
 	brief, created := os.Create(filepath.Join(dir, "brief.md"))
 	if created == nil {
 		created = errors.Join(report.WriteBrief(brief, runs), brief.Close())
 	}
 	return errors.Join(err, created, report.Plots(dir, runs))
-}
-
-// machine names what the figures were measured on.
-func machine() string {
-	var u unix.Utsname
-	release := "unknown"
-	if unix.Uname(&u) == nil {
-		release = unix.ByteSliceToString(u.Release[:])
-	}
-	lines := []string{fmt.Sprintf("Reported %s. Linux %s, %d processors%s, %s.", time.Now().Format(time.DateOnly), release,
-		runtime.NumCPU(), processor(), runtime.Version())}
-	for _, v := range [][]string{{"keepalived", "--version"}, {"masterha_manager", "--version"}, {"mariadbd", "--no-defaults", "--version"}} {
-		text, err := exec.Command(v[0], v[1:]...).CombinedOutput()
-		if err != nil {
-			text = []byte(v[0] + ": " + err.Error())
-		}
-		first, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
-		lines = append(lines, strings.TrimSuffix(first, ".")+".")
-	}
-	return strings.Join(lines, " ")
-}
-
-func processor() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return ""
-	}
-	_, rest, found := strings.Cut(string(text), "model name")
-	if !found {
-		return ""
-	}
-	line, _, _ := strings.Cut(rest, "\n")
-	return " (" + strings.Trim(line, "\t :") + ")"
 }
