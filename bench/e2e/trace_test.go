@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"slices"
 	"syscall"
 	"testing"
@@ -10,38 +9,16 @@ import (
 	"github.com/remora-ha/remora/bench/lab"
 )
 
-// takeover is a takeover as `remora history --trace --json` shows it.
-type takeover struct {
-	Node  string
-	From  string
-	Trace struct {
-		Pieces []struct {
-			Node  string
-			Marks []struct {
-				Name string
-				US   int64
-			}
-		}
-		LeastUS *int64 `json:"least_us"`
-		MostUS  *int64 `json:"most_us"`
-		Missing []string
-	}
-}
-
 // lastTrace asks a node for the newest takeover until that is the one from a node to another, and has all moments that are
 // named, of whatever node.
-func lastTrace(t *testing.T, n *lab.Node, from, to string, moments ...string) takeover {
+func lastTrace(t *testing.T, n *lab.Node, from, to string, moments ...string) lab.Takeover {
 	t.Helper()
-	var last takeover
+	var last lab.Takeover
 	eventually(t, n.Name+" has a whole trace", func() bool {
-		out, err := n.Remora(within(t), "history", "--trace", "--json", "--limit", "1")
+		var err error
+		last, err = n.LastTakeover(within(t))
 		must(t, err)
-		var h struct{ Entries []takeover }
-		must(t, json.Unmarshal(out, &h))
-		if len(h.Entries) != 1 {
-			t.Fatalf("%d entries: %s", len(h.Entries), out)
-		}
-		if last = h.Entries[0]; last.From != from || last.Node != to {
+		if last.From != from || last.Node != to {
 			return false // its log is behind
 		}
 		var has []string

@@ -3,6 +3,7 @@
 package report
 
 import (
+	"cmp"
 	"encoding/csv"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -34,22 +36,52 @@ type Run struct {
 	// Frames counts the announcements on the wire, Failed and Connections the client's attempts.
 	Frames, Failed, Connections int
 	// Phases are the moments of the trace, counted from the fault, in the order of PhaseNames.
-	Phases [len(phaseNames)]float64
+	Phases [Moments]float64
 }
 
 // Missing stands for a moment that was not seen.
 const Missing = -1
 
-var phaseNames = [...]string{"detected", "unbound", "granted", "bound", "announced", "answered"}
+var phaseNames = [...]string{"detected", "unbound", "proposed", "committed", "granted", "bound", "fence open", "first frame", "first answer"}
+
+// Moments is how many moments a takeover has.
+const Moments = len(phaseNames)
 
 // PhaseNames returns the moments of a takeover in their order: the fault was noticed; the old owner's address is gone
-// and was read back; the grant is committed and known to the new owner; bound there and read back; the first frame is on
-// the wire; the client has an answer.
+// and was read back; the grant was handed to Raft; it is committed, and known to the first node; known to the new owner; bound there;
+// the kernel's fence lets traffic pass there; the first frame is on the wire; the client has an answer.
 func PhaseNames() []string { return phaseNames[:] }
 
+// The columns of a file: those before the moments, and those of the moments in files that were written before there were so many,
+// with the names of today.
+var (
+	figureColumns = []string{"at", "system", "scenario", "moved", "gap_ms", "longest_ms", "double_ms", "addresses", "last_ms",
+		"reconnect_ms", "pool_ms", "frames", "failed", "connections"}
+	formerPhases = []string{"detected", "unbound", "granted", "bound", "announced", "answered"}
+	formerNames  = map[string]string{"granted": "committed", "announced": "first frame", "answered": "first answer"}
+)
+
 func header() []string {
-	return slices.Concat([]string{"at", "system", "scenario", "moved", "gap_ms", "longest_ms", "double_ms", "addresses",
-		"last_ms", "reconnect_ms", "pool_ms", "frames", "failed", "connections"}, phaseNames[:])
+	columns := slices.Clone(figureColumns)
+	for _, p := range phaseNames {
+		columns = append(columns, strings.ReplaceAll(p, " ", "_"))
+	}
+	return columns
+}
+
+// phasesIn returns the moments that the columns of a file with such a header are of, in their order.
+func phasesIn(head []string) ([]string, error) {
+	if slices.Equal(head, header()) {
+		return phaseNames[:], nil
+	}
+	if !slices.Equal(head, slices.Concat(figureColumns, formerPhases)) {
+		return nil, fmt.Errorf("the columns are not %v: begin a new file", header())
+	}
+	var names []string
+	for _, p := range formerPhases {
+		names = append(names, cmp.Or(formerNames[p], p))
+	}
+	return names, nil
 }
 
 func (r Run) row() []string {
@@ -62,8 +94,46 @@ func (r Run) row() []string {
 	return row
 }
 
-// Append adds a run to the file, which it makes if there is none.
-func Append(path string, r Run) error { return appendRow(path, header(), r.row()) }
+// Append adds a run to the file, which it makes if there is none. A file of before gets the columns of today.
+func Append(path string, r Run) error {
+	if err := renew(path); err != nil {
+		return err
+	}
+	return appendRow(path, header(), r.row())
+}
+
+// renew writes a file that has the columns of before anew.
+func renew(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("keep a run: %w", err)
+	}
+	head, err := csv.NewReader(f).Read()
+	f.Close()
+	if err == nil && slices.Equal(head, header()) {
+		return nil
+	}
+	runs, err := Read(path)
+	if err != nil {
+		return err
+	}
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep a run: %w", err)
+	}
+	for _, r := range runs {
+		if err := appendRow(fresh, header(), r.row()); err != nil {
+			return err
+		}
+	}
+	if len(runs) == 0 {
+		return os.Remove(path)
+	}
+	return os.Rename(fresh, path)
+}
 
 // appendRow adds a row to a file, after the header if it makes the file.
 func appendRow(path string, header, row []string) error {
@@ -96,12 +166,16 @@ func Read(path string) ([]Run, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the runs in %s: %w", path, err)
 	}
-	if len(rows) == 0 || !slices.Equal(rows[0], header()) {
-		return nil, fmt.Errorf("read the runs in %s: the columns are not %v", path, header())
+	if len(rows) == 0 {
+		return nil, fmt.Errorf("read the runs in %s: the file is empty: begin a new one", path)
+	}
+	phases, err := phasesIn(rows[0])
+	if err != nil {
+		return nil, fmt.Errorf("read the runs in %s: %w", path, err)
 	}
 	runs := make([]Run, 0, len(rows)-1)
 	for i, row := range rows[1:] {
-		r, err := parse(row)
+		r, err := parse(row, phases)
 		if err != nil {
 			return nil, fmt.Errorf("read run %d in %s: %w", i+1, path, err)
 		}
@@ -110,7 +184,8 @@ func Read(path string) ([]Run, error) {
 	return runs, nil
 }
 
-func parse(row []string) (r Run, err error) {
+// parse reads a row whose last columns are of these moments.
+func parse(row, phases []string) (r Run, err error) {
 	r.System, r.Scenario = row[1], row[2]
 	var errs []error
 	number := func(s string) float64 {
@@ -125,8 +200,11 @@ func parse(row []string) (r Run, err error) {
 	r.Gap, r.Longest, r.Double, r.Addresses = number(row[4]), number(row[5]), number(row[6]), int(number(row[7]))
 	r.Last, r.Reconnect, r.Pool = number(row[8]), number(row[9]), number(row[10])
 	r.Frames, r.Failed, r.Connections = int(number(row[11])), int(number(row[12])), int(number(row[13]))
-	for i := range r.Phases {
-		r.Phases[i] = number(row[14+i])
+	for i, name := range phaseNames {
+		r.Phases[i] = Missing
+		if at := slices.Index(phases, name); at >= 0 {
+			r.Phases[i] = number(row[len(figureColumns)+at])
+		}
 	}
 	return r, errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package report
 
 import (
 	"fmt"
+	"image/color"
 	"math"
 	"path/filepath"
 	"slices"
@@ -102,6 +103,12 @@ func starLabels(runs []Run, system string, scenarios []string, tops plotter.Valu
 	return l
 }
 
+// phaseColor returns a colour of its own for each moment: there are more of them than soft colours.
+func phaseColor(i int) color.Color {
+	all := slices.Concat(plotutil.SoftColors, plotutil.DarkColors)
+	return all[i%len(all)]
+}
+
 // plotPhases stacks the medians of the steps from one moment of the trace to the next one that was seen. Scenarios that the
 // system was not put through are left out, and where none is left there is no plot.
 func plotPhases(path string, runs []Run, system string, scenarios []string) error {
@@ -120,7 +127,7 @@ func plotPhases(path string, runs []Run, system string, scenarios []string) erro
 		if err != nil {
 			return fmt.Errorf("plot the phases of %s: %w", system, err)
 		}
-		bars.Color, bars.LineStyle.Width = plotutil.Color(i), 0
+		bars.Color, bars.LineStyle.Width = phaseColor(i), 0
 		if below != nil {
 			bars.StackOn(below)
 		}

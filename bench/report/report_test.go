@@ -15,7 +15,7 @@ func some(system, scenario string, gaps ...float64) (runs []Run) {
 	for _, g := range gaps {
 		runs = append(runs, Run{System: system, Scenario: scenario, Moved: true, Gap: g, Longest: g, Double: Missing,
 			At: time.Unix(1764300000, 0).UTC(), Last: Missing, Reconnect: 2 * g, Pool: Missing,
-			Phases: [len(phaseNames)]float64{1, 2, Missing, 4, 5, g}})
+			Phases: [Moments]float64{1, 2, 2.5, 3, Missing, 4, 4.5, 5, g}})
 	}
 	return runs
 }
@@ -36,6 +36,33 @@ func TestRunsAreReadAsTheyWereKept(t *testing.T) {
 		if got[i] != want[i] {
 			t.Errorf("run %d: read %+v, kept %+v", i, got[i], want[i])
 		}
+	}
+}
+
+// A file that was written before has less, and keeps it when it goes on.
+func TestFilesOfBeforeAreReadAndGoOn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "runs.csv")
+	former := "at,system,scenario,moved,gap_ms,longest_ms,double_ms,addresses,last_ms,reconnect_ms,pool_ms,frames,failed,connections," +
+		"detected,unbound,granted,bound,announced,answered\n" +
+		"2025-11-28T03:20:00Z,remora-lan,killed,true,9.000,9.000,-1.000,0,-1.000,18.000,-1.000,0,0,0,1.000,2.000,3.000,4.000,5.000,9.000\n"
+	if err := os.WriteFile(path, []byte(former), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	was := some("remora-lan", "killed", 9)[0]
+	was.Phases = [Moments]float64{1, 2, Missing, 3, Missing, 4, Missing, 5, 9}
+	if got, err := Read(path); err != nil || len(got) != 1 || got[0] != was {
+		t.Fatalf("read %+v, want %+v: %v", got, was, err)
+	}
+	next := some(Baseline, "killed", 5)[0]
+	if err := Append(path, next); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Read(path); err != nil || len(got) != 2 || got[0] != was || got[1] != next {
+		t.Errorf("read %+v, want %+v and %+v: %v", got, was, next, err)
+	}
+	left, err := filepath.Glob(path + "?*")
+	if err != nil || len(left) > 0 {
+		t.Errorf("left beside the file: %v %v", left, err)
 	}
 }
 

@@ -303,7 +303,7 @@ func runTrial(ctx context.Context, l *lab.Lab, s contender, t trial, owner strin
 	}
 	out.Gap, out.Longest = msOf(r.Client.Gap), msOf(r.Client.Longest)
 	out.Failed, out.Connections = r.Client.Failed, r.Client.Attempts
-	out.Phases = phases(r)
+	out.Phases = phases(r, remembered(ctx, l, s, r))
 	return out, err
 }
 
@@ -327,8 +327,36 @@ func mend(ctx context.Context, l *lab.Lab, ring bool) error {
 	return l.WaitReplicating(ctx)
 }
 
-// phases reads the trace of a takeover off the time line: daemons' logs, the kernel's events, frames and the client.
-func phases(r lab.Report) (at [6]float64) {
+const (
+	// traceLimit bounds the wait for what the daemons remember, each question for which takes two seconds where one is silent.
+	traceLimit = 5 * time.Second
+	// traceEvery is the time between two questions. An owner acts on the news of its grant, and its ledger comes after.
+	traceEvery = 50 * time.Millisecond
+)
+
+// remembered returns what the daemons remember of the takeover that was watched, or nothing: what only they tell of is missing then.
+func remembered(ctx context.Context, l *lab.Lab, s contender, r lab.Report) lab.Takeover {
+	if _, isRemora := s.System.(peers.Remora); !isRemora || r.After == "" || r.After == r.Before {
+		return lab.Takeover{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, traceLimit)
+	defer cancel()
+	for {
+		last, err := l.Node(r.After).LastTakeover(ctx)
+		if err == nil && last.Node == r.After {
+			return last
+		}
+		select {
+		case <-ctx.Done():
+			return lab.Takeover{}
+		case <-time.After(traceEvery):
+		}
+	}
+}
+
+// phases reads the trace of a takeover off the time line: daemons' logs, the kernel's events, frames and the client; and off what the
+// daemons remember, each by its own clock.
+func phases(r lab.Report, t lab.Takeover) [report.Moments]float64 {
 	find := func(node string, whats ...string) float64 {
 		for _, e := range r.Events {
 			if !e.Time.Before(r.Zero) && (node == "" || e.Node == node) && slices.Contains(whats, e.What) {
@@ -337,14 +365,14 @@ func phases(r lab.Report) (at [6]float64) {
 		}
 		return report.Missing
 	}
-	at = [6]float64{find(r.Before, "giving up"), find(r.Before, lab.WhatAddrRemoved), granted(r),
-		find(r.After, lab.WhatAddrAdded), find(r.After, lab.WhatAnnounced), find("", lab.WhatFirstAnswer)}
-	return at
+	proposed, granted, open := recalled(r, t)
+	return [report.Moments]float64{find(r.Before, "giving up"), find(r.Before, lab.WhatAddrRemoved), proposed, committed(r), granted,
+		find(r.After, lab.WhatAddrAdded), open, find(r.After, lab.WhatAnnounced), find("", lab.WhatFirstAnswer)}
 }
 
-// granted is when the first node knew the last grant to the new owner as committed. The new owner's own log comes later: it acts
+// committed is when the first node knew the last grant to the new owner as committed. The new owner's own log comes later: it acts
 // on the news that the leader sends.
-func granted(r lab.Report) float64 {
+func committed(r lab.Report) float64 {
 	epoch, at := 0.0, float64(report.Missing)
 	for _, e := range r.Events {
 		if n, ok := e.Attrs["epoch"].(float64); ok && n > epoch && e.What == "grant committed" && e.Attrs["owner"] == r.After &&
@@ -353,6 +381,30 @@ func granted(r lab.Report) float64 {
 		}
 	}
 	return at
+}
+
+// recalled returns when the grant was handed to Raft, when the new owner knew of it, and when its fence was open. A node's clock tells
+// how long before another moment that was, of which its log has a line.
+func recalled(r lab.Report, t lab.Takeover) (proposed, granted, open float64) {
+	proposed, granted, open = report.Missing, report.Missing, report.Missing
+	before := func(p lab.TracePiece, moment, anchor, line string) float64 {
+		ago, known := p.Between(moment, anchor)
+		for _, e := range r.Events {
+			if known && e.Node == p.Node && e.What == line && e.Attrs["epoch"] == float64(t.Epoch) && !e.Time.Before(r.Zero) {
+				return max(0, msOf(e.Time.Add(-ago).Sub(r.Zero)))
+			}
+		}
+		return report.Missing
+	}
+	for _, p := range t.Trace.Pieces {
+		if at := before(p, "proposed", "granted", "grant committed"); at != report.Missing {
+			proposed = at
+		}
+		if p.Node == r.After {
+			granted, open = before(p, "granted", "announced", "announced"), before(p, "fence_open", "announced", "announced")
+		}
+	}
+	return proposed, granted, open
 }
 
 func msOf(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
