@@ -25,17 +25,14 @@ import (
 // How often the threads of the three wait says more, for it hardly depends on the machine. It has a limit of its own. What
 // else runs, and an election, can only add to all this, so the best of some spans counts.
 func TestIdleCost(t *testing.T) {
-	yardstick := exec.Command(os.Args[0])
-	yardstick.Env = append(os.Environ(), wakeUp+"=1", "GOMAXPROCS=1")
-	must(t, yardstick.Start())
-	t.Cleanup(func() { _ = yardstick.Process.Kill(); _ = yardstick.Wait() })
+	yardstick := startYardstick(t)
 	l := raise(t, nil)
 	must(t, l.StartServers(within(t)))
 	must(t, l.StartDaemons())
 	must(t, l.WaitStable(within(t)))
 	const spans = 4
 	for range spans {
-		problems := idleSpan(t, l, yardstick.Process.Pid)
+		problems := idleSpan(t, l, yardstick)
 		if len(problems) == 0 {
 			return
 		}
@@ -51,6 +48,36 @@ const idleWaits = 590
 // idleSpan looks at the daemons for a while and says what was too much.
 func idleSpan(t *testing.T, l *lab.Lab, yardstick int) (problems []string) {
 	t.Helper()
+	bare, of := costs(t, l, yardstick)
+	limit := max(2, 4*bare)
+	sum := 0.0
+	for _, n := range l.Nodes() {
+		c := of[n.Name]
+		sum += c.waits
+		t.Logf("%s: %.2f %% of a core, %.1f MB resident, waits %.0f times a second", n.Name, c.share, float64(c.resident)/1e6, c.waits)
+		if c.share >= limit {
+			problems = append(problems, fmt.Sprintf("%s idles at %.2f %% of a core, the limit here is %.2f %%", n.Name, c.share, limit))
+		}
+		if c.resident >= 60e6 {
+			problems = append(problems, fmt.Sprintf("%s has %.1f MB resident", n.Name, float64(c.resident)/1e6))
+		}
+	}
+	if sum >= idleWaits {
+		problems = append(problems, fmt.Sprintf("the daemons' threads wait %.0f times a second, the limit is %d", sum, idleWaits))
+	}
+	return problems
+}
+
+// cost is what a daemon has of the machine.
+type cost struct {
+	share    float64 // percent of a core
+	waits    float64 // of its threads, in a second
+	resident int64   // bytes
+}
+
+// costs looks at the daemons for ten seconds, and at the yardstick beside them, of which it returns the share of a core in percent.
+func costs(t *testing.T, l *lab.Lab, yardstick int) (bare float64, of map[string]cost) {
+	t.Helper()
 	const span = 10 * time.Second
 	type usage struct {
 		lab.Usage
@@ -65,30 +92,27 @@ func idleSpan(t *testing.T, l *lab.Lab, yardstick int) (problems []string) {
 		before[n.Name] = usage{u, time.Since(start)}
 	}
 	time.Sleep(span) // the measured span itself
-	bare := 100 * float64(ticks(t, yardstick)-idle) / float64(time.Since(start))
-	limit := max(2, 4*bare)
+	bare = 100 * float64(ticks(t, yardstick)-idle) / float64(time.Since(start))
 	t.Logf("waking up %d times a second for nothing costs %.2f %% of a core here", time.Second/wakeEvery, bare)
-	sum := 0.0
+	of = map[string]cost{}
 	for _, n := range l.Nodes() {
 		u, err := n.Daemon().Usage()
 		must(t, err)
 		b := before[n.Name]
 		took := time.Since(start) - b.at
-		share := 100 * float64(u.CPU-b.CPU) / float64(took)
-		waits := float64(u.Waits-b.Waits) / took.Seconds()
-		sum += waits
-		t.Logf("%s: %.2f %% of a core, %.1f MB resident, waits %.0f times a second", n.Name, share, float64(u.RSS)/1e6, waits)
-		if share >= limit {
-			problems = append(problems, fmt.Sprintf("%s idles at %.2f %% of a core, the limit here is %.2f %%", n.Name, share, limit))
-		}
-		if u.RSS >= 60e6 {
-			problems = append(problems, fmt.Sprintf("%s has %.1f MB resident", n.Name, float64(u.RSS)/1e6))
-		}
+		of[n.Name] = cost{share: 100 * float64(u.CPU-b.CPU) / float64(took), waits: float64(u.Waits-b.Waits) / took.Seconds(), resident: u.RSS}
 	}
-	if sum >= idleWaits {
-		problems = append(problems, fmt.Sprintf("the daemons' threads wait %.0f times a second, the limit is %d", sum, idleWaits))
-	}
-	return problems
+	return bare, of
+}
+
+// startYardstick starts a process that wakes up as often as a daemon in profile lan, for nothing, and returns its number.
+func startYardstick(t *testing.T) (pid int) {
+	t.Helper()
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), wakeUp+"=1", "GOMAXPROCS=1")
+	must(t, cmd.Start())
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	return cmd.Process.Pid
 }
 
 // wakeUp is set for a test binary that is to be the yardstick.

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"encoding/json"
+	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -186,46 +187,55 @@ func epochOf(t *testing.T, l *lab.Lab) uint64 {
 	return s.Group(lab.Group).Epoch
 }
 
-// In profile fast, with heartbeats of 12 ms, a daemon costs less than 3 % of a core; where waking up alone costs much, on a
-// virtual machine, more in proportion (see TestIdleCost).
+// In profile fast, with heartbeats of 12 ms, a daemon costs less than 3 % of a core, and the leader, whom all report to, less than 6 %; where
+// waking up alone costs much, on a virtual machine, each so many times what the yardstick costs (see TestIdleCost). In hours in
+// which that is 1.1 % the owner was measured at 2.4 to 3.1 %, the leader at 4.7 to 6.1 % and the third at 1.3 to 2.1 %; in one in which it is 1.5 %,
+// the owner at 4.8 % and the leader at 8 %. What else runs can only add to this, so the best of some spans counts.
 func TestCostInProfileFast(t *testing.T) {
-	yardstick := exec.Command(os.Args[0])
-	yardstick.Env = append(os.Environ(), wakeUp+"=1", "GOMAXPROCS=1")
-	must(t, yardstick.Start())
-	t.Cleanup(func() { _ = yardstick.Process.Kill(); _ = yardstick.Wait() })
+	yardstick := startYardstick(t)
 	l := raise(t, func(o *lab.Options) { o.Profile = "fast" })
 	must(t, l.StartServers(within(t)))
 	must(t, l.StartDaemons())
 	must(t, l.WaitStable(within(t)))
-	owner := l.Holder(l.VIP())
-	leader := owner
+	const spans = 4
+	for range spans {
+		problems := fastSpan(t, l, yardstick)
+		if len(problems) == 0 {
+			return
+		}
+		t.Log("too much in this span:\n" + strings.Join(problems, "\n"))
+	}
+	t.Errorf("daemons of profile fast cost too much in each of %d spans", spans)
+}
+
+// fastSpan looks at the daemons for a while, in which an owner and a leader stay what they are, and says what was too much.
+func fastSpan(t *testing.T, l *lab.Lab, yardstick int) (problems []string) {
+	t.Helper()
+	var owner, leader string
 	eventually(t, "leadership was handed to a node that owns nothing", func() bool {
 		now, err := l.Leader(within(t))
-		leader = now
-		return err == nil && now != owner
+		owner, leader = l.Holder(l.VIP()), now
+		return err == nil && owner != "" && leader != "" && leader != owner
 	})
-	before := map[string]lab.Usage{}
+	bare, of := costs(t, l, yardstick)
 	for _, n := range l.Nodes() {
-		u, err := n.Daemon().Usage()
-		must(t, err)
-		before[n.Name] = u
-	}
-	idle, start := ticks(t, yardstick.Process.Pid), time.Now()
-	time.Sleep(10 * time.Second) // the measured span itself
-	share := func(d time.Duration) float64 { return 100 * float64(d) / float64(time.Since(start)) }
-	bare := share(ticks(t, yardstick.Process.Pid) - idle)
-	limit := max(3, 12*bare) // it wakes up four to five times as often as the yardstick, and sends or reads a datagram each time
-	t.Logf("waking up %d times a second for nothing costs %.2f %% of a core here", time.Second/wakeEvery, bare)
-	for _, n := range l.Nodes() {
-		u, err := n.Daemon().Usage()
-		must(t, err)
-		used := share(u.CPU - before[n.Name].CPU)
-		waits := float64(u.Waits-before[n.Name].Waits) / time.Since(start).Seconds()
-		t.Logf("%s (owner: %v, leader: %v): %.2f %% of a core, waits %.0f times a second", n.Name, n.Name == owner, n.Name == leader, used, waits)
-		if used >= limit {
-			t.Errorf("%s costs %.2f %% of a core, the limit here is %.2f %%", n.Name, used, limit)
+		role, limit := "third", max(2.5, 3*bare)
+		switch n.Name {
+		case owner:
+			role, limit = "owner", max(3, 4.5*bare)
+		case leader:
+			role, limit = "leader", max(6, 8*bare)
+		}
+		c := of[n.Name]
+		t.Logf("%s (%s): %.2f %% of a core, waits %.0f times a second", n.Name, role, c.share, c.waits)
+		if c.share >= limit {
+			problems = append(problems, fmt.Sprintf("%s (%s) costs %.2f %% of a core, the limit here is %.2f %%", n.Name, role, c.share, limit))
 		}
 	}
+	if now, err := l.Leader(within(t)); err != nil || now != leader || l.Holder(l.VIP()) != owner {
+		problems = append(problems, fmt.Sprintf("owner and leader were %s and %s and are %s and %s (%v)", owner, leader, l.Holder(l.VIP()), now, err))
+	}
+	return problems
 }
 
 // Without nf_tables the kernel holds a lease by the lifetime of its address: a killed owner answers for seconds more, and
