@@ -12,8 +12,8 @@ type brokenRule struct {
 	// faults makes the circumstances likely in which the rule matters; nil lets each seed choose.
 	faults []faultKind
 	within uint64 // seeds
-	// promote sees to it that a group has policy promote, readers that there are readers.
-	promote, readers bool
+	// promote sees to it that a group has policy promote, readers that there are readers, slow that replicas are.
+	promote, readers, slow bool
 }
 
 // brokenRules lists what is broken, and within how many seeds each oracle must see it by itself. The figures are several
@@ -63,6 +63,7 @@ func brokenRules() []brokenRule {
 		{rule: BindBeforeWritable, see: I10, promote: true, within: 100},
 		{rule: ChooseOnMovingSets, see: I10, promote: true, within: 2000},
 		{rule: DrainedEarly, see: I10, promote: true, faults: []faultKind{move, transfer}, within: 1000},
+		{rule: OldCatchUp, see: I10, promote: true, slow: true, faults: []faultKind{move}, within: 5000},
 		{rule: BlindToWriters, see: I10, faults: []faultKind{mysqlFlip, move}, within: 5000},
 		{rule: DeafToLag, see: I3, readers: true, within: 200},
 		{rule: DeafToLag, see: I5, readers: true, within: 200},
@@ -77,12 +78,16 @@ func TestOraclesSeeBrokenRules(t *testing.T) {
 			continue // ten times slower and nothing to gain: a world has one goroutine
 		}
 		t.Run(b.rule.String()+", "+b.see.String(), func(t *testing.T) {
-			s := Search(1, b.within, 1, Options{Break: b.rule, Rules: b.see, Kernel: b.where, faults: b.faults, promote: b.promote, readers: b.readers})
+			opt := Options{Kernel: b.where, faults: b.faults, promote: b.promote, readers: b.readers, slow: b.slow}
+			kept := opt
+			opt.Break, opt.Rules = b.rule, b.see
+			s := Search(1, b.within, 1, opt)
 			if len(s.Failures) == 0 {
 				t.Fatalf("%v: %v did not see it in %d seeds", b.rule, b.see, s.Seeds)
 			}
 			f := s.Failures[0]
-			if r := Run(Options{Seed: f.Seed, Kernel: b.where, faults: b.faults, promote: b.promote, readers: b.readers}); r.Failure != nil {
+			kept.Seed = f.Seed
+			if r := Run(kept); r.Failure != nil {
 				t.Errorf("without the broken rule: %v", r.Failure)
 			}
 			t.Logf("%-36s %-4v seed %5d of %5d  %s", b.rule, b.see, f.Seed, b.within, f.Text)

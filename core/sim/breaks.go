@@ -81,6 +81,8 @@ const (
 	ChooseOnMovingSets
 	// DrainedEarly says that a server is drained for a switchover while it still takes writes.
 	DrainedEarly
+	// OldCatchUp takes the answer to any question whether the server has caught up for one to the last.
+	OldCatchUp
 	// BlindToWriters lets the machine take the servers of others for read-only.
 	BlindToWriters
 	// DeafToLag does not tell the machine that what its server shows gets older.
@@ -152,6 +154,11 @@ func (b Break) event(p *process, ev core.Event) core.Event {
 				return r
 			}
 		}
+	case OldCatchUp:
+		if c, ok := ev.(core.ServerCaughtUp); ok {
+			c.Move = p.catchingUp
+			return c
+		}
 	case DeafToLag:
 		if h, ok := ev.(core.HealthChanged); ok && h.Health.Source != "" {
 			h.Health.Replicating, h.Health.Lag = core.Yes, 0
@@ -207,6 +214,12 @@ func (b Break) actions(p *process, acts []core.Action) []core.Action {
 			}
 		}
 		return now
+	case OldCatchUp:
+		for _, a := range acts {
+			if c, ok := a.(core.CatchUpServer); ok {
+				p.catchingUp = c.Move
+			}
+		}
 	case UnbindUntouched:
 		for _, a := range acts {
 			if s, ok := a.(core.Send); ok {
@@ -302,9 +315,10 @@ type grantKey struct {
 
 // broken is what breaks remember of a process.
 type broken struct {
-	office   core.Term
-	heldBack []core.Action
-	lied     map[grantKey]bool
+	office     core.Term
+	heldBack   []core.Action
+	lied       map[grantKey]bool
+	catchingUp core.Index
 }
 
 // String names the broken rule.
@@ -316,6 +330,6 @@ func (b Break) String() string {
 		"leftovers kept at start", "unbind of what was never bound", "no wait at start", "an old snapshot comes back",
 		"proposals of an old office count", "kernel more generous than holder", "lifetimes rounded up",
 		"no longer margin without a fence", "grant without waiting", "vote before the start-up wait", "two votes in a term",
-		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early", "others taken for read-only",
-		"deaf to lag", "what was given up is opened again"}[b]
+		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early",
+		"catch-up of an earlier switchover", "others taken for read-only", "deaf to lag", "what was given up is opened again"}[b]
 }

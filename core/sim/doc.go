@@ -24,8 +24,9 @@
 //   - The kernel outlives the process: addresses and the fence (fence.go), slow, failing and hanging calls, people who add
 //     and delete addresses and flush the fence.
 //   - MySQL's servers, in two of ten seeds (servers.go): one group has policy promote. Servers count their transactions,
-//     receive and apply with delays, die and come back read-only or not, refuse, and are asked by the daemon to stop
-//     receiving, to become writable or read-only, and to follow another. Clients write and remember what was acknowledged.
+//     receive and apply with delays, in three of ten such seeds with long ones, die and come back read-only or not, refuse,
+//     and are asked by the daemon to stop receiving, to become writable or read-only, and to follow another. Clients write
+//     and remember what was acknowledged. Where replicas are slow, operators waver: they end a switchover and ask for it again.
 //   - A failover manager, in a quarter of all seeds (modes.go): all groups have policy follow and one server is writable. It begins
 //     planned changes and is killed in the middle of some. Of servers nothing but the mode is simulated there.
 //

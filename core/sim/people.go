@@ -134,9 +134,31 @@ func (w *world) operate(k faultKind, n *node) {
 	g := groupName(w.dice.IntN(w.plan.groups))
 	if k == move {
 		at.deliverSoon(core.MoveAsked{Ticket: w.ticket, Group: g, To: n.name, Reason: "an operator wants it"})
+		if w.plan.slow && w.sqlDice.chance(0.6) {
+			w.wavers(g, n)
+		}
 		return
 	}
 	at.deliverSoon(core.PauseAsked{Ticket: w.ticket, Group: g, On: w.dice.chance(0.6), Reason: "an operator wants it"})
+}
+
+// wavers lets the operator who wants a switchover pause the group, which ends that, resume it and ask again: to a target that is
+// slow, maybe while it still waits for what the first one wants it to have.
+func (w *world) wavers(g core.GroupName, n *node) {
+	ask := func(d time.Duration, ev core.Event) {
+		w.after(d, func() {
+			if at := w.leader(); at != nil && w.now < w.calm {
+				at.deliverSoon(ev)
+			}
+		})
+	}
+	some := func() time.Duration { return w.sqlDice.between(w.load()/2, 2*w.load()) }
+	paused := some()
+	resumed := paused + some()
+	w.ticket += 3
+	ask(paused, core.PauseAsked{Ticket: w.ticket - 2, Group: g, On: true, Reason: "an operator has second thoughts"})
+	ask(resumed, core.PauseAsked{Ticket: w.ticket - 1, Group: g, Reason: "an operator has second thoughts"})
+	ask(resumed+some(), core.MoveAsked{Ticket: w.ticket, Group: g, To: n.name, Reason: "an operator wants it after all"})
 }
 
 // decideByHand does what operators do when the daemons ask them: servers that are set aside are built anew, and where

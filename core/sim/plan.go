@@ -35,6 +35,7 @@ type plan struct {
 	faultsFor     time.Duration
 	faults        []faultKind
 	promote       bool // the first group has policy promote
+	slow          bool // replicas of that group are slow to receive and to apply
 	// mha says that all groups have policy follow and one server is writable, as under MHA, whose advice is about servers too.
 	mha bool
 	// readers is how many addresses a reader group has; 0 means that there is none.
@@ -111,6 +112,7 @@ func (w *world) makePlan() {
 	}
 	w.net.heal()
 	p.promote = w.opt.promote || w.sqlDice.chance(0.2)
+	p.slow = p.promote && (w.opt.slow || w.sqlDice.chance(0.3))
 	p.mha = !p.promote && w.sqlDice.chance(0.3)
 	if !p.mha && (w.opt.readers || w.readDice.chance(0.3)) {
 		p.readers = 1 + w.readDice.IntN(maxReaders)

@@ -55,20 +55,29 @@ func (w *world) tickServers() {
 			w.or.acknowledged(n)
 		}
 	}
+	receives, applies := w.pace()
 	for _, n := range w.nodes {
 		s := n.sql
 		if !s.alive() {
 			continue
 		}
-		if s.receiving && s.source >= 0 && w.nodes[s.source].sql.alive() && !w.net.cut[s.source][n.id] && !w.net.cut[n.id][s.source] && w.sqlDice.chance(0.8) {
+		if s.receiving && s.source >= 0 && w.nodes[s.source].sql.alive() && !w.net.cut[s.source][n.id] && !w.net.cut[n.id][s.source] && w.sqlDice.chance(receives) {
 			s.received = s.received.union(w.nodes[s.source].sql.executed)
 		}
-		if s.source >= 0 && w.sqlDice.chance(0.7) {
+		if s.source >= 0 && w.sqlDice.chance(applies) {
 			s.executed = s.received
 		}
 		s.look()
 	}
 	w.after(w.load(), w.tickServers)
+}
+
+// pace returns how likely a replica is to receive and to apply what there is while clients write once.
+func (w *world) pace() (receives, applies float64) {
+	if w.plan.slow && w.now < w.calm {
+		return 0.4, 0.15
+	}
+	return 0.8, 0.7
 }
 
 // servesPromoted reports whether clients reach the node's server: at an address of the group or one for readers, where they may

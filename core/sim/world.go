@@ -35,8 +35,8 @@ type Options struct {
 	Trace io.Writer
 	// faults restricts the kinds of faults; nil lets the seed choose.
 	faults []faultKind
-	// promote sees to it that a group has policy promote, readers that there are readers.
-	promote, readers bool
+	// promote sees to it that a group has policy promote, readers that there are readers, slow that replicas are.
+	promote, readers, slow bool
 }
 
 // Failure is a rule that did not hold.
