@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,9 @@ type disk struct {
 
 	failing, stalled atomic.Pointer[trouble]
 	changed          atomic.Pointer[func()] // called when trouble began or ended
+
+	hangMu  sync.Mutex
+	hanging []*trouble // the writes that do not end; stalled is the first of them
 
 	ends context.Context
 	end  context.CancelFunc
@@ -172,7 +176,7 @@ func (d *disk) observe(op operation, f func() error) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if !ended {
-			d.note(&d.stalled, &trouble{op: op, text: "does not end", since: began})
+			d.hangs(&trouble{op: op, text: "does not end", since: began})
 		}
 	})
 	err := f()
@@ -180,13 +184,36 @@ func (d *disk) observe(op operation, f func() error) error {
 	mu.Lock()
 	ended = true
 	mu.Unlock()
-	d.clear(&d.stalled, op)
+	d.goesOn(op)
 	if err != nil {
 		d.note(&d.failing, &trouble{op: op, text: "fails: " + err.Error(), since: began})
 		return fmt.Errorf("%s: %w", op, err)
 	}
 	d.clear(&d.failing, op)
 	return nil
+}
+
+// hangs notes a write that does not end.
+func (d *disk) hangs(t *trouble) {
+	d.hangMu.Lock()
+	defer d.hangMu.Unlock()
+	d.hanging = append(d.hanging, t)
+	d.note(&d.stalled, t)
+}
+
+// goesOn notes that a write has ended, well or not. One that hung behind it still does.
+func (d *disk) goesOn(op operation) {
+	d.hangMu.Lock()
+	defer d.hangMu.Unlock()
+	ended := func(t *trouble) bool { return op == opAppend || t.op == op }
+	d.hanging = slices.DeleteFunc(d.hanging, ended)
+	switch old := d.stalled.Load(); {
+	case old == nil || !ended(old):
+	case len(d.hanging) > 0:
+		d.stalled.Store(d.hanging[0])
+	default:
+		d.clear(&d.stalled, op)
+	}
 }
 
 // note keeps the first of a row of troubles.

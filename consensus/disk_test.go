@@ -322,6 +322,38 @@ func TestTermsAreTriedUntilTheyAreWritten(t *testing.T) {
 	}
 }
 
+// A write that ends says nothing of one that hangs behind it.
+func TestEachWriteThatHangsCounts(t *testing.T) {
+	s := testStore(t, t.TempDir())
+	defer s.Close()
+	d := s.log
+	d.patient = time.Millisecond
+	hang := func(op operation) (end func()) {
+		gate, done := make(chan struct{}), make(chan error, 1)
+		go func() { done <- d.write(op, func(backend) error { <-gate; return nil }) }()
+		return func() { close(gate); must(t, <-done) }
+	}
+	hung := func(n int) func() bool {
+		return func() bool {
+			d.hangMu.Lock()
+			defer d.hangMu.Unlock()
+			return len(d.hanging) == n
+		}
+	}
+	shortened := hang(opShorten)
+	eventually(t, "the first is seen", hung(1))
+	appended := hang(opAppend)
+	eventually(t, "the second is seen", hung(2))
+	shortened()
+	if a := d.ails(); a == nil || a.op != opAppend {
+		t.Errorf("while an append hangs %v is reported", a)
+	}
+	appended()
+	if a := d.ails(); a != nil {
+		t.Errorf("when both have ended %v is reported", a)
+	}
+}
+
 // A leader whose disk fails, or stands still, lets another lead, and leads again once its disk works if it must.
 func TestLeaderWithoutADiskYields(t *testing.T) {
 	for _, stalls := range []bool{false, true} {
