@@ -205,10 +205,9 @@ func (d *disk) hangs(t *trouble) {
 func (d *disk) goesOn(op operation) {
 	d.hangMu.Lock()
 	defer d.hangMu.Unlock()
-	ended := func(t *trouble) bool { return op == opAppend || t.op == op }
-	d.hanging = slices.DeleteFunc(d.hanging, ended)
+	d.hanging = slices.DeleteFunc(d.hanging, op.shows)
 	switch old := d.stalled.Load(); {
-	case old == nil || !ended(old):
+	case old == nil || !op.shows(old):
 	case len(d.hanging) > 0:
 		d.stalled.Store(d.hanging[0])
 	default:
@@ -226,11 +225,14 @@ func (d *disk) note(at *atomic.Pointer[trouble], t *trouble) {
 	d.tell()
 }
 
-// clear notes that a write was done. One that appends shows that the log's database works, any other only that it can do
-// the like.
+// shows reports whether a trouble is over once a write of this kind was done. One that appends shows that the log's database
+// works, any other only that it can do the like.
+func (op operation) shows(t *trouble) bool { return op == t.op || op == opAppend && t.op != opLongest }
+
+// clear notes that a write was done.
 func (d *disk) clear(at *atomic.Pointer[trouble], op operation) {
 	old := at.Load()
-	if old == nil || op != old.op && (op != opAppend || old.op == opLongest) || !at.CompareAndSwap(old, nil) {
+	if old == nil || !op.shows(old) || !at.CompareAndSwap(old, nil) {
 		return
 	}
 	d.log.Info("the disk of state_dir works again", "dir", d.dir, "trouble", old.String())

@@ -1,6 +1,7 @@
 package consensus
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -101,18 +102,8 @@ func (t *table) all() []*peer {
 	for _, p := range t.nodes {
 		ps = append(ps, p)
 	}
-	slices.SortFunc(ps, func(a, b *peer) int { return compareNames(a.name, b.name) })
+	slices.SortFunc(ps, func(a, b *peer) int { return cmp.Compare(a.name, b.name) })
 	return ps
-}
-
-func compareNames(a, b core.NodeName) int {
-	switch {
-	case a < b:
-		return -1
-	case a > b:
-		return 1
-	}
-	return 0
 }
 
 // member reports whether a node other than this one belongs to the cluster.

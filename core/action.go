@@ -7,8 +7,9 @@ import (
 
 // Action is something that the machine wants done. Actions are carried out in the order of the list that Step returns, Unbinds
 // before all others.
-// Those that claim (Bind, Extend, Probe, Announce, Propose of a grant) carry NotAfter and are dropped when it has
-// passed, unless a Prolong has moved it for Bind, Extend and Announce; those that give up (Unbind) never expire.
+// Those that claim (Bind, Extend, Probe, Announce, Propose of a grant but for one that goes with a release) carry NotAfter and
+// are dropped when it has passed, unless a Prolong has moved it for Bind, Extend and Announce; those that give up (Unbind)
+// never expire.
 type Action interface{ action() }
 
 // Bind adds the addresses of a group and reads them back. Addresses that are there already are no error. The answer is

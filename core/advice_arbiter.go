@@ -113,7 +113,7 @@ func (m *Machine) busy(name GroupName) bool {
 // serves reports whether the last word of a node is that it serves a group in an epoch.
 func (m *Machine) serves(n NodeName, name GroupName, e Epoch) bool {
 	p := m.peers[n]
-	return m.recent(p) && slices.Contains(p.report.Holds, Holding{Group: name, Epoch: e, Phase: Serving})
+	return m.recent(p) && serving(p.report, name, e)
 }
 
 // beginAdvice proposes what a call asks for, or returns why that can not be.

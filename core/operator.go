@@ -72,7 +72,7 @@ func afterReturn(w wish, op Op) string {
 func (m *Machine) watchMoves(from NodeName, r Report) {
 	m.endWishes(func(w wish) (bool, string) {
 		g := m.view.Groups[w.group]
-		served := slices.Contains(r.Holds, Holding{Group: w.group, Epoch: g.Epoch, Phase: Serving})
+		served := serving(r, w.group, g.Epoch)
 		return w.moves && w.to == from && g.Owner == from && g.Epoch > w.epoch && served, ""
 	})
 }

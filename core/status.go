@@ -191,7 +191,7 @@ func ownerFindings(owner NodeStatus, g GroupStatus, add func(string, string, ...
 	switch {
 	case !owner.Reachable:
 		add(subject, "Its owner %s is not heard, so its lease runs out.", owner.Spec.Name)
-	case !slices.Contains(owner.Report.Holds, Holding{Group: g.Name, Epoch: g.State.Epoch, Phase: Serving}):
+	case !serving(owner.Report, g.Name, g.State.Epoch):
 		add(subject, "Its owner %s does not serve it at the moment.", owner.Spec.Name)
 	}
 }
