@@ -38,22 +38,28 @@ func (f *Fence) GuardFrames(name string, index uint32) {
 	}
 	f.yieldMu.Lock()
 	defer f.yieldMu.Unlock()
-	f.tables.guardFrames(f.state.interfaces())
 	if !f.state.isInstalled() {
 		return
 	}
-	err := f.yields.commit(func(b *fenceBatch) { b.guardFrames(name) })
-	if err != nil && f.check() != nil { // see build
-		f.refuseFrames(name, err)
+	others := slices.DeleteFunc(f.state.interfaces(), func(other string) bool { return other == name })
+	if !f.hook(append(others, name)) {
+		f.tables.guardFrames(others)
 	}
 }
 
-// refuseFrames goes on without the hooks of interfaces, as they are now. The caller holds yieldMu.
-func (f *Fence) refuseFrames(name string, err error) {
+// hook guards the frames of the last of these interfaces, in addition to the others, which have their hooks. If the kernel takes
+// none for it, it is left out from now on, and hook returns false. The caller holds yieldMu.
+func (f *Fence) hook(interfaces []string) bool {
+	name := interfaces[len(interfaces)-1]
+	f.tables.guardFrames(interfaces)
+	err := f.yields.commit(func(b *fenceBatch) { b.guardFrames(name) })
+	if err == nil || f.check() == nil { // see build
+		return true
+	}
 	f.state.refuse(name)
-	f.tables.guardFrames(f.state.interfaces())
 	f.cfg.Logger.Warn("the fence does not see frames on an interface: a process that is stopped between its look at the clock and "+
 		"the sending of an announcement sends that late", "interface", name, "error", err)
+	return false
 }
 
 // hookedInterface is an interface on which frames are to be guarded.

@@ -1,12 +1,15 @@
 package netio
 
 import (
+	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 )
 
@@ -196,5 +199,48 @@ func TestAnInterfaceWithoutAHookCostsNothingElse(t *testing.T) {
 			must(t, f.Check())
 			c.expect(true, fence4)
 		})
+	}
+}
+
+// fillHook gives an interface as many hooks for frames that go out as the kernel takes, MAX_HOOK_COUNT of net/netfilter/core.c.
+func fillHook(t *testing.T, w *wire) {
+	t.Helper()
+	conn, err := nftables.New(nftables.AsLasting())
+	must(t, err)
+	table := conn.AddTable(&nftables.Table{Family: nftables.TableFamilyNetdev, Name: "full"})
+	for i := range 1024 {
+		conn.AddChain(&nftables.Chain{Table: table, Name: fmt.Sprint("c", i), Type: nftables.ChainTypeFilter, Device: w.name,
+			Hooknum: nftables.ChainHookEgress, Priority: nftables.ChainPriorityFilter})
+		if i%64 == 63 { // the answers to more do not fit into the socket
+			must(t, conn.Flush())
+		}
+	}
+	t.Cleanup(func() {
+		conn.DelTable(table)
+		must(t, errors.Join(conn.Flush(), conn.CloseLasting()))
+	})
+}
+
+// When all is built anew at once, an interface that takes no hook does not keep the others from theirs.
+func TestAnInterfaceWithoutAHookDoesNotKeepTheOthers(t *testing.T) {
+	full, c := newWire(t), newCrowd(t)
+	fillHook(t, full)
+	var log lockedBuffer
+	f, err := NewFence(FenceConfig{Logger: log.logger()})
+	must(t, err)
+	t.Cleanup(func() {
+		must(t, f.Remove())
+		must(t, f.Detach())
+	})
+	for _, w := range []*wire{full, c.wire} {
+		f.GuardFrames(w.name, w.link().Index)
+	}
+	for range 2 {
+		must(t, f.Install(fenced))
+		must(t, f.Check())
+		c.expect(false, fence4)
+	}
+	if !log.contains("interface=" + full.name) {
+		t.Error("the kernel took one more hook, so nothing was tried")
 	}
 }

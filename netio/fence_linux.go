@@ -163,13 +163,21 @@ func (f *Fence) rebuild() error {
 	interfaces := f.state.interfaces()
 	f.tables.guardFrames(interfaces)
 	err := f.build()
-	if err != nil && len(interfaces) > 0 {
-		for _, name := range interfaces {
-			f.refuseFrames(name, err)
-		}
-		err = f.build()
+	if err == nil || len(interfaces) == 0 {
+		return err
 	}
-	return err
+	f.tables.guardFrames(nil)
+	if err := f.build(); err != nil {
+		return err
+	}
+	var hooked []string
+	for _, name := range interfaces { // one by one, since the kernel does not say which it takes no hook for
+		if f.hook(append(hooked, name)) {
+			hooked = append(hooked, name)
+		}
+	}
+	f.tables.guardFrames(hooked)
+	return nil
 }
 
 // build is one attempt to rebuild. The caller holds yieldMu.
