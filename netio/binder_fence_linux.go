@@ -15,11 +15,13 @@ import (
 // configuration make; giving up does not need it.
 type guarded struct {
 	mu    sync.Mutex
-	addrs map[netip.Addr]bool
+	addrs map[netip.Addr]bool // nil before the first change
 }
 
 // Guard has the fence guard the addresses of these groups and no others, and the frames on their interfaces, as far as they
-// are there; a later announcement sees to the others. The addresses of each group are gathered ([Fence.Gather]). It does nothing without a fence.
+// are there; a later announcement sees to the others. A fence that is not installed yet is installed with all that, in one
+// transaction, in the place of what an earlier process left ([Fence.Install]). The addresses of each group are gathered
+// ([Fence.Gather]). It does nothing without a fence.
 func (b *Binder) Guard(groups []core.GroupSpec) error {
 	for _, g := range groups {
 		name := b.cfg.Interface(g)
@@ -60,7 +62,7 @@ func (b *Binder) guardAlso(spec core.GroupSpec) error {
 }
 
 func (b *Binder) guard(want map[netip.Addr]bool) error {
-	if b.cfg.Fence == nil || maps.Equal(want, b.guarded.addrs) {
+	if b.cfg.Fence == nil || b.guarded.addrs != nil && maps.Equal(want, b.guarded.addrs) {
 		return nil
 	}
 	if err := b.cfg.Fence.SetAddresses(slices.Collect(maps.Keys(want))); err != nil {

@@ -18,8 +18,8 @@ type Config struct {
 	Interface func(core.GroupSpec) string
 	// Clock is the lease clock, by default [Boottime]. It must be the one that NotAfter instants are readings of.
 	Clock func() core.Instant
-	// Fence holds the leases in the kernel: it opens when an address is bound and closes before it is unbound. It must be
-	// installed. Nil means that there is none.
+	// Fence holds the leases in the kernel: it opens when an address is bound and closes before it is unbound. Guard installs
+	// it, if nobody has. Nil means that there is none.
 	Fence *Fence
 	// Bound, if set, is called by Bind when all addresses are bound and were read back, before the fence is opened for them.
 	// It must not block.

@@ -30,8 +30,9 @@ const (
 // stopped there sends nothing when it wakes up after its lease.
 //
 // An interface that is deleted takes its hook along. Call GuardFrames again for one that was made anew, which has another
-// index; for one that has its hook it costs nothing. If the kernel has no such hook, or does not take it, GuardFrames says so
-// in the log, once for each interface, and nothing else of the fence depends on it.
+// index; for one that has its hook it costs nothing. If the fence is not installed yet, Install puts the hook in place, together
+// with all else. If the kernel has no such hook, or does not take it, GuardFrames says so in the log, once for each interface,
+// and nothing else of the fence depends on it.
 func (f *Fence) GuardFrames(name string, index uint32) {
 	if f.tables.wire == nil || !f.state.newInterface(name, index) {
 		return

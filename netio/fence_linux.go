@@ -200,7 +200,7 @@ func (f *Fence) build() error {
 }
 
 // SetAddresses replaces the addresses that are guarded: new ones are closed, those that stay keep their state, and those
-// that go are no longer guarded, which means that their traffic passes.
+// that go are no longer guarded, which means that their traffic passes. If the fence is not installed, that installs it.
 func (f *Fence) SetAddresses(addrs []netip.Addr) error {
 	set, err := plainAddrs(addrs)
 	if err != nil {

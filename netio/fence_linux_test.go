@@ -317,6 +317,22 @@ func TestLeftoversAreReplaced(t *testing.T) {
 	a.silent(fence4, own4)
 }
 
+// A fence that nobody has installed is installed by Guard, also for no groups at all: what an earlier process left is replaced.
+func TestGuardInstallsTheFence(t *testing.T) {
+	nft(t, "add table inet remora { chain junk { type filter hook input priority 0; accept; } ; }")
+	f, err := NewFence(FenceConfig{})
+	must(t, err)
+	t.Cleanup(func() {
+		must(t, f.Remove())
+		must(t, f.Detach())
+	})
+	must(t, newBinder(t, Config{Fence: f}).Guard(nil))
+	if list := nft(t, "list", "ruleset"); strings.Contains(list, "junk") || !strings.Contains(list, "table arp remora") {
+		t.Errorf("the rules are now:\n%s", list)
+	}
+	must(t, f.Check())
+}
+
 // While the tables are built anew, again and again, nothing gets through.
 func TestInstallLeavesNoGap(t *testing.T) {
 	_, a := newNode(t)

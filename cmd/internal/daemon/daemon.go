@@ -113,8 +113,7 @@ func (d *daemon) open() error {
 		return err
 	}
 	kernel := d.tryDestroy()
-	binder, err := netio.NewBinder(netio.Config{Label: d.label(), Fence: d.fence, Bound: d.bound, Logger: d.log,
-		NoDestroy: errors.Is(kernel, netio.ErrNoDestroy), Left: func(l netio.Leftover) { d.ending.left(l.Group, l) }})
+	binder, err := netio.NewBinder(d.binderConfig(kernel))
 	if err != nil {
 		return err
 	}
@@ -133,13 +132,19 @@ func (d *daemon) open() error {
 		return errors.Join(err, binder.Close())
 	}
 	d.watcher = netio.NewWatcher(netio.WatcherConfig{Deliver: d.agent.Deliver, Label: d.label(), Logger: d.log,
-		Interface: func(g core.GroupSpec) string { return d.localInterface(g) }})
+		Interface: d.localInterface})
 	d.watcher.SetGroups(d.cfg.Core().Groups)
 	d.health = newHealth(d.opt.Self, d.agent.Deliver, d.log)
 	if !d.opt.DryRun {
 		d.health.hangUp = d.prepareHangUp
 	}
 	return nil
+}
+
+// binderConfig is for a node whose kernel says what CheckDestroy has returned.
+func (d *daemon) binderConfig(kernel error) netio.Config {
+	return netio.Config{Interface: d.localInterface, Label: d.label(), Fence: d.fence, Bound: d.bound, Logger: d.log,
+		NoDestroy: errors.Is(kernel, netio.ErrNoDestroy), Left: func(l netio.Leftover) { d.ending.left(l.Group, l) }}
 }
 
 // openConsensus makes the machine, the agent and the consensus, which need each other.

@@ -42,7 +42,8 @@ func (d *daemon) goUnfenced(why error) error {
 }
 
 // clean removes what an earlier process left: addresses first, for they may be open; then the fence is built anew, closed, or
-// removed where there is to be none.
+// removed where there is to be none. The new fence takes the place of the old one in one transaction, with all addresses of the
+// file, the ports and the frames: at no moment does an address answer that is bound here without our mark.
 func (d *daemon) clean() error {
 	removed, err := d.binder.RemoveLeftovers(context.Background())
 	if err != nil {
@@ -53,13 +54,6 @@ func (d *daemon) clean() error {
 	}
 	if d.fence == nil {
 		return d.cleanFence()
-	}
-	// With the ports from the beginning: an earlier process may have left them closed.
-	if err := d.fence.SetPorts(portFence(d.opt.Config, d.opt.Self.Name, toGuard{})); err != nil {
-		return err
-	}
-	if err := d.fence.Install(nil); err != nil {
-		return err
 	}
 	return d.guardAll(toGuard{groups: d.cfg.Core().Groups})
 }
