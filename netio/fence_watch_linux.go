@@ -38,7 +38,7 @@ func (f *Fence) Watch(ctx context.Context, lost func(error)) error {
 			<-ended
 			return err
 		case err := <-ended:
-			return fmt.Errorf("netio: fence: watch nf_tables: %w", errors.Join(err, conn.Close()))
+			return fmt.Errorf("netio: fence: watch nf_tables: %w", classify(errors.Join(err, conn.Close())))
 		case err := <-f.losses:
 			lost(err)
 			continue

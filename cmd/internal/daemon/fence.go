@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/remora-ha/remora/cmd/internal/config"
@@ -13,6 +14,9 @@ import (
 
 // fenceCheck is how often the fence is read back, beside the news of its loss.
 const fenceCheck = 10 * time.Second
+
+// watchAgain is how long a watch over the fence that has ended by itself rests until it begins again.
+const watchAgain = time.Second
 
 // makeFence finds out whether this kernel can hold the leases to the millisecond. If not, or if that is not wanted, address
 // lifetimes of whole seconds are left: the daemon says what that means, and refuses leases that are too short for them.
@@ -83,15 +87,23 @@ func (d *daemon) guardLater(g toGuard) {
 	d.guard <- g
 }
 
+// watchedFence is what keepFence needs of a netio.Fence.
+type watchedFence interface {
+	Watch(ctx context.Context, lost func(error)) error
+	Check() error
+}
+
 // keepFence watches over the fence until ctx ends.
 func (d *daemon) keepFence(ctx context.Context) {
-	if d.fence == nil {
-		return
+	if d.fence != nil {
+		d.watchOver(ctx, d.fence, func(err error) { d.agent.Deliver(core.FenceLost{Reason: err.Error()}) })
 	}
-	watched := make(chan error, 1)
-	go func() {
-		watched <- d.fence.Watch(ctx, func(err error) { d.agent.Deliver(core.FenceLost{Reason: err.Error()}) })
-	}()
+}
+
+func (d *daemon) watchOver(ctx context.Context, f watchedFence, lost func(error)) {
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	watch.Go(func() { d.watchFence(ctx, f, lost) })
 	check := time.NewTicker(fenceCheck)
 	defer check.Stop()
 	for {
@@ -100,18 +112,29 @@ func (d *daemon) keepFence(ctx context.Context) {
 		case g := <-d.guard:
 			err = d.guardAll(g)
 		case <-check.C:
-			err = d.fence.Check()
-		case err = <-watched:
-			if ctx.Err() != nil {
-				return
-			}
-			err = fmt.Errorf("nobody watches the fence any more: %w", err)
+			err = f.Check()
 		case <-ctx.Done():
-			<-watched
 			return
 		}
 		if err != nil {
 			d.log.Error("the fence is not as it should be", "reason", err)
+		}
+	}
+}
+
+// watchFence has the fence tell of its loss until ctx ends. When that ends by itself it begins again, with a look at the tables; what
+// is lost before is found by the next report of an owner.
+func (d *daemon) watchFence(ctx context.Context, f watchedFence, lost func(error)) {
+	for {
+		err := f.Watch(ctx, lost)
+		if ctx.Err() != nil {
+			return
+		}
+		d.log.Error("nobody watches the fence for the moment: another program that removes it is noticed later", "again_in", watchAgain, "reason", err)
+		select {
+		case <-time.After(watchAgain):
+		case <-ctx.Done():
+			return
 		}
 	}
 }
