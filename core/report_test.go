@@ -139,6 +139,38 @@ func TestI5_ArmOpensByEpoch(t *testing.T) {
 	}
 }
 
+// Only a report that was sent after the loss of the fence can open it again, so it goes out at once, and so does the one after
+// its Ack, by which the fence opens.
+func TestLostFenceIsOpenedByReportsAtOnce(t *testing.T) {
+	s := newSolo(t)
+	s.m.opt.Fence = true
+	e := s.own()
+	s.later(0) // what the ownership itself has to tell
+	s.step(s.ack(e))
+	if as := s.later(time.Millisecond); len(sent[Report](as)) > 0 {
+		t.Fatalf("a report was due in any case: %v", as)
+	}
+	open := func(as []Action) int {
+		t.Helper()
+		arms := only[Arm](as)
+		if len(arms) != 1 || len(sent[Report](as)) == 0 {
+			t.Fatalf("no report at once: %v", as)
+		}
+		return len(arms[0].Open)
+	}
+	before := s.m.seq
+	if n := open(s.step(FenceLost{Reason: "nft flush ruleset"})); n != 1 {
+		t.Errorf("after the loss the report renews %d groups, want the one that is served", n)
+	}
+	if s.m.seq != before+1 {
+		t.Fatalf("%d reports at the loss, want one", s.m.seq-before)
+	}
+	open(s.step(s.ack(e)))
+	if rests := s.m.held["writer"].rests; rests != before+1 {
+		t.Errorf("the fence opens by report %d, want %d, which was sent after the loss", rests, before+1)
+	}
+}
+
 // Reports share the list of what is held while it is the same. One that was sent stays as it was when the list changes.
 func TestReportsThatWereSentStayAsTheyWere(t *testing.T) {
 	s := newSolo(t)
