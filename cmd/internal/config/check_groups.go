@@ -44,6 +44,7 @@ func (c *checker) groups() {
 		c.bad(c.raw.Groups[len(c.raw.Groups)-1].Header.At, groupTable+" addresses", "all groups together have %d addresses: use at most %d", n, maxAllAddresses)
 	}
 	c.allNames()
+	c.labels()
 }
 
 // expanded returns the groups that a table stands for: one, or of role reader one for each address.
@@ -87,14 +88,13 @@ func (c *checker) group(raw *rawGroup) Group {
 	name := c.name(raw.Name, raw.Header, groupTable, "name", "a name for the group, like \"writer\"")
 	c.interfaceName(raw.Interface, groupTable+" interface")
 	c.cfg.at["group.interface."+name] = raw.Interface.at
-	c.label(raw.Label)
 	return Group{
 		GroupSpec: core.GroupSpec{
 			Name: core.GroupName(name), Role: c.role(raw), Policy: c.policy(raw),
 			Interface: raw.Interface.val, Preempt: raw.Preempt.val, KeepUnwritable: c.keepUnwritable(raw),
 			Promotion: c.promotion(raw), Reading: c.reading(raw),
 		},
-		Label: raw.Label.val, FencePort: c.fencePort(raw), FenceAllow: c.fenceAllow(raw),
+		FencePort: c.fencePort(raw), FenceAllow: c.fenceAllow(raw),
 	}
 }
 
@@ -163,12 +163,73 @@ func (c *checker) keepUnwritable(raw *rawGroup) core.Millis {
 	return core.Millis(s.val.Milliseconds())
 }
 
-// label checks an address label. The kernel stores at most IFNAMSIZ-1 bytes (IFA_LABEL, net/ipv4/devinet.c).
-func (c *checker) label(t text) {
-	const longest = 15
-	if len(t.val) > longest || strings.ContainsAny(t.val, "/ \t\r\n\v\f\x00") {
-		c.bad(t.at, groupTable+" label", "%q is no address label: those have at most %d letters, without '/' and blanks, like \"vip\"",
-			shorten(t.val), longest)
+const (
+	labelKey = groupTable + " label"
+	// longestLabel is what the kernel stores at most, IFNAMSIZ-1 bytes (IFA_LABEL, net/ipv4/devinet.c).
+	longestLabel = 15
+)
+
+// labels checks the address labels. There is one for all groups: where the kernel has no mark for addresses, a daemon finds by it
+// what an earlier one has left, of whatever group.
+func (c *checker) labels() {
+	var first text
+	one := ""
+	for i := range c.cfg.Groups {
+		g, t := &c.cfg.Groups[i], c.of[i].Label
+		if i > 0 && c.of[i] == c.of[i-1] {
+			g.Label = c.cfg.Groups[i-1].Label // another address of the same table
+			continue
+		}
+		g.Label = c.label(t, g.Name)
+		switch {
+		case g.Label == "":
+		case one == "":
+			first, one = t, g.Label
+			c.labelFits(t, one)
+		case g.Label != one:
+			c.bad(t.at, labelKey, "is %q, and in line %d it is %q: a daemon has one label for all groups, write the same",
+				shorten(t.val), first.at.line, shorten(first.val))
+		}
+	}
+}
+
+// label returns what the kernel is to show behind an interface and a colon. The interface may be written, too, as 'ip address'
+// shows it: that of any node, since each puts its own in front.
+func (c *checker) label(t text, group core.GroupName) string {
+	before, label, both := strings.Cut(t.val, ":")
+	if !both {
+		before, label = "", t.val
+	}
+	carries := func(n Node) bool { return !n.Witness && c.cfg.InterfaceFor(n.Name, group) == before }
+	switch {
+	case t.val == "":
+		return ""
+	case label == "" || strings.ContainsAny(label, "/: \t\r\n\v\f\x00"):
+		c.bad(t.at, labelKey, "%q is no address label: write what 'ip address' shall show behind the interface and ':', without '/', ':' and blanks, like \"vip\"",
+			shorten(t.val))
+		return ""
+	case both && !slices.ContainsFunc(c.cfg.Nodes, carries):
+		c.bad(t.at, labelKey, "%q begins with an interface that carries the group on no node: write %q, and each node puts its own interface in front",
+			shorten(t.val), shorten(label))
+		return ""
+	}
+	return label
+}
+
+// labelFits sees to it that the kernel takes the label on every node.
+func (c *checker) labelFits(t text, label string) {
+	for _, n := range c.cfg.Nodes {
+		for _, g := range c.cfg.Groups {
+			name := c.cfg.InterfaceFor(n.Name, g.Name)
+			if n.Witness || len(name) > longestLabel { // which is no interface's name, and blamed for that
+				continue
+			}
+			if whole := name + ":" + label; len(whole) > longestLabel {
+				c.bad(t.at, labelKey, "addresses on node %s would have the label %q, and the kernel stores at most %d letters of it: choose a shorter one, or none",
+					n.Name, shorten(whole), longestLabel)
+				return
+			}
+		}
 	}
 }
 

@@ -111,7 +111,7 @@ type Node struct {
 // address, and the table's name as its Pool.
 type Group struct {
 	core.GroupSpec
-	// Label is the address label (IFA_LABEL, IPv4 only) that the addresses are bound with; it may be empty.
+	// Label is what the address label (IFA_LABEL, IPv4 only) has behind the interface and a colon; it may be empty.
 	Label string
 	// FencePort says that the kernel's lease also closes the server's own port, to all but the members and FenceAllow. Both
 	// are for policy promote.

@@ -132,6 +132,17 @@ balance_after = "1m"
 	}
 }
 
+// A label may be written with the interface of any node, as 'ip address' shows it there; all nodes have what comes behind it.
+func TestLabelWithAndWithoutInterface(t *testing.T) {
+	const line = "label     = \"eth0:vip\"\n"
+	for _, label := range []string{"vip", "eth0:vip", "bond0:vip"} {
+		cfg := mustParse(t, strings.Replace(okFile(t), line, fmt.Sprintf("label = %q\n", label), 1))
+		if g, _ := cfg.Group("writer"); g.Label != "vip" {
+			t.Errorf("with %q: %q", label, g.Label)
+		}
+	}
+}
+
 func TestDefaults(t *testing.T) {
 	cfg := mustParse(t, okFile(t))
 	if cfg.StateDir != DefaultStateDir || cfg.Socket != DefaultSocket || cfg.Profile != "lan" {
