@@ -46,10 +46,10 @@ func (o *oracle) proposing(p *process, c core.Command) {
 	}
 }
 
-// toldFrozen notes the answers that a process gets.
+// toldFrozen notes an answer that a process gets. One to an earlier choice may come as late as now, and nothing rests on it.
 func (w *watch) toldFrozen(from core.NodeName, f core.Frozen) {
-	if f.Err == "" {
-		w.told[nodeIndex(from)], w.round = f, f.Round
+	if f.Err == "" && f.Round == w.round {
+		w.told[nodeIndex(from)] = f
 	}
 }
 

@@ -18,9 +18,9 @@ type watch struct {
 	linkDown bool
 	stopping bool
 	jumped   bool // in this step
-	// told are the last answers to the last round of a choice.
-	told  [maxNodes]core.Frozen
+	// round is that of the choice for which the process asked last, and told are the last answers to it.
 	round uint64
+	told  [maxNodes]core.Frozen
 	// reports are the last ones that came.
 	reports [maxNodes]core.Report
 }
@@ -189,11 +189,14 @@ func (o *oracle) acted(p *process, now core.Instant, acts []core.Action) {
 	for _, a := range acts {
 		switch a := a.(type) {
 		case core.Send:
-			if r, ok := a.Msg.(core.Report); ok {
-				if r.Seq != p.watch.lastSeq {
-					p.watch.sent[r.Seq%maxReports] = sentReport{seq: r.Seq, at: now}
+			switch m := a.Msg.(type) {
+			case core.Report:
+				if m.Seq != p.watch.lastSeq {
+					p.watch.sent[m.Seq%maxReports] = sentReport{seq: m.Seq, at: now}
 				}
-				p.watch.lastSeq = r.Seq
+				p.watch.lastSeq = m.Seq
+			case core.Freeze:
+				p.watch.round = m.Round
 			}
 		case core.Unbind:
 			g := &p.watch.groups[groupIndex(a.Group)]
