@@ -238,6 +238,14 @@ func joinAddrs(addrs []netip.Addr) string {
 	return strings.Join(out, ", ")
 }
 
+// Dial is the server's address as the detector and the Actor take it: with "unix:" before the path of a socket.
+func (m MySQL) Dial() string {
+	if m.Network == "unix" {
+		return "unix:" + m.Address
+	}
+	return m.Address
+}
+
 // Password reads the password file. One line end at the end of the file is not part of the password.
 func (m MySQL) Password() (string, error) {
 	if m.PasswordFile == "" {

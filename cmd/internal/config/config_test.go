@@ -334,6 +334,17 @@ func TestLoadOfAMissingFile(t *testing.T) {
 	}
 }
 
+func TestDial(t *testing.T) {
+	for _, c := range []struct {
+		m    MySQL
+		want string
+	}{{MySQL{Network: "tcp", Address: "127.0.0.1:3306"}, "127.0.0.1:3306"}, {MySQL{Network: "unix", Address: "/run/mysqld.sock"}, "unix:/run/mysqld.sock"}} {
+		if got := c.m.Dial(); got != c.want {
+			t.Errorf("%+v is dialled at %q, want %q", c.m, got, c.want)
+		}
+	}
+}
+
 func TestPassword(t *testing.T) {
 	file := t.TempDir() + "/password"
 	for content, want := range map[string]string{"geheim\n": "geheim", "geheim": "geheim", "a b\r\n": "a b", "x\n\n": "x\n"} {

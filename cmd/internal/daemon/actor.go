@@ -35,12 +35,8 @@ func ActorOf(m config.MySQL, r config.Replication, log *slog.Logger) (*detector.
 }
 
 func accountOf(m config.MySQL, r config.Replication) detector.Account {
-	address := m.Address
-	if m.Network == "unix" {
-		address = "unix:" + address
-	}
 	return detector.Account{
-		Address: address, User: m.User, Password: m.Password, ReplicationUser: r.User, ReplicationPassword: r.Password,
+		Address: m.Dial(), User: m.User, Password: m.Password, ReplicationUser: r.User, ReplicationPassword: r.Password,
 		ReplicationTLS: detector.ReplicationTLS{Enabled: r.TLS, CA: r.CA, VerifyName: r.VerifyName},
 	}
 }

@@ -86,14 +86,10 @@ func (d *daemon) mayOpenPort() bool {
 	ctx, cancel := context.WithTimeout(context.Background(), readOnlyWithin)
 	defer cancel()
 	n, _ := d.config().Node(d.opt.Self.Name)
-	address := n.MySQL.Address
-	if n.MySQL.Network == "unix" {
-		address = "unix:" + address
-	}
 	secret, err := n.MySQL.Password()
 	readOnly := core.Unknown
 	if err == nil {
-		readOnly, err = detector.AskOnce(ctx, address, n.MySQL.User, secret)
+		readOnly, err = detector.AskOnce(ctx, n.MySQL.Dial(), n.MySQL.User, secret)
 	}
 	if readOnly == core.Yes {
 		return true

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -103,12 +101,8 @@ func (h *health) watch(ctx context.Context, cfg *config.Config) error {
 	h.current = now
 	h.mu.Unlock()
 	server := now.server
-	address := server.Address
-	if server.Network == "unix" {
-		address = "unix:" + address
-	}
 	d, err := detector.New(detector.Config{
-		Address: address, User: server.User, Password: func() (string, error) { return password(server.PasswordFile) },
+		Address: server.Dial(), User: server.User, Password: server.Password,
 		Policy: now.policy, Advised: now.advised, Timing: cfg.Timing(), Deliver: h.deliver, PrepareHangUp: h.hangUp, Clock: netio.Boottime, Alarms: newAlarm, Logger: h.log,
 	})
 	if err != nil {
@@ -145,18 +139,6 @@ func (l line) Do() {
 	if err := l.HangUp.Do(); err != nil {
 		l.log.Info(whyWait, "err", err)
 	}
-}
-
-// password reads a password file. The end of the line does not belong to the password.
-func password(file string) (string, error) {
-	if file == "" {
-		return "", nil
-	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		return "", fmt.Errorf("read MySQL's password: %w", err)
-	}
-	return strings.TrimRight(string(b), "\r\n"), nil
 }
 
 // policyOf is the policy that asks the most of the account. Readers ask for what follow does.

@@ -273,7 +273,7 @@ func (b backend) askServer(ctx context.Context, n config.Node) (control.ServerAn
 	a := control.ServerAnswer{Node: string(n.Name), ReadOnly: core.Unknown.String()}
 	self := string(b.d.opt.Self.Name)
 	own, _ := b.d.config().Node(b.d.opt.Self.Name)
-	secret, err := password(own.MySQL.PasswordFile)
+	secret, err := own.MySQL.Password()
 	if err != nil {
 		return a, err // it could not even ask
 	}
