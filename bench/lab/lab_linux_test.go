@@ -201,29 +201,32 @@ func TestLinksAreObserved(t *testing.T) {
 	eventually(t, "carrier lost", sees("carrier lost"))
 }
 
+// sendFrom sends a frame from a node's interface.
+func sendFrom(t *testing.T, n *Node, frame []byte) {
+	t.Helper()
+	err := n.NS.Do(func() error {
+		ifi, err := net.InterfaceByName(Interface)
+		if err != nil {
+			return err
+		}
+		c, err := packet.Listen(ifi, packet.Raw, 0, nil)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestARPIsObserved(t *testing.T) {
 	l := newLab(t, Options{Nodes: []NodeOptions{{Name: "db1"}, {Name: "db2"}}})
 	from := time.Now()
 	frame := unhex(t, gratuitous)
-	send := func() {
-		t.Helper()
-		err := l.Node("db1").NS.Do(func() error {
-			ifi, err := net.InterfaceByName(Interface)
-			if err != nil {
-				return err
-			}
-			c, err := packet.Listen(ifi, packet.Raw, 0, nil)
-			if err != nil {
-				return err
-			}
-			defer c.Close()
-			_, err = c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
-			return err
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	send := func() { t.Helper(); sendFrom(t, l.Node("db1"), frame) }
 	count := func() (n int) {
 		frames, err := l.ARPFrames()
 		if err != nil {
@@ -258,23 +261,7 @@ func TestNeighborAdvertisementsAreObserved(t *testing.T) {
 	vip := DefaultVIP6().Addr()
 	l := newLab(t, Options{Nodes: []NodeOptions{{Name: "db1"}}, VIPs: []netip.Prefix{DefaultVIP(), DefaultVIP6()}})
 	from := time.Now()
-	frame := unhex(t, advertisement) // of db1's
-	err := l.Node("db1").NS.Do(func() error {
-		ifi, err := net.InterfaceByName(Interface)
-		if err != nil {
-			return err
-		}
-		c, err := packet.Listen(ifi, packet.Raw, 0, nil)
-		if err != nil {
-			return err
-		}
-		defer c.Close()
-		_, err = c.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:6]})
-		return err
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	sendFrom(t, l.Node("db1"), unhex(t, advertisement)) // of db1's
 	eventually(t, "the announcement", func() bool {
 		as, err := l.Announced(vip)
 		if err != nil {

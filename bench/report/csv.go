@@ -157,12 +157,7 @@ func appendRow(path string, header, row []string) error {
 
 // Read returns the runs in a file.
 func Read(path string) ([]Run, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, fmt.Errorf("read the runs: %w", err)
-	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
+	rows, err := readRows(path)
 	if err != nil {
 		return nil, fmt.Errorf("read the runs in %s: %w", path, err)
 	}
@@ -182,6 +177,15 @@ func Read(path string) ([]Run, error) {
 		runs = append(runs, r)
 	}
 	return runs, nil
+}
+
+func readRows(path string) ([][]string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return csv.NewReader(f).ReadAll()
 }
 
 // parse reads a row whose last columns are of these moments.

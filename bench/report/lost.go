@@ -1,11 +1,9 @@
 package report
 
 import (
-	"encoding/csv"
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -41,15 +39,10 @@ func AppendLost(path string, l Lost) error {
 
 // ReadLost returns the lost runs in a file, none if there is no file.
 func ReadLost(path string) ([]Lost, error) {
-	f, err := os.Open(path)
+	rows, err := readRows(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
-	if err != nil {
-		return nil, fmt.Errorf("read the lost runs: %w", err)
-	}
-	defer f.Close()
-	rows, err := csv.NewReader(f).ReadAll()
 	if err != nil {
 		return nil, fmt.Errorf("read the lost runs in %s: %w", path, err)
 	}
