@@ -6,8 +6,10 @@ const (
 	// paceOften is the longest time from one claim to the next for which raw system calls are worth it. Above it the
 	// monitor's waits for the fence are less than a tenth of what profile fast has.
 	paceOften = 30 * time.Millisecond
-	// paceSlow is how long a claim may take. Most take 0.05 ms; longer than this only because another program holds nf_tables.
-	paceSlow = time.Millisecond
+	// paceSlow is how long a claim may take: what a holder in profile fast keeps in hand for unbinding. Most take 0.05 ms. A
+	// virtual machine that gets no processor makes one take a millisecond or two every minute; longer than this it takes
+	// because another program holds nf_tables.
+	paceSlow = 5 * time.Millisecond
 	// paceRest is for how long claims are ordinary calls after a slow one. Programs that set their rules again and again,
 	// such as those that route to containers, do so twice a minute or more often.
 	paceRest = time.Minute
