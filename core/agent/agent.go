@@ -281,38 +281,40 @@ func (a *Agent) step(ctx context.Context, ev core.Event) {
 }
 
 func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
-	actions := a.cfg.Machine.Step(now, ev)
-	for _, act := range actions {
-		if act, ok := act.(core.Unbind); ok {
-			go a.unbind(ctx, act) // before anything is said of it: no log and no observer may hold it up
-		}
-	}
+	a.perform(ctx, now, ev, a.cfg.Machine.Step(now, ev))
+}
+
+// perform carries out what the machine wants done after an event, the most urgent first. The daemon has one processor of Go's
+// scheduler, on which what was made ready last runs first when the loop waits: so the report is handed over before the claims, which
+// go before it then. What is said of all that comes last, since the log may keep the loop waiting.
+func (a *Agent) perform(ctx context.Context, now core.Instant, ev core.Event, actions []core.Action) {
+	a.giveUp(ctx, actions)
 	if a.cfg.Observe != nil {
 		a.cfg.Observe(now, ev, actions)
 	}
-	var r armed
-	for i, act := range actions {
-		switch act := act.(type) {
-		case core.Arm:
-			r = armed{arm: act, to: make([]core.NodeName, 0, len(actions)-i-1)}
-		case core.Send:
-			if _, report := act.Msg.(core.Report); report && r.to != nil {
-				r.report, r.to = act.Msg, append(r.to, act.To)
-				continue
-			}
-			a.send(act)
-		default:
-			a.do(ctx, now, act)
+	a.report(actions)
+	for _, act := range actions {
+		a.do(ctx, now, act)
+	}
+	for _, act := range actions {
+		if note, ok := act.(core.Note); ok {
+			a.log(note)
 		}
 	}
-	if len(r.to) > 0 {
-		a.report(r)
+}
+
+// giveUp begins what gives up, before all else: no log, no observer, no claim and no report may hold it up.
+func (a *Agent) giveUp(ctx context.Context, actions []core.Action) {
+	for _, act := range actions {
+		if act, ok := act.(core.Unbind); ok {
+			a.beginUnbind(ctx, act)
+		}
 	}
 }
 
 func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 	switch act := act.(type) {
-	case core.Unbind: // has begun
+	case core.Unbind, core.Arm, core.Note: // see perform
 	case core.Bind:
 		a.worker(ctx, act.Group).claim(func() core.Event { return a.bind(ctx, act) })
 	case core.Extend:
@@ -328,6 +330,10 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 		a.cfg.Consensus.Propose(act.Command, func() bool { return act.NotAfter != 0 && a.cfg.Clock() > act.NotAfter })
 	case core.TransferLeadership:
 		a.cfg.Consensus.TransferLeadership(act.To)
+	case core.Send:
+		if _, report := act.Msg.(core.Report); !report {
+			a.hand(act.To, act.Msg)
+		}
 	case core.SetTimer:
 		a.setTimer(now, act.At)
 	case core.Answer:
@@ -335,8 +341,6 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 			delete(a.waiting, act.Ticket)
 			c <- act.Refused
 		}
-	case core.Note:
-		a.log(act)
 	case core.Stopped:
 		a.stopped = true
 	default:
@@ -357,15 +361,6 @@ func (a *Agent) setTimer(now, at core.Instant) {
 	}
 	a.due = at
 	a.timer.Reset(max(0, at.Sub(now)))
-}
-
-// send hands a message to the network.
-func (a *Agent) send(s core.Send) {
-	if _, report := s.Msg.(core.Report); report {
-		a.tell(s.Msg, s.To)
-		return
-	}
-	a.hand(s.To, s.Msg)
 }
 
 // tell sends a report to nodes, with the term that this node is in now. It is read once for all of them: that it was read

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net/netip"
 	"slices"
 	"testing"
@@ -81,7 +82,7 @@ func TestI2_AReportTellsTheTermAtSending(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go r.reporter(ctx)
-		r.report(armed{arm: core.Arm{Seq: 9}, report: core.Report{Seq: 9, Term: 1}, to: []core.NodeName{"n2"}})
+		r.report([]core.Action{core.Arm{Seq: 9}, core.Send{To: "n2", Msg: core.Report{Seq: 9, Term: 1}}})
 		synctest.Wait()
 		if len(r.raft.sent) != 1 || r.raft.sent[0].(core.Report).Term != 2 {
 			t.Errorf("sent %+v, want one report of term 2", r.raft.sent)
@@ -93,9 +94,44 @@ func TestI2_AReportTellsTheTermAtSending(t *testing.T) {
 func TestI2_OwnMessagesAreHeardInTheTermOfTheirArrival(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.raft.setTerm(2)
-		r.send(core.Send{To: "n1", Msg: core.Confirm{Term: 1, Nonce: 5}})
+		r.do(t.Context(), 0, core.Send{To: "n1", Msg: core.Confirm{Term: 1, Nonce: 5}})
 		if got := (<-r.mail).(core.Received); got.From != "n1" || got.Term != 2 {
 			t.Errorf("delivered %+v, want one from n1 in term 2", got)
+		}
+	})
+}
+
+// Whoever reads the log may stand still: all that a step asks for has been handed on before it is told of.
+func TestTheLogComesLast(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		sent := -1
+		r.cfg.Logger = slog.New(logHook{slog.DiscardHandler, func() { sent = len(r.raft.sent) }})
+		r.perform(t.Context(), 0, core.Tick{}, []core.Action{core.Note{Text: "granted"}, core.Send{To: "n2", Msg: core.Confirm{Term: 1}}})
+		if sent != 1 {
+			t.Errorf("%d messages had been sent when the log was told, want 1", sent)
+		}
+	})
+}
+
+// logHook is called for each line of a log.
+type logHook struct {
+	slog.Handler
+	hook func()
+}
+
+func (h logHook) Enabled(context.Context, slog.Level) bool { return true }
+
+func (h logHook) Handle(context.Context, slog.Record) error {
+	h.hook()
+	return nil
+}
+
+// Without a fence nobody has to be told of a report before it goes out.
+func TestAReportWithoutAFenceIsSentAtOnce(t *testing.T) {
+	inBubble(t, func(t *testing.T, r *rig) {
+		r.perform(t.Context(), 0, core.Tick{}, []core.Action{core.Send{To: "n2", Msg: core.Report{Seq: 9}}})
+		if len(r.raft.sent) != 1 {
+			t.Errorf("sent %+v, want one report", r.raft.sent)
 		}
 	})
 }
@@ -112,7 +148,7 @@ func TestTheNewestReportSupersedesThoseThatWait(t *testing.T) {
 		defer cancel()
 		go r.reporter(ctx)
 		for seq := core.Seq(1); seq <= 20; seq++ {
-			r.report(armed{arm: core.Arm{Seq: seq}, report: core.Report{Seq: seq}, to: []core.NodeName{"n2"}})
+			r.report([]core.Action{core.Arm{Seq: seq}, core.Send{To: "n2", Msg: core.Report{Seq: seq}}})
 			if seq == 1 {
 				<-told
 			}
@@ -331,7 +367,7 @@ func TestReportedComesAfterTheReport(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		defer cancel()
 		go r.reporter(ctx)
-		r.report(armed{arm: core.Arm{Seq: 9}, report: core.Report{Seq: 9}, to: []core.NodeName{"n2", "n3"}})
+		r.report([]core.Action{core.Arm{Seq: 9}, core.Send{To: "n2", Msg: core.Report{Seq: 9}}, core.Send{To: "n3", Msg: core.Report{Seq: 9}}})
 		synctest.Wait()
 		if !slices.Equal(sent, []int{2}) {
 			t.Errorf("it was called when so many messages had been sent: %v, want 2", sent)

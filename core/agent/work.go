@@ -95,6 +95,16 @@ func (a *Agent) announce(ctx context.Context, n core.Announce) core.Event {
 	return nil
 }
 
+// beginUnbind waits until the unbinding runs, so that it has the processor before whatever the loop does next, and not until its end.
+func (a *Agent) beginUnbind(ctx context.Context, u core.Unbind) {
+	begun := make(chan struct{})
+	go func() {
+		close(begun)
+		a.unbind(ctx, u)
+	}()
+	<-begun
+}
+
 // unbind runs on a goroutine of its own: giving up waits for nothing but the kernel, and for that as long as it takes. While a call
 // hangs there another one would hang, too, and the lease is not renewed any more: it ends by the kernel's fence.
 func (a *Agent) unbind(ctx context.Context, u core.Unbind) {
@@ -112,13 +122,33 @@ type armed struct {
 	to     []core.NodeName
 }
 
-// report hands a report to the reporter. If the kernel is so slow that there is no room, the report is lost, as it might
-// have been on the network.
-func (a *Agent) report(r armed) {
-	select {
-	case a.reports <- r:
+// report hands the report of a step, if there is one, to the reporter; without a fence it is sent at once. If the kernel is so slow
+// that there is no room, the report is lost, as it might have been on the network.
+func (a *Agent) report(actions []core.Action) {
+	var (
+		r      armed
+		fenced bool
+	)
+	for i, act := range actions {
+		switch act := act.(type) {
+		case core.Arm:
+			r, fenced = armed{arm: act, to: make([]core.NodeName, 0, len(actions)-i-1)}, true
+		case core.Send:
+			if _, report := act.Msg.(core.Report); report {
+				r.report, r.to = act.Msg, append(r.to, act.To)
+			}
+		}
+	}
+	switch {
+	case len(r.to) == 0:
+	case !fenced:
+		a.tell(r.report, r.to...)
 	default:
-		a.cfg.Logger.Warn("a report is not sent: the kernel's fence takes too long", "report", r.arm.Seq)
+		select {
+		case a.reports <- r:
+		default:
+			a.cfg.Logger.Warn("a report is not sent: the kernel's fence takes too long", "report", r.arm.Seq)
+		}
 	}
 }
 
