@@ -106,6 +106,14 @@ func (b *Binder) look(spec core.GroupSpec) (l link, err error) {
 	return l, err
 }
 
+// prepare opens the socket by which a group is announced. An interface that is not there, or takes no frames, is left to the
+// announcement.
+func (b *Binder) prepare(spec core.GroupSpec) {
+	if l, err := b.look(spec); err == nil && l.speakable() == nil && !l.silent() {
+		_, _ = b.senders.get(l)
+	}
+}
+
 // speakable returns why frames can not be sent on the interface, or nothing; also if it has nobody to send them to.
 func (l link) speakable() error {
 	switch {

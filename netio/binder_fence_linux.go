@@ -19,15 +19,22 @@ type guarded struct {
 }
 
 // Guard has the fence guard the addresses of these groups and no others, and the frames on their interfaces, as far as they
-// are there; a later announcement sees to the others. A fence that is not installed yet is installed with all that, in one
+// are there; a later announcement sees to the others. A socket for announcements is opened on each, so that a takeover finds it
+// open. A fence that is not installed yet is installed with all that, in one
 // transaction, in the place of what an earlier process left ([Fence.Install]). The addresses of each group are gathered
-// ([Fence.Gather]). It does nothing without a fence.
+// ([Fence.Gather]). Without a fence nothing is guarded.
 func (b *Binder) Guard(groups []core.GroupSpec) error {
+	seen := map[string]bool{}
 	for _, g := range groups {
 		name := b.cfg.Interface(g)
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
 		if index, err := interfaceIndex(name); err == nil && name != loopback && b.cfg.Fence != nil {
 			b.cfg.Fence.GuardFrames(name, index)
 		}
+		b.prepare(g)
 	}
 	b.guarded.mu.Lock()
 	defer b.guarded.mu.Unlock()

@@ -2,8 +2,10 @@ package netio
 
 import (
 	"context"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -59,6 +61,16 @@ func TestAnnounceIsSeenInBothForms(t *testing.T) {
 	expect(t, arp, "gratuitous request", isARP(GratuitousARP(ARPRequest, mac, vip4.Addr())))
 	expect(t, arp, "gratuitous reply", isARP(GratuitousARP(ARPReply, mac, vip4.Addr())))
 	expect(t, ipv6, "unsolicited advertisement", isNDP(UnsolicitedNA(mac, vip6.Addr())))
+}
+
+// A node that has never owned anything finds the socket open when it takes over.
+func TestGuardOpensTheSocketsForAnnouncements(t *testing.T) {
+	w := newWire(t)
+	b := newBinder(t, Config{})
+	must(t, b.Guard([]core.GroupSpec{spec(w.name, vip4), spec(w.name, vip6), spec(loopback, vip4), spec("nowhere0", vip4)}))
+	if _, ok := b.senders.open[w.name]; !ok || len(b.senders.open) != 1 {
+		t.Errorf("sockets are open for %v, want one for %s", slices.Collect(maps.Keys(b.senders.open)), w.name)
+	}
 }
 
 func TestAnnounceSurvivesANewInterface(t *testing.T) {
