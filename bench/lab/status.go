@@ -18,7 +18,14 @@ type Status struct {
 	Problems []Problem     `json:"problems"`
 	// ConfigVersion is the version that is in the ledger.
 	ConfigVersion int             `json:"config_version"`
+	Process       ProcessStatus   `json:"process"`
 	Raw           json.RawMessage `json:"-"`
+}
+
+// ProcessStatus is the state of the daemon that answered.
+type ProcessStatus struct {
+	// AppendP99US is the time in which 99 of 100 writes to the log end, in microseconds.
+	AppendP99US int64 `json:"append_p99_us"`
 }
 
 // GroupStatus is the state of one group.

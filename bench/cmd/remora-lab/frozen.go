@@ -82,7 +82,8 @@ func strikes(ctx context.Context, l *lab.Lab, o frozenOptions, timing core.Timin
 	var errs []error
 	for _, name := range o.only {
 		all, err := strikeOften(ctx, l, frozenScenario(name), o.runs, timing, progress)
-		errs = append(errs, err, writeStrikes(out, name, all, timing, o.profile))
+		append99, statusErr := slowestAppend(ctx, l)
+		errs = append(errs, err, statusErr, writeStrikes(out, name, all, timing, append99, o.profile))
 		if ctx.Err() != nil {
 			break
 		}
@@ -111,13 +112,29 @@ func strikeOften(ctx context.Context, l *lab.Lab, sc frozenScenario, runs int, t
 	return all, errors.Join(errs...)
 }
 
-// writeStrikes prints the distributions for people.
-func writeStrikes(w io.Writer, name string, all []lab.Strike, timing core.Timing, profile string) error {
-	margin, election := core.Margin(timing.TTL), 3*timing.RaftHeartbeat+timing.RaftElection
+// slowestAppend returns the time in which 99 of 100 writes to the log end on the node that takes longest.
+func slowestAppend(ctx context.Context, l *lab.Lab) (most time.Duration, err error) {
+	for _, n := range l.Nodes() {
+		s, err := n.Status(ctx)
+		if err != nil {
+			return 0, err
+		}
+		most = max(most, time.Duration(s.Process.AppendP99US)*time.Microsecond)
+	}
+	return most, nil
+}
+
+// appendsInElection is how often an election waits for a disk until the new leader has renewed a lease: see [core.Timing.SurvivesLeader].
+const appendsInElection = 8
+
+// writeStrikes prints the distributions for people. An election may take three heartbeat timeouts, until a follower stands, the time
+// after which it begins again without a winner, and some appends to the log, of which 99 of 100 take no longer than append99.
+func writeStrikes(w io.Writer, name string, all []lab.Strike, timing core.Timing, append99 time.Duration, profile string) error {
+	margin, election := core.Margin(timing.TTL), 3*timing.RaftHeartbeat+timing.RaftElection+appendsInElection*append99
 	runs := len(all)
 	all = slices.DeleteFunc(slices.Clone(all), func(s lab.Strike) bool { return s.New == "" })
-	fmt.Fprintf(w, "%s of the owner's daemon, profile %s, %d runs; lease %v, margin %v, one election up to %v.\n",
-		name, profile, runs, timing.TTL, margin, election)
+	fmt.Fprintf(w, "%s of the owner's daemon, profile %s, %d runs; lease %v, margin %v, one election up to %v (eight appends of %v in it).\n",
+		name, profile, runs, timing.TTL, margin, election, append99)
 	if len(all) == 0 {
 		return nil
 	}

@@ -48,6 +48,8 @@ type Process struct {
 	// counts the stops.
 	GCPauseMaxUS int64  `json:"gc_pause_max_us"`
 	GCPauses     uint64 `json:"gc_pauses"`
+	// AppendP99US is the time, in microseconds, that all but one in a hundred of the last 256 writes to Raft's log took at most.
+	AppendP99US int64 `json:"append_p99_us"`
 }
 
 // Timing shows the durations that decide how long an address can be without an owner.

@@ -40,7 +40,8 @@ func (d *daemon) settle() {
 func (d *daemon) processStatus(c consensus.Status) control.Process {
 	worst, stops := realtime.WorstPause()
 	p := control.Process{Scheduling: d.scheduling, LockedMemory: string(d.locked), Watchdog: string(d.config().Process.Watchdog),
-		KernelLease: d.kernelLease(), CertificateEnds: firstEnd(c).UTC(), GCPauseMaxUS: worst.Microseconds(), GCPauses: stops}
+		KernelLease: d.kernelLease(), CertificateEnds: firstEnd(c).UTC(), GCPauseMaxUS: worst.Microseconds(), GCPauses: stops,
+		AppendP99US: c.AppendP99.Microseconds()}
 	p.OldConnections, p.OldConnectionsWhy = d.oldConnections()
 	p.WatchdogArmed = d.keeper != nil && d.keeper.dog.Armed()
 	return p
