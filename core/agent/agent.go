@@ -284,11 +284,16 @@ func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
 	a.perform(ctx, now, ev, a.cfg.Machine.Step(now, ev))
 }
 
-// perform carries out what the machine wants done after an event, the most urgent first. The daemon has one processor of Go's
-// scheduler, on which what was made ready last runs first when the loop waits: so the report is handed over before the claims, which
-// go before it then. What is said of all that comes last, since the log may keep the loop waiting.
+// perform carries out what the machine wants done after an event, the most urgent first. What gives up begins before all else: no log
+// and no observer may hold it up. The daemon has one processor of Go's scheduler, on which what was made ready last runs first when
+// the loop waits: so the report is handed over before the claims, which go before it then. What is said of all that comes last, since
+// the log may keep the loop waiting.
 func (a *Agent) perform(ctx context.Context, now core.Instant, ev core.Event, actions []core.Action) {
-	a.giveUp(ctx, actions)
+	for _, act := range actions {
+		if act, ok := act.(core.Unbind); ok {
+			go a.unbind(ctx, act)
+		}
+	}
 	if a.cfg.Observe != nil {
 		a.cfg.Observe(now, ev, actions)
 	}
@@ -299,15 +304,6 @@ func (a *Agent) perform(ctx context.Context, now core.Instant, ev core.Event, ac
 	for _, act := range actions {
 		if note, ok := act.(core.Note); ok {
 			a.log(note)
-		}
-	}
-}
-
-// giveUp begins what gives up, before all else: no log, no observer, no claim and no report may hold it up.
-func (a *Agent) giveUp(ctx context.Context, actions []core.Action) {
-	for _, act := range actions {
-		if act, ok := act.(core.Unbind); ok {
-			a.beginUnbind(ctx, act)
 		}
 	}
 }

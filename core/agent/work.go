@@ -95,16 +95,6 @@ func (a *Agent) announce(ctx context.Context, n core.Announce) core.Event {
 	return nil
 }
 
-// beginUnbind waits until the unbinding runs, so that it has the processor before whatever the loop does next, and not until its end.
-func (a *Agent) beginUnbind(ctx context.Context, u core.Unbind) {
-	begun := make(chan struct{})
-	go func() {
-		close(begun)
-		a.unbind(ctx, u)
-	}()
-	<-begun
-}
-
 // unbind runs on a goroutine of its own: giving up waits for nothing but the kernel, and for that as long as it takes. While a call
 // hangs there another one would hang, too, and the lease is not renewed any more: it ends by the kernel's fence.
 func (a *Agent) unbind(ctx context.Context, u core.Unbind) {
