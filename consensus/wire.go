@@ -132,6 +132,7 @@ func (e *encoder) message(m core.Message) error {
 		e.name(string(m.Group))
 		e.uint(uint64(m.Epoch))
 		e.bool(m.Unproved)
+		e.bool(m.Failed)
 		e.text(m.Reason, e.reason)
 	default:
 		return e.promotion(kind, m)

@@ -180,7 +180,7 @@ func (d *decoder) message(kind byte) core.Message {
 			Next: core.AddressDigest(d.uint())}
 	case kindReleaseRequest:
 		return core.ReleaseRequest{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
-			Unproved: d.bool(), Reason: d.text(core.MaxReason)}
+			Unproved: d.bool(), Failed: d.bool(), Reason: d.text(core.MaxReason)}
 	case kindFreeze:
 		return core.Freeze{Group: d.group(), Epoch: core.Epoch(d.uint()), Round: d.uint(), Term: core.Term(d.uint())}
 	case kindFrozen:

@@ -49,6 +49,7 @@ func samples() []core.Message {
 			Move: &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}, Spec: 1 << 63, Next: 7},
 		core.Notice{Group: "writer"},
 		core.ReleaseRequest{Group: "writer", Epoch: 4, Reason: "mysqld exited", Unproved: true},
+		core.ReleaseRequest{Group: "writer", Epoch: 4, Reason: "mysqld exited", Failed: true},
 		core.Freeze{Group: "writer", Epoch: 4, Round: 1 << 63, Term: 5},
 		core.Frozen{Group: "writer", Epoch: 4, Round: 7, Executed: "0-1-2", Received: "0-1-3", Err: "no"},
 		core.Drained{Group: "writer", Epoch: 4, Move: 8, Executed: "0-1-2", Err: "no"},

@@ -313,6 +313,9 @@ func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 	if a.term == 0 || !known || g.Owner != from || g.Epoch != r.Epoch {
 		return
 	}
+	if p := m.peers[from]; p != nil && r.Failed {
+		m.serverFailed(p) // or it might be the heir
+	}
 	if _, busy := a.inflight[r.Group]; busy {
 		return
 	}

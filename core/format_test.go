@@ -98,7 +98,7 @@ func (s *script) formatMessage(m Message) string {
 	case Notice:
 		return "notice " + formatState(m.State)
 	case ReleaseRequest:
-		return fmt.Sprintf("release %s/%d please%s: %s", m.Group, m.Epoch, flagged(m.Unproved, " (unproved)"), m.Reason)
+		return fmt.Sprintf("release %s/%d please%s%s: %s", m.Group, m.Epoch, flagged(m.Unproved, " (unproved)"), flagged(m.Failed, " (failed)"), m.Reason)
 	}
 	switch m := m.(type) {
 	case Freeze:

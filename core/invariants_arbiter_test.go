@@ -110,6 +110,23 @@ func TestI2_AReleaseAndItsSuccessorAreOneEntry(t *testing.T) {
 	}
 }
 
+// A release that comes before the report of its reason goes to another node than the one whose server has just failed.
+func TestAReleaseSaysThatTheServerHasFailed(t *testing.T) {
+	for _, c := range []struct {
+		failed bool
+		heir   NodeName
+	}{{false, "n2"}, {true, "n3"}} {
+		s, e := newArbiterOf(t)
+		s.reports("n2", 21, 3, Holding{"writer", e, Serving})
+		s.reports("n3", 31, 3)
+		as := s.step(Received{From: "n2", Msg: ReleaseRequest{Group: "writer", Epoch: e, Reason: "test", Failed: c.failed}})
+		gs := grants(as)
+		if len(gs) != 1 || gs[0].To != c.heir {
+			t.Errorf("the server of n2 has failed: %v; granted %+v, want to %s", c.failed, gs, c.heir)
+		}
+	}
+}
+
 // A grant counts as an ack given when it was proposed, whether or not its receiver is ever heard.
 func TestI2_AGrantCountsAsAnAckGivenWhenItWasProposed(t *testing.T) {
 	s, _ := newArbiterOf(t)

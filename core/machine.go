@@ -262,8 +262,8 @@ func (m *Machine) reportReceived(from NodeName, r Report, own Term) {
 		return // overtaken on the way
 	}
 	switch {
-	case r.Health.State == Failed && (!p.heard || p.report.Health.State != Failed):
-		p.failed, p.failedAt = true, m.now
+	case r.Health.State == Failed:
+		m.serverFailed(p)
 	case r.Health.State == Healthy && (!p.heard || p.report.Health.State != Healthy):
 		p.healthySince = m.now
 	}
@@ -276,6 +276,14 @@ func (m *Machine) reportReceived(from NodeName, r Report, own Term) {
 	m.executedBy(from, r.Health.Executed, r.Health.State)
 	m.renewalAsked(from, r, own)
 	m.watchMoves(from, r)
+}
+
+// serverFailed notes that a node's server has failed, and when that became known.
+func (m *Machine) serverFailed(p *peer) {
+	if !p.heard || p.report.Health.State != Failed {
+		p.failed, p.failedAt = true, m.now
+	}
+	p.report.Health.State = Failed
 }
 
 // committed adopts the new state of the ledger.

@@ -189,6 +189,8 @@ type ReleaseRequest struct {
 	Reason string
 	// Unproved is set when the holding ended before the addresses were known to be free on the link.
 	Unproved bool
+	// Failed is set when the sender's server has failed. Its report says so, too, and may come later.
+	Failed bool
 }
 
 // Freeze asks a node to stop the receiver of its replica and to report its sets, so that a choice rests on sets that do
