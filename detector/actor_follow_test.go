@@ -109,7 +109,16 @@ func TestWhatIsAppliedMeanwhileIsNotAskedForAgain(t *testing.T) {
 	const ahead = "0-1-1000000" // what the source is known to have is no part of this
 	for i := range 10 {
 		source := []*dbServer{primary, relay}[i%2]
-		if f := a.Follow(t.Context(), core.FollowServer{Source: source.address(), SourceExecuted: ahead}); f.Err != "" || f.Errant != "" {
+		f := a.Follow(t.Context(), core.FollowServer{Source: source.address(), SourceExecuted: ahead})
+		if f.Errant != "" && source == relay { // which is behind on a busy machine, and refuses a replica that has more than itself
+			var has int
+			if _, err := fmt.Sscan(replica.value("SELECT COUNT(*) FROM d.t"), &has); err != nil {
+				t.Fatal(err)
+			}
+			relay.hasRow(has)
+			f = a.Follow(t.Context(), core.FollowServer{Source: source.address(), SourceExecuted: ahead})
+		}
+		if f.Err != "" || f.Errant != "" {
 			t.Errorf("turn %d: %+v", i, f)
 			break
 		}
