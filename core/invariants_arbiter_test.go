@@ -124,6 +124,9 @@ func TestAReleaseSaysThatTheServerHasFailed(t *testing.T) {
 		if len(gs) != 1 || gs[0].To != c.heir {
 			t.Errorf("the server of n2 has failed: %v; granted %+v, want to %s", c.failed, gs, c.heir)
 		}
+		if _, why := s.m.candidates("writer", s.group()); c.failed && why["n2"] != "MySQL: failed" {
+			t.Errorf("n2 can not take it: %q", why["n2"])
+		}
 	}
 }
 

@@ -278,12 +278,13 @@ func (m *Machine) reportReceived(from NodeName, r Report, own Term) {
 	m.watchMoves(from, r)
 }
 
-// serverFailed notes that a node's server has failed, and when that became known.
+// serverFailed notes that a node's server has failed, and when that became known. Why is for the node's report to say: what its last
+// one gave as the reason was that of another state.
 func (m *Machine) serverFailed(p *peer) {
 	if !p.heard || p.report.Health.State != Failed {
 		p.failed, p.failedAt = true, m.now
 	}
-	p.report.Health.State = Failed
+	p.report.Health.State, p.report.Health.Reason = Failed, ""
 }
 
 // committed adopts the new state of the ledger.
