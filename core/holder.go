@@ -219,6 +219,7 @@ func (m *Machine) acked(a Ack) {
 	if a.Incarnation != m.opt.Incarnation || !known {
 		return
 	}
+	m.ackedSeq = max(m.ackedSeq, a.Seq)
 	for _, ge := range a.Groups {
 		h := m.held[ge.Group]
 		if h == nil || h.epoch != ge.Epoch || !h.claiming() || !sent.Add(a.TTL).After(h.lease) {

@@ -60,6 +60,8 @@ type Machine struct {
 	seq        Seq
 	sent       [sentRing]sentReport
 	nextReport Instant
+	ackedSeq   Seq       // of the last report that was acked
+	toldAll    bool      // the last report went to all nodes, and not to the leader alone
 	dirty      bool      // something changed that the others should know now
 	riding     bool      // this step takes part in a confirm round
 	told       []Holding // in the last report
@@ -178,6 +180,7 @@ func (m *Machine) handle(ev Event) {
 		m.leaveOffice()
 		m.arb.elected = 0
 	case LeaderSeen:
+		m.dirty = m.dirty || ev.Leader != "" && ev.Leader != m.leader // it may have heard every second report only
 		m.leader = ev.Leader
 	case VotersChanged:
 		m.voters = slices.Clone(ev.Voters)
@@ -358,9 +361,13 @@ func (m *Machine) nodes() []NodeSpec {
 }
 
 // recent reports whether a peer was heard so lately that its word counts: four heartbeats, which are about two reports of a
-// node that holds nothing.
+// node that holds nothing. Who does not lead hears every second one.
 func (m *Machine) recent(p *peer) bool {
-	return p != nil && p.heard && m.now.Sub(p.at) <= 4*m.opt.Timing.Heartbeat
+	long := 4 * m.opt.Timing.Heartbeat
+	if m.leader != m.opt.Self {
+		long *= 2
+	}
+	return p != nil && p.heard && m.now.Sub(p.at) <= long
 }
 
 // wake returns when the machine next has something to do by itself.

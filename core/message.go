@@ -45,8 +45,8 @@ type Holding struct {
 	Phase HoldPhase
 }
 
-// Report is what every node tells all others in each heartbeat interval. A report of an owner asks for the renewal of
-// the leases of the groups that it lists as claiming or serving.
+// Report is what every node tells the others about itself, an owner in each heartbeat interval, see [Machine.Step]. A report of
+// an owner asks for the renewal of the leases of the groups that it lists as claiming or serving.
 type Report struct {
 	Incarnation Incarnation
 	Seq         Seq

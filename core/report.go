@@ -18,7 +18,7 @@ type sentReport struct {
 
 // report tells the others what this node is and holds: at each heartbeat, and at once when it has changed. A node that holds
 // nothing reports at every second one, together with what it says in a confirm round if there is one about that time: the others
-// are awake then to hear it, and so is this node.
+// are awake then to hear it, and so is this node. Who does not lead is told every second time, as long as nothing is new.
 func (m *Machine) report() {
 	due := m.nextReport
 	if m.riding && len(m.held) == 0 {
@@ -28,6 +28,7 @@ func (m *Machine) report() {
 	if m.now.Before(due) && !m.dirty {
 		return
 	}
+	m.toldAll = m.allListen()
 	m.dirty = false
 	m.measure()
 	m.seq++
@@ -57,8 +58,17 @@ func (m *Machine) report() {
 	}
 	var msg Message = r // one copy for all
 	for to := range m.everyone() {
-		m.do(Send{To: to, Msg: msg})
+		if m.toldAll || to == m.leader || to == m.opt.Self {
+			m.do(Send{To: to, Msg: msg})
+		}
 	}
+}
+
+// allListen reports whether the next report goes to all nodes, and not to the leader alone. To wake the others for what they know costs
+// more than anything else that an idle cluster does. A report goes to all if something is new in it, if the one before did not, and
+// if it may be for another to renew what this node holds: the leader is not known, or has not acked the last report.
+func (m *Machine) allListen() bool {
+	return m.dirty || !m.toldAll || m.leader == "" || len(m.held) > 0 && m.ackedSeq != m.seq
 }
 
 // roundLate is how long a report that is due waits for a confirm round to go with. The rounds come with an owner's reports, which

@@ -200,3 +200,88 @@ func TestReportsThatWereSentStayAsTheyWere(t *testing.T) {
 		}
 	}
 }
+
+// toldBy returns whom the reports among actions go to, apart from their sender.
+func (s *solo) toldBy(as []Action) (nodes []NodeName) {
+	for _, a := range only[Send](as) {
+		if _, report := a.Msg.(Report); report && a.To != s.m.opt.Self {
+			nodes = append(nodes, a.To)
+		}
+	}
+	return nodes
+}
+
+// untilReport lets time pass until the next report, and returns what that led to.
+func (s *solo) untilReport() []Action {
+	s.t.Helper()
+	for range 100 {
+		before := s.m.seq
+		s.now = max(s.now, s.m.wake())
+		if as := s.step(Tick{}); s.m.seq != before {
+			return as
+		}
+	}
+	s.t.Fatal("no report")
+	return nil
+}
+
+// Every report of an owner goes to the leader, and every second one to the others, unless it may be for another to renew the lease, or
+// something is new in it.
+func TestWhoDoesNotLeadHearsEverySecondReport(t *testing.T) {
+	all, leader := []NodeName{"n2", "n3"}, []NodeName{"n3"}
+	s := newSolo(t)
+	e := s.own()
+	s.step(LeaderSeen{Leader: "n3"})
+	s.step(s.ack(e))
+	expect := func(why string, as []Action, want []NodeName) {
+		t.Helper()
+		if got := s.toldBy(as); !slices.Equal(got, want) {
+			t.Errorf("%s: the report goes to %v, want %v", why, got, want)
+		}
+	}
+	expect("the one before went to all, and was acked", s.untilReport(), leader)
+	s.step(s.ack(e))
+	for range 3 {
+		expect("the one before went to the leader alone", s.untilReport(), all)
+		s.step(s.ack(e))
+		expect("the one before went to all, and was acked", s.untilReport(), leader)
+		s.step(s.ack(e))
+	}
+	expect("the one before went to the leader alone", s.untilReport(), all)
+	expect("the one before was not acked", s.untilReport(), all)
+	s.step(s.ack(e))
+	read := healthy
+	read.Health.Writable = No
+	expect("something is new", s.step(read), all)
+	s.step(s.ack(e))
+	s.step(LeaderSeen{})
+	expect("nobody leads", s.untilReport(), all)
+	s.step(s.ack(e))
+	expect("the new leader may have heard every second one only", s.step(LeaderSeen{Leader: "n2"}), all)
+	s.step(s.ack(e))
+	expect("the one before went to all, and was acked", s.untilReport(), []NodeName{"n2"})
+}
+
+// A node that holds nothing gets no Acks and wants none: to the others it reports half as often as to the leader, and they know that.
+func TestAnIdleNodeReportsToTheLeader(t *testing.T) {
+	s := newSolo(t)
+	s.step(LeaderSeen{Leader: "n3"})
+	for range 3 {
+		if got := s.toldBy(s.untilReport()); !slices.Equal(got, []NodeName{"n3"}) {
+			t.Errorf("a report after one to all goes to %v, want n3", got)
+		}
+		if got := s.toldBy(s.untilReport()); !slices.Equal(got, []NodeName{"n2", "n3"}) {
+			t.Errorf("a report after one to the leader goes to %v, want both", got)
+		}
+	}
+	timing := s.m.opt.Timing
+	s.step(Received{From: "n2", Msg: Report{Incarnation: 21, Seq: 1, Health: healthy.Health}})
+	s.later(2*(2*timing.Heartbeat+roundLate(timing)) + timing.Heartbeat) // the next but one is late
+	if p := s.m.peers["n2"]; !s.m.recent(p) {
+		t.Errorf("who was heard %v ago counts as silent on a node that does not lead", s.now.Sub(p.at))
+	}
+	s.step(LeaderSeen{Leader: "n1"})
+	if p := s.m.peers["n2"]; s.m.recent(p) {
+		t.Errorf("who was heard %v ago counts as there on the leader", s.now.Sub(p.at))
+	}
+}
