@@ -30,12 +30,30 @@ const (
 	asleepExact = 100 * time.Microsecond
 )
 
+// epoch is a moment by the Go runtime's clock, which is CLOCK_MONOTONIC read without a system call, and epochKernel what the kernel
+// says of that clock then.
+var epochKernel, epoch = readTogether()
+
+func readTogether() (kernel int64, runtime time.Time) {
+	for range asleepTries {
+		before, now, after := readClock(unix.CLOCK_MONOTONIC), time.Now(), readClock(unix.CLOCK_MONOTONIC)
+		if kernel, runtime = before, now; after-before < int64(asleepExact) {
+			break
+		}
+	}
+	return kernel, runtime
+}
+
+// monotonic reads CLOCK_MONOTONIC without a system call. It may be wrong by what lay between the two readings of the epoch, always
+// by the same.
+func monotonic() int64 { return epochKernel + int64(time.Since(epoch)) }
+
 // Asleep returns how long the machine has been suspended since it was booted: CLOCK_BOOTTIME counts that time and
 // CLOCK_MONOTONIC does not. ok is false when this process was interrupted so often that the two could not be read
 // together.
 func Asleep() (d time.Duration, ok bool) {
 	for range asleepTries {
-		before, boot, after := readClock(unix.CLOCK_MONOTONIC), readClock(unix.CLOCK_BOOTTIME), readClock(unix.CLOCK_MONOTONIC)
+		before, boot, after := monotonic(), readClock(unix.CLOCK_BOOTTIME), monotonic()
 		if after-before < int64(asleepExact) {
 			return time.Duration(boot - before), true
 		}
