@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
 	"time"
 
 	"github.com/remora-ha/remora/core"
@@ -286,13 +287,13 @@ func (a *Agent) carryOut(ctx context.Context, now core.Instant, ev core.Event) {
 
 // perform carries out what the machine wants done after an event, the most urgent first. What gives up begins before all else: no log
 // and no observer may hold it up. The daemon has one processor of Go's scheduler, on which what was made ready last runs first when
-// the loop waits: so the report is handed over before the claims, which go before it then. What is said of all that comes last, since
-// the log may keep the loop waiting.
+// the loop waits, before what was made ready earlier: so the loop steps aside where that would be the wrong order, for the unbinding
+// before there is a report, and for a claim before there is something to be logged. The report is handed over before the claims, which
+// go before it then. What is said of all that comes last, since the log may keep the loop waiting, with the time at which it was so.
 func (a *Agent) perform(ctx context.Context, now core.Instant, ev core.Event, actions []core.Action) {
-	for _, act := range actions {
-		if act, ok := act.(core.Unbind); ok {
-			go a.unbind(ctx, act)
-		}
+	at := time.Now()
+	if a.unbinds(ctx, actions) {
+		runtime.Gosched()
 	}
 	if a.cfg.Observe != nil {
 		a.cfg.Observe(now, ev, actions)
@@ -301,10 +302,33 @@ func (a *Agent) perform(ctx context.Context, now core.Instant, ev core.Event, ac
 	for _, act := range actions {
 		a.do(ctx, now, act)
 	}
+	a.logAll(ctx, at, actions)
+}
+
+// unbinds begins with what is to be unbound, if anything is.
+func (a *Agent) unbinds(ctx context.Context, actions []core.Action) (some bool) {
 	for _, act := range actions {
-		if note, ok := act.(core.Note); ok {
-			a.log(note)
+		if act, ok := act.(core.Unbind); ok {
+			go a.unbind(ctx, act)
+			some = true
 		}
+	}
+	return some
+}
+
+// logAll logs what the machine noted at a moment.
+func (a *Agent) logAll(ctx context.Context, at time.Time, actions []core.Action) {
+	aside := false
+	for _, act := range actions {
+		note, ok := act.(core.Note)
+		if !ok {
+			continue
+		}
+		if !aside {
+			aside = true
+			runtime.Gosched()
+		}
+		a.log(ctx, at, note)
 	}
 }
 
@@ -383,17 +407,21 @@ func (a *Agent) hand(to core.NodeName, m core.Message) {
 	}
 }
 
-func (a *Agent) log(n core.Note) {
+func (a *Agent) log(ctx context.Context, at time.Time, n core.Note) {
 	level := slog.LevelInfo
 	if n.Alarm {
 		level = slog.LevelWarn
 	}
-	attrs := []any{}
+	handler := a.cfg.Logger.Handler()
+	if !handler.Enabled(ctx, level) {
+		return
+	}
+	line := slog.NewRecord(at, level, n.Text, 0)
 	if n.Group != "" {
-		attrs = append(attrs, "group", n.Group, "epoch", n.Epoch)
+		line.Add("group", n.Group, "epoch", n.Epoch)
 	}
 	if n.Reason != "" {
-		attrs = append(attrs, "reason", n.Reason)
+		line.Add("reason", n.Reason)
 	}
-	a.cfg.Logger.Log(context.Background(), level, n.Text, attrs...)
+	_ = handler.Handle(ctx, line) // there is nowhere to say that it failed
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"runtime"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -105,7 +106,7 @@ func TestI2_OwnMessagesAreHeardInTheTermOfTheirArrival(t *testing.T) {
 func TestTheLogComesLast(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		var sent []int
-		r.cfg.Logger = slog.New(logHook{slog.DiscardHandler, func() { sent = append(sent, len(r.raft.sent)) }})
+		r.cfg.Logger = slog.New(logHook{slog.DiscardHandler, func(slog.Record) { sent = append(sent, len(r.raft.sent)) }})
 		r.perform(t.Context(), 0, core.Tick{}, []core.Action{core.Note{Text: "granted"}, core.Send{To: "n2", Msg: core.Confirm{Term: 1}}})
 		if !slices.Equal(sent, []int{1}) {
 			t.Errorf("%d messages had been sent when the log was told, want it told once, after 1", sent)
@@ -113,16 +114,64 @@ func TestTheLogComesLast(t *testing.T) {
 	})
 }
 
+// On one processor of Go's scheduler, what a step begins runs in the order in which it matters and not in that in which it was made
+// ready. Mostly: the scheduler now and then looks first for what has stepped aside.
+func TestOrderOnOneProcessor(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		var began time.Time
+		r.cfg.Logger = slog.New(logHook{slog.DiscardHandler, func(line slog.Record) {
+			if line.Message == "announced" {
+				return // the announcer's own
+			}
+			r.kernel.begin("log")
+			if line.Time != began {
+				t.Errorf("a line says %v, the step was at %v", line.Time, began)
+			}
+		}})
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go r.reporter(ctx)
+		report := core.Send{To: "n2", Msg: core.Report{}}
+		for name, c := range map[string]struct {
+			actions []core.Action
+			right   func(calls []string) bool
+		}{
+			"what gives up is first": {[]core.Action{core.Note{}, core.Arm{}, report, core.Unbind{Group: "writer"}},
+				func(calls []string) bool { return calls[0] == "unbind" && calls[2] == "log" }},
+			"the log is last": {[]core.Action{core.Note{}, core.Arm{}, report, core.Announce{Group: "writer"}},
+				func(calls []string) bool { return calls[2] == "log" }},
+		} {
+			const times = 200
+			right := 0
+			for range times {
+				synctest.Wait() // until the others wait for something to do
+				r.kernel.calls, began = nil, time.Now()
+				r.perform(ctx, 1, core.Tick{}, c.actions)
+				time.Sleep(time.Second) // until all have ended
+				synctest.Wait()
+				if c.right(r.kernel.calls) {
+					right++
+				}
+			}
+			if right < times*4/5 {
+				t.Errorf("%s: in %d of %d steps only, the last were %v", name, right, times, r.kernel.calls)
+			}
+		}
+	})
+}
+
 // logHook is called for each line of a log.
 type logHook struct {
 	slog.Handler
-	hook func()
+	hook func(slog.Record)
 }
 
 func (h logHook) Enabled(context.Context, slog.Level) bool { return true }
 
-func (h logHook) Handle(context.Context, slog.Record) error {
-	h.hook()
+func (h logHook) Handle(_ context.Context, line slog.Record) error {
+	h.hook(line)
 	return nil
 }
 
