@@ -39,6 +39,9 @@ import (
 // either carried out before it, or not at all; it is then made anew without the addresses that were given up. The same
 // keeps out the claims of a process whose tables were replaced by another's.
 //
+// A refused transaction is dear: the kernel waits for an RCU grace period (12 ms and more) before it lets in the next. So a claim
+// that begins while an act of giving up is on its way waits for that; only what had begun before can be refused.
+//
 // Claims have a socket and a lock of their own, and what gives up has others. Close never waits for a claim, except for
 // the kernel's own order of transactions; a claim that keeps the processor while it waits for them (see [Fence.SetAlone])
 // makes it come as much later as the claim has to wait. None of this needs the RTNL lock. When any program closes a socket of
@@ -72,6 +75,7 @@ type Fence struct {
 	claimMu sync.Mutex // one claim at a time
 	claims  fenceSocket
 	yieldMu sync.Mutex // one act of giving up, of building, or of reading, at a time
+	turnMu  sync.Mutex // held while the kernel's turn is replaced, which no claim waits out in the kernel
 	yields  fenceSocket
 	reads   fenceSocket
 }
@@ -182,12 +186,14 @@ func (f *Fence) rebuild() error {
 
 // build is one attempt to rebuild. The caller holds yieldMu.
 func (f *Fence) build() error {
+	f.turnMu.Lock()
 	addrs, turn := f.state.addresses(), f.state.currentTurn()+1
 	err := f.yields.commit(func(b *fenceBatch) {
 		b.clear()
 		b.build(addrs, turn)
 	})
 	f.state.rebuilt(turn)
+	f.turnMu.Unlock()
 	f.state.shutAll() // also for claims that began while this was on its way
 	if err == nil {
 		return nil
@@ -232,6 +238,8 @@ func (f *Fence) SetAddresses(addrs []netip.Addr) error {
 
 // yield carries out a transaction that ends the turn of the claims on their way. The caller holds yieldMu.
 func (f *Fence) yield(build func(*fenceBatch)) error {
+	f.turnMu.Lock()
+	defer f.turnMu.Unlock()
 	turn := f.state.currentTurn()
 	err := f.yields.commitElements(func(b *fenceBatch) {
 		b.take(turn, turn+1)
@@ -324,7 +332,9 @@ func (f *Fence) Gather(sets [][]netip.Addr) error {
 // returns these. The caller holds claimMu.
 func (f *Fence) claim(since uint64, open []FenceOpening, more func(*fenceBatch)) (left []netip.Addr, err error) {
 	for range claimTries {
+		f.turnMu.Lock()
 		p, err := f.state.plan(open, since)
+		f.turnMu.Unlock()
 		if err != nil {
 			return nil, err
 		}

@@ -70,6 +70,35 @@ func TestCloseDoesNotWaitForClaims(t *testing.T) {
 	a.silent(fence4, own4)
 }
 
+// The kernel makes whoever sends a transaction that it refuses wait, and all others with it. So a claim that begins while an address is
+// being given up is made once that is done.
+func TestAClaimWaitsForWhatIsBeingGivenUp(t *testing.T) {
+	f := newFence(t, fenced...)
+	must(t, f.Arm(1, long, nil))
+	const rounds = 300
+	made := 0
+	for range rounds {
+		begun := make(chan struct{})
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			f.yieldMu.Lock()
+			defer f.yieldMu.Unlock()
+			if err := f.yield(func(*fenceBatch) { close(begun) }); err != nil {
+				t.Error(err)
+			}
+		})
+		<-begun
+		f.claimMu.Lock()
+		_, err := f.claim(f.state.now(), openings(map[netip.Addr]uint64{fence4: 1}), func(*fenceBatch) { made++ })
+		f.claimMu.Unlock()
+		must(t, err)
+		wg.Wait()
+	}
+	if refused := made - rounds; refused > 0 {
+		t.Errorf("%d of %d claims were refused by the kernel", refused, rounds)
+	}
+}
+
 func TestOpenTellsWhatWasGivenUp(t *testing.T) {
 	f := newFence(t, fenced...)
 	must(t, f.Arm(1, long, nil))
