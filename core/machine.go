@@ -364,7 +364,7 @@ func (m *Machine) nodes() []NodeSpec {
 // node that holds nothing. Who does not lead hears every second one.
 func (m *Machine) recent(p *peer) bool {
 	long := 4 * m.opt.Timing.Heartbeat
-	if m.leader != m.opt.Self {
+	if m.arb.elected == 0 {
 		long *= 2
 	}
 	return p != nil && p.heard && m.now.Sub(p.at) <= long

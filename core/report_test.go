@@ -280,7 +280,7 @@ func TestAnIdleNodeReportsToTheLeader(t *testing.T) {
 	if p := s.m.peers["n2"]; !s.m.recent(p) {
 		t.Errorf("who was heard %v ago counts as silent on a node that does not lead", s.now.Sub(p.at))
 	}
-	s.step(LeaderSeen{Leader: "n1"})
+	s.step(Elected{Term: s.term})
 	if p := s.m.peers["n2"]; s.m.recent(p) {
 		t.Errorf("who was heard %v ago counts as there on the leader", s.now.Sub(p.at))
 	}
