@@ -187,7 +187,7 @@ func epochOf(t *testing.T, l *lab.Lab) uint64 {
 	return s.Group(lab.Group).Epoch
 }
 
-// In profile fast, with heartbeats of 13 ms, a daemon costs less than 3 % of a core, and the leader, whom all report to, less than 6 %; where
+// In profile fast, with heartbeats of 14 ms, a daemon costs less than 3 % of a core, and the leader, whom all report to, less than 6 %; where
 // waking up alone costs much, on a virtual machine, each so many times what the yardstick costs (see TestIdleCost). In hours in
 // which that is 1.1 % the owner was measured at 2.4 to 3.1 %, the leader at 4.7 to 6.1 % and the third at 1.3 to 2.1 %; in one in which it is 1.5 %,
 // the owner at 4.8 % and the leader at 8 %. What else runs can only add to this, so the best of some spans counts.
