@@ -300,7 +300,7 @@ func (a *Agent) perform(ctx context.Context, now core.Instant, ev core.Event, ac
 	}
 	a.report(actions)
 	for _, act := range actions {
-		a.do(ctx, now, act)
+		a.do(ctx, act)
 	}
 	a.logAll(ctx, at, actions)
 }
@@ -332,7 +332,7 @@ func (a *Agent) logAll(ctx context.Context, at time.Time, actions []core.Action)
 	}
 }
 
-func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
+func (a *Agent) do(ctx context.Context, act core.Action) {
 	switch act := act.(type) {
 	case core.Unbind, core.Arm, core.Note: // see perform
 	case core.Bind:
@@ -355,7 +355,7 @@ func (a *Agent) do(ctx context.Context, now core.Instant, act core.Action) {
 			a.hand(act.To, act.Msg)
 		}
 	case core.SetTimer:
-		a.setTimer(now, act.At)
+		a.setTimer(act.At)
 	case core.Answer:
 		if c := a.waiting[act.Ticket]; c != nil {
 			delete(a.waiting, act.Ticket)
@@ -374,13 +374,14 @@ func (a *Agent) ring(ctx context.Context) {
 	a.step(ctx, core.Tick{})
 }
 
-// setTimer sets the timer of the loop. Most steps leave it as it is, and setting it is a system call.
-func (a *Agent) setTimer(now, at core.Instant) {
+// setTimer sets the timer of the loop. Most steps leave it as it is, and setting it is a system call. The clock is read again: the loop
+// may have stepped aside since the step began.
+func (a *Agent) setTimer(at core.Instant) {
 	if at == a.due {
 		return
 	}
 	a.due = at
-	a.timer.Reset(max(0, at.Sub(now)))
+	a.timer.Reset(max(0, at.Sub(a.cfg.Clock())))
 }
 
 // tell sends a report to nodes, with the term that this node is in now. It is read once for all of them: that it was read

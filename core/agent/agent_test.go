@@ -95,7 +95,7 @@ func TestI2_AReportTellsTheTermAtSending(t *testing.T) {
 func TestI2_OwnMessagesAreHeardInTheTermOfTheirArrival(t *testing.T) {
 	inBubble(t, func(t *testing.T, r *rig) {
 		r.raft.setTerm(2)
-		r.do(t.Context(), 0, core.Send{To: "n1", Msg: core.Confirm{Term: 1, Nonce: 5}})
+		r.do(t.Context(), core.Send{To: "n1", Msg: core.Confirm{Term: 1, Nonce: 5}})
 		if got := (<-r.mail).(core.Received); got.From != "n1" || got.Term != 2 {
 			t.Errorf("delivered %+v, want one from n1 in term 2", got)
 		}
@@ -217,12 +217,12 @@ func TestAnnouncementsLeaveRoomForClaims(t *testing.T) {
 		defer cancel()
 		end := make(chan struct{})
 		r.kernel.setHooks(hooks{extend: func(context.Context, core.Extend) error { <-end; return nil }})
-		r.do(ctx, 0, core.Extend{Group: "writer"})
+		r.do(ctx, core.Extend{Group: "writer"})
 		synctest.Wait()
 		for range 10 * queueSize {
-			r.do(ctx, 0, core.Announce{Group: "writer"})
+			r.do(ctx, core.Announce{Group: "writer"})
 		}
-		r.do(ctx, 0, core.Extend{Group: "writer"})
+		r.do(ctx, core.Extend{Group: "writer"})
 		close(end)
 		synctest.Wait()
 		if n := r.kernel.count("announce"); n != announcementsMax {

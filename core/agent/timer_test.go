@@ -1,6 +1,9 @@
 package agent
 
 import (
+	"context"
+	"runtime"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -103,6 +106,39 @@ func TestTheTimerIsSetAnewAfterASleep(t *testing.T) {
 		r.step(t.Context(), core.Tick{})
 		if set != 1 || len(y.at) != 2 || y.at[0] != y.at[1] {
 			t.Errorf("set %d times before the sleep and %d after, to %v; want once each, to the same", set, len(y.at)-set, y.at)
+		}
+		y.Stop()
+	})
+}
+
+// A step that unbinds steps aside for that. What it takes meanwhile must not make the timer ring later.
+func TestTheTimerCountsFromWhenItIsSet(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	inBubble(t, func(t *testing.T, r *rig) {
+		y := newTally(t)
+		r.timer = y
+		const took = 3 * time.Millisecond
+		var late atomic.Int64
+		began := r.cfg.Clock()
+		r.cfg.Clock = func() core.Instant { return began.Add(time.Duration(late.Load())) }
+		r.kernel.setHooks(hooks{unbind: func(context.Context, core.Unbind) error {
+			late.Store(int64(took))
+			return nil
+		}})
+		due := began.Add(10 * time.Millisecond)
+		right := 0
+		const times = 100
+		for range times { // the scheduler now and then looks first for what has stepped aside
+			late.Store(0)
+			r.due = 0
+			r.perform(t.Context(), began, core.Tick{}, []core.Action{core.Unbind{Group: "writer"}, core.SetTimer{At: due}})
+			if set := y.at[len(y.at)-1]; set == due.Sub(began)-took {
+				right++
+			}
+			<-r.mail // UnbindDone
+		}
+		if right < times*4/5 {
+			t.Errorf("in %d of %d steps the timer was set to what was left, the last was %v", right, times, y.at[len(y.at)-1])
 		}
 		y.Stop()
 	})
