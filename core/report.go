@@ -18,7 +18,8 @@ type sentReport struct {
 
 // report tells the others what this node is and holds: at each heartbeat, and at once when it has changed. A node that holds
 // nothing reports at every second one, together with what it says in a confirm round if there is one about that time: the others
-// are awake then to hear it, and so is this node. Who does not lead is told every second time, as long as nothing is new.
+// are awake then to hear it, and so is this node. Who does not lead, this node too, is told every second time, as long as nothing is
+// new.
 func (m *Machine) report() {
 	due := m.nextReport
 	if m.riding && len(m.held) == 0 {
@@ -58,7 +59,7 @@ func (m *Machine) report() {
 	}
 	var msg Message = r // one copy for all
 	for to := range m.everyone() {
-		if m.toldAll || to == m.leader || to == m.opt.Self {
+		if m.toldAll || to == m.leader {
 			m.do(Send{To: to, Msg: msg})
 		}
 	}
