@@ -59,7 +59,7 @@ func ProfileTiming(name string) (Timing, error) {
 			Probe: 100 * ms, ProbeTimeout: 100 * ms, Fall: 2, Rise: 2, CoolDown: 10 * time.Second}, nil
 	case "fast":
 		return Timing{Heartbeat: 14 * ms, TTL: 47 * ms, Unbind: 5 * ms, RaftHeartbeat: 17 * ms, RaftElection: 17 * ms,
-			Probe: 42 * ms, ProbeTimeout: 38 * ms, Fall: 2, Rise: 2, CoolDown: 10 * time.Second}, nil
+			Probe: 44 * ms, ProbeTimeout: 38 * ms, Fall: 2, Rise: 2, CoolDown: 10 * time.Second}, nil
 	case "wan":
 		return Timing{Heartbeat: time.Second, TTL: 4 * time.Second, Unbind: 100 * ms, RaftHeartbeat: 500 * ms,
 			RaftElection: 500 * ms, Probe: time.Second, ProbeTimeout: time.Second, Fall: 3, Rise: 2,
