@@ -203,7 +203,7 @@ func (p *process) step(ev core.Event) {
 // An operator asks for the status at some of the first steps of each process and, later, with every askedEvery-th of the world.
 const (
 	askedFirst = 12
-	askedEvery = 128
+	askedEvery = 1024
 )
 
 // asked is what an operator asks the daemon, at any time and most of all when it has just begun. The answer changes nothing.
