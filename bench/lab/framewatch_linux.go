@@ -111,8 +111,7 @@ func kernelTime(oob []byte) time.Time {
 	for _, m := range msgs {
 		if m.Header.Level == unix.SOL_SOCKET && m.Header.Type == unix.SO_TIMESTAMPNS && len(m.Data) >= 16 {
 			sec, nsec := binary.NativeEndian.Uint64(m.Data), binary.NativeEndian.Uint64(m.Data[8:])
-			stamp := time.Unix(int64(sec), int64(nsec))
-			return now.Add(stamp.Sub(now.Round(0))) // keeps the monotonic reading
+			return wall.when(now, time.Unix(int64(sec), int64(nsec)))
 		}
 	}
 	return now
