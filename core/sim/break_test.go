@@ -28,7 +28,7 @@ func brokenRules() []brokenRule {
 		{rule: ClaimLate, see: I5, faults: []faultKind{kernelHang, deletedByHand}, within: 1000},
 		{rule: LeaseFromAnswer, see: I3, within: 500},
 		{rule: LeaseFromAnswer, see: I5, within: 200},
-		{rule: LeaseFromAnswer, see: I1, faults: []faultKind{lossy, slowNode, isolate}, within: 2000},
+		{rule: LeaseFromAnswer, see: I1, faults: []faultKind{lossy, isolate}, within: 8000},
 		{rule: NoMargin, see: I2, faults: []faultKind{isolate}, within: 1500},
 		{rule: NoWaitInOffice, see: I1, within: 2000},
 		{rule: NoWaitInOffice, see: I2, within: 200},
