@@ -11,8 +11,8 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// wireV4 is the first byte of every message; the second is its kind.
-const wireV4 = 4
+// wireV5 is the first byte of every message; the second is its kind.
+const wireV5 = 5
 
 // The kinds of messages.
 const (
@@ -27,6 +27,7 @@ const (
 	kindDrained
 	kindCaughtUp
 	kindClients
+	kindYieldRequest
 )
 
 // Bounds on what a message may carry.
@@ -83,8 +84,8 @@ func parseMessage(b []byte) (core.Message, error) {
 	if len(b) < 2 {
 		return nil, errWireShort
 	}
-	if b[0] != wireV4 {
-		return nil, fmt.Errorf("%w: %d, this release knows %d", errWireVersion, b[0], wireV4)
+	if b[0] != wireV5 {
+		return nil, fmt.Errorf("%w: %d, this release knows %d", errWireVersion, b[0], wireV5)
 	}
 	d := decoder{b: b[2:]}
 	m := d.message(b[1])
@@ -105,7 +106,7 @@ type encoder struct {
 }
 
 func (e *encoder) message(m core.Message) error {
-	kind := func(k byte) { e.b = append(e.b, wireV4, k) }
+	kind := func(k byte) { e.b = append(e.b, wireV5, k) }
 	switch m := m.(type) {
 	case core.Report:
 		kind(kindReport)
@@ -133,6 +134,13 @@ func (e *encoder) message(m core.Message) error {
 		e.uint(uint64(m.Epoch))
 		e.bool(m.Unproved)
 		e.bool(m.Failed)
+		e.name(string(m.To))
+		e.text(m.Reason, e.reason)
+	case core.YieldRequest:
+		kind(kindYieldRequest)
+		e.name(string(m.Group))
+		e.uint(uint64(m.Epoch))
+		e.name(string(m.To))
 		e.text(m.Reason, e.reason)
 	default:
 		return e.promotion(kind, m)

@@ -179,8 +179,8 @@ func (d *decoder) message(kind byte) core.Message {
 		return core.Notice{Group: core.GroupName(d.text(maxWireName)), State: d.state(), Spec: core.AddressDigest(d.uint()),
 			Next: core.AddressDigest(d.uint())}
 	case kindReleaseRequest:
-		return core.ReleaseRequest{Group: core.GroupName(d.text(maxWireName)), Epoch: core.Epoch(d.uint()),
-			Unproved: d.bool(), Failed: d.bool(), Reason: d.text(core.MaxReason)}
+		return core.ReleaseRequest{Group: d.group(), Epoch: core.Epoch(d.uint()), Unproved: d.bool(), Failed: d.bool(),
+			To: core.NodeName(d.text(maxWireName)), Reason: d.text(core.MaxReason)}
 	case kindFreeze:
 		return core.Freeze{Group: d.group(), Epoch: core.Epoch(d.uint()), Round: d.uint(), Term: core.Term(d.uint())}
 	case kindFrozen:
@@ -192,8 +192,12 @@ func (d *decoder) message(kind byte) core.Message {
 	case kindCaughtUp:
 		return core.CaughtUp{Group: d.group(), Epoch: core.Epoch(d.uint()), Move: core.Index(d.uint()), Err: d.text(core.MaxReason)}
 	}
-	if kind == kindClients {
+	switch kind {
+	case kindClients:
 		return d.clients()
+	case kindYieldRequest:
+		return core.YieldRequest{Group: d.group(), Epoch: core.Epoch(d.uint()), To: core.NodeName(d.text(maxWireName)),
+			Reason: d.text(core.MaxReason)}
 	}
 	d.fail(errWireKind)
 	return nil

@@ -48,7 +48,8 @@ func samples() []core.Message {
 				Drain: 1000, Writable: true, By: "mha", Given: "db1", Over: true},
 			Move: &core.Move{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for", Began: 9, Drained: true, Executed: "0-1-9"}}, Spec: 1 << 63, Next: 7},
 		core.Notice{Group: "writer"},
-		core.ReleaseRequest{Group: "writer", Epoch: 4, Reason: "mysqld exited", Unproved: true, Failed: true},
+		core.ReleaseRequest{Group: "writer", Epoch: 4, Reason: "mysqld exited", Unproved: true, Failed: true, To: "db2"},
+		core.YieldRequest{Group: "writer", Epoch: 4, To: "db2", Reason: "asked for"},
 		core.Freeze{Group: "writer", Epoch: 4, Round: 1 << 63, Term: 5},
 		core.Frozen{Group: "writer", Epoch: 4, Round: 7, Executed: "0-1-2", Received: "0-1-3", Err: "no"},
 		core.Drained{Group: "writer", Epoch: 4, Move: 8, Executed: "0-1-2", Err: "no"},
@@ -242,11 +243,11 @@ func TestDecoderIsStrict(t *testing.T) {
 	}{
 		"empty":               {nil, errWireShort},
 		"version":             {append([]byte{9}, good[1:]...), errWireVersion},
-		"kind":                {append([]byte{wireV4, 99}, good[2:]...), errWireKind},
+		"kind":                {append([]byte{wireV5, 99}, good[2:]...), errWireKind},
 		"trailing":            {append(append([]byte{}, good...), 0), errWireLong},
 		"cut":                 {good[:len(good)-1], errWireShort},
-		"long form of a term": {append([]byte{wireV4, kindConfirm, 0x85, 0x00}, good[3:]...), errWireValue},
-		"list too long":       {[]byte{wireV4, kindAck, 5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0xff, 0x7f}, errWireValue},
+		"long form of a term": {append([]byte{wireV5, kindConfirm, 0x85, 0x00}, good[3:]...), errWireValue},
+		"list too long":       {[]byte{wireV5, kindAck, 5, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 0xff, 0x7f}, errWireValue},
 	} {
 		if _, err := parseMessage(c.b); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)

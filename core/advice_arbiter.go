@@ -157,8 +157,8 @@ func (m *Machine) beginStop(c *adviceCall, g GroupState) string {
 		return fmt.Sprintf("the stop of %s is not followed by its start yet", g.Advice.From)
 	case g.Owner != "" && g.Owner != ev.Node:
 		return fmt.Sprintf("%s owns %s, in epoch %d, and not %s: the advice is too late, or about another cluster", g.Owner, ev.Group, g.Epoch, ev.Node)
-	case g.Move != nil:
-		return fmt.Sprintf("group %s is on its way to %s already", ev.Group, g.Move.To)
+	case m.destination(ev.Group, g) != "":
+		return fmt.Sprintf("group %s is on its way to %s already", ev.Group, m.destination(ev.Group, g))
 	case !ev.Online && g.Owner == ev.Node && m.servesWell(ev.Node, g):
 		return fmt.Sprintf("%s is alive and serves %s in epoch %d: a failover away from it is refused", ev.Node, ev.Group, g.Epoch)
 	}

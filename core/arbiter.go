@@ -31,6 +31,7 @@ type arbiter struct {
 	choices  map[GroupName]*succession
 	forced   map[GroupName]forced
 	moves    map[GroupName]moveWatch
+	yields   map[GroupName]yielding
 	advice   adviceDesk
 	undos    map[GroupName]undo
 	// placing holds to whom each reader group is on its way, pools what is known of each pool.
@@ -41,7 +42,7 @@ type arbiter struct {
 // wish is an operator's request that waits for its end.
 type wish struct {
 	ticket uint64
-	id     uint64 // the command that carries it
+	id     uint64 // the command that carries it, 0 if none does
 	group  GroupName
 	to     NodeName
 	epoch  Epoch // the epoch that it leaves
@@ -64,7 +65,7 @@ const (
 
 func newArbiter() arbiter {
 	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}, choices: map[GroupName]*succession{},
-		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}, undos: map[GroupName]undo{},
+		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}, yields: map[GroupName]yielding{}, undos: map[GroupName]undo{},
 		placing: map[GroupName]NodeName{}, pools: map[GroupName]*poolWatch{}}
 }
 
@@ -240,10 +241,14 @@ func (m *Machine) decide(name GroupName, g GroupState) {
 	if _, known := a.until[name]; g.Owner != "" && !known {
 		a.until[name] = m.now.Add(m.leaseWait(g.unfenced()))
 	}
+	if y, asked := a.yields[name]; asked && y.epoch != g.Epoch {
+		delete(a.yields, name)
+	}
 	m.undone(name, g)
 	switch {
 	case g.Owner != "" && m.now.Before(a.until[name]) && g.Move != nil && g.Spec.Policy == Promote:
 		m.driveMove(name, g)
+	case g.Owner != "" && m.now.Before(a.until[name]) && m.yieldOverdue(name, g):
 	case g.Owner != "" && m.now.Before(a.until[name]):
 		m.preempt(name, g)
 	case g.Owner != "":
@@ -319,6 +324,9 @@ func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 	if _, busy := a.inflight[r.Group]; busy {
 		return
 	}
+	if r.To != "" && m.destination(r.Group, g) == "" {
+		a.yields[r.Group] = yielding{epoch: r.Epoch, to: r.To} // an arbiter before this one has asked for it
+	}
 	ops := []Op{{Release: &Release{Group: r.Group, Epoch: r.Epoch, Node: from, Reason: r.Reason, Unproved: r.Unproved}}}
 	if g.Spec.Policy == Promote && !g.awaitsStart() {
 		m.endUnchosen(r.Group, g, ops[0])
@@ -334,7 +342,7 @@ func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 
 // preempt moves a group with preempt = true to a node of higher priority that has been healthy for a cool-down.
 func (m *Machine) preempt(name GroupName, g GroupState) {
-	if !g.Spec.Preempt || g.Spec.Policy == Promote || g.Paused || g.awaitsStart() || g.Move != nil || g.Retired || g.Next != nil {
+	if !g.Spec.Preempt || g.Spec.Policy == Promote || g.Paused || g.awaitsStart() || m.destination(name, g) != "" || g.Retired || g.Next != nil {
 		return
 	}
 	own := m.priority(g.Owner)
@@ -383,6 +391,7 @@ func (m *Machine) arbiterWake(earlier func(Instant)) {
 		earlier(a.retryAt)
 	}
 	m.successionWake(earlier)
+	m.yieldWake(earlier)
 	m.switchoverWake(earlier)
 	for name, g := range m.fresh {
 		if _, busy := a.inflight[name]; g.Owner != "" && !busy && a.until[name].After(m.now) {

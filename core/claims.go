@@ -195,8 +195,8 @@ func (m *Machine) askRelease(h *holding, g GroupState) {
 	h.asked++
 	// To everybody: whoever is in office acts on it, and a stale hint who that is costs no time.
 	for to := range m.everyone() {
-		m.do(Send{To: to, Msg: ReleaseRequest{Group: h.group, Epoch: h.epoch, Reason: h.why, Unproved: !h.proved && !g.Proved,
-			Failed: m.health.State == Failed}})
+		m.do(Send{To: to, Msg: ReleaseRequest{Group: h.group, Epoch: h.epoch, Reason: h.why, To: h.to,
+			Unproved: !h.proved && !g.Proved, Failed: m.health.State == Failed}})
 	}
 }
 

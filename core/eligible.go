@@ -73,6 +73,7 @@ func compareBool(a, b bool) int {
 func (m *Machine) candidates(name GroupName, g GroupState) ([]candidate, map[NodeName]string) {
 	var cs []candidate
 	why := map[NodeName]string{}
+	to := m.destination(name, g)
 	for _, n := range m.view.Config.Nodes {
 		if n.Witness {
 			continue
@@ -84,7 +85,7 @@ func (m *Machine) candidates(name GroupName, g GroupState) ([]candidate, map[Nod
 		p := m.peers[n.Name]
 		cs = append(cs, candidate{
 			node: n.Name, priority: n.Priority,
-			wanted:  g.Move != nil && g.Move.To == n.Name,
+			wanted:  to == n.Name,
 			cooling: m.cooling(p),
 		})
 	}

@@ -98,7 +98,14 @@ func (s *script) formatMessage(m Message) string {
 	case Notice:
 		return "notice " + formatState(m.State)
 	case ReleaseRequest:
-		return fmt.Sprintf("release %s/%d please%s%s: %s", m.Group, m.Epoch, flagged(m.Unproved, " (unproved)"), flagged(m.Failed, " (failed)"), m.Reason)
+		to := ""
+		if m.To != "" {
+			to = fmt.Sprintf(" for %s", m.To)
+		}
+		return fmt.Sprintf("release %s/%d please%s%s%s: %s", m.Group, m.Epoch, to, flagged(m.Unproved, " (unproved)"),
+			flagged(m.Failed, " (failed)"), m.Reason)
+	case YieldRequest:
+		return fmt.Sprintf("yield %s/%d to %s please: %s", m.Group, m.Epoch, m.To, m.Reason)
 	}
 	switch m := m.(type) {
 	case Freeze:

@@ -78,7 +78,7 @@ func (m *Machine) mustYield(h *holding, g GroupState) string {
 	case g.Epoch != h.epoch || g.Owner != m.opt.Self:
 		return fmt.Sprintf("the ledger is at epoch %d, owner %q", g.Epoch, g.Owner)
 	case g.Move != nil && g.Spec.Policy != Promote:
-		return fmt.Sprintf("switchover to %s: %s", g.Move.To, g.Move.Reason)
+		return switchover(g.Move.To, g.Move.Reason)
 	case g.awaitsStart() && !m.lingers(h, g):
 		return "MHA advises it: " + g.Advice.By
 	case g.Next != nil:

@@ -45,7 +45,8 @@ type holding struct {
 	asked     int     // requests for the release
 	proved    bool    // the addresses were bound, so the link was asked before
 	why       string
-	again     bool // an address was removed while a Bind was on its way
+	to        NodeName // who is to have the group next, if the arbiter has said so
+	again     bool     // an address was removed while a Bind was on its way
 	extended  Instant
 	kernelEnd Instant // until when the kernel was last told to keep the addresses
 	busy      Instant // until when claims on their way are prolonged when the lease is

@@ -250,6 +250,8 @@ func (m *Machine) received(ev Received) {
 		m.noticed(msg)
 	case ReleaseRequest:
 		m.releaseRequested(ev.From, msg)
+	case YieldRequest:
+		m.yieldRequested(msg)
 	default:
 		m.serverMessage(ev.From, msg)
 	}

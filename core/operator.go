@@ -12,9 +12,14 @@ func (m *Machine) moveAsked(ev MoveAsked) {
 		return
 	}
 	g := m.view.Groups[ev.Group]
-	id := m.propose(0, Op{Move: &Move{Group: ev.Group, Epoch: g.Epoch, To: ev.To, Reason: ev.Reason}})
-	m.arb.inflight[ev.Group] = id
-	m.arb.wishes = append(m.arb.wishes, wish{ticket: ev.Ticket, id: id, group: ev.Group, to: ev.To, epoch: g.Epoch, moves: true})
+	w := wish{ticket: ev.Ticket, group: ev.Group, to: ev.To, epoch: g.Epoch, moves: true}
+	if g.Spec.Policy == Promote {
+		w.id = m.propose(0, Op{Move: &Move{Group: ev.Group, Epoch: g.Epoch, To: ev.To, Reason: ev.Reason}})
+		m.arb.inflight[ev.Group] = w.id
+	} else {
+		m.askYield(ev.Group, g, ev.To, ev.Reason)
+	}
+	m.arb.wishes = append(m.arb.wishes, w)
 }
 
 func (m *Machine) moveRefused(ev MoveAsked) string {

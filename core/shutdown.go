@@ -6,6 +6,8 @@ import "time"
 const (
 	// ReasonStopping is that of a release by a daemon that ends in an orderly way.
 	ReasonStopping = "the daemon is stopping"
+	// ReasonSwitchover begins that of a move that an operator has asked for, before the name of the target.
+	ReasonSwitchover = "switchover to "
 	// ReasonPreempted is that of a move to a node with a higher priority.
 	ReasonPreempted = "preempted by a higher priority"
 	// ReasonBalance is that of a move that spreads a pool's addresses.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/remora-ha/remora/bench/lab"
+	"github.com/remora-ha/remora/core"
 )
 
 // The owner's server dies: another node serves, after the old one has unbound, and announces with its own address. No client
@@ -154,10 +155,10 @@ func TestSwitchover(t *testing.T) {
 		t.Errorf("a switchover to the owner was not refused: %v", err)
 	}
 	for _, n := range l.Nodes() {
-		eventually(t, "the history of "+n.Name+" has the move", func() bool {
+		eventually(t, "the history of "+n.Name+" says why", func() bool {
 			out, err := n.Remora(within(t), "history")
 			must(t, err)
-			return strings.Contains(string(out), "move") && strings.Contains(string(out), "asked for by")
+			return strings.Contains(string(out), core.ReasonSwitchover+owner+": asked for by")
 		})
 	}
 }

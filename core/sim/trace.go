@@ -138,7 +138,9 @@ func messageText(m core.Message) string {
 	case core.Notice:
 		return fmt.Sprintf("notice %s/%d owner %q at %d", m.Group, m.State.Epoch, m.State.Owner, m.State.Index)
 	case core.ReleaseRequest:
-		return fmt.Sprintf("release %s/%d", m.Group, m.Epoch)
+		return strings.TrimSuffix(fmt.Sprintf("release %s/%d to %s", m.Group, m.Epoch, m.To), " to ")
+	case core.YieldRequest:
+		return fmt.Sprintf("yield %s/%d to %s", m.Group, m.Epoch, m.To)
 	case core.Freeze:
 		return fmt.Sprintf("freeze for %s/%d round %04x", m.Group, m.Epoch, uint16(m.Round))
 	case core.Frozen:

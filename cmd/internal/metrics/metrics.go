@@ -144,9 +144,7 @@ func (m *Metrics) committed(op core.Op, fresh bool) {
 	case op.Withdraw != nil:
 		delete(m.causes, op.Withdraw.Group)
 	case op.Release != nil:
-		if r := op.Release; m.causes[r.Group] == "" && r.Reason == core.ReasonStopping {
-			m.causes[r.Group] = causeShutdown
-		}
+		m.released(op.Release)
 	case op.Grant != nil:
 		g := op.Grant
 		if g.To == m.self && fresh {
@@ -154,6 +152,17 @@ func (m *Metrics) committed(op core.Op, fresh bool) {
 		}
 		m.owners[g.Group] = g.To
 		delete(m.causes, g.Group)
+	}
+}
+
+// released takes the cause from the release if nothing before it has told.
+func (m *Metrics) released(r *core.Release) {
+	switch {
+	case m.causes[r.Group] != "":
+	case r.Reason == core.ReasonStopping:
+		m.causes[r.Group] = causeShutdown
+	case strings.HasPrefix(r.Reason, core.ReasonSwitchover):
+		m.causes[r.Group] = causeSwitchover
 	}
 }
 

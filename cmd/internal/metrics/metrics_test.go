@@ -200,7 +200,8 @@ func TestCauses(t *testing.T) {
 	grant(m, 2000, "db1")
 	grant(m, 2000, "db2") // not ours
 	grant(m, 2000, "db1", release("MySQL has failed"))
-	grant(m, 2000, "db1", move("maintenance"), release("switchover"))
+	grant(m, 2000, "db1", move("maintenance"), release("the owner is drained"))
+	grant(m, 2000, "db1", release(core.ReasonSwitchover+"db1: maintenance")) // asked for without the ledger
 	grant(m, 2000, "db1", move(core.ReasonPreempted))
 	grant(m, 2000, "db1", move(core.ReasonBalance+"db2 has none"))
 	grant(m, 2000, "db1", release(core.ReasonStopping))
@@ -213,7 +214,7 @@ func TestCauses(t *testing.T) {
 	for _, cause := range []string{causeFirst, causeAgain, causeFailover, causeShutdown, causeSwitchover, causePreempted, causeBalance, causeAdvice} {
 		got[cause] = testutil.ToFloat64(m.takeovers.WithLabelValues("writer", cause))
 	}
-	want := map[string]float64{causeFirst: 0, causeAgain: 1, causeFailover: 2, causeShutdown: 1, causeSwitchover: 1, causePreempted: 1, causeBalance: 1, causeAdvice: 1}
+	want := map[string]float64{causeFirst: 0, causeAgain: 1, causeFailover: 2, causeShutdown: 1, causeSwitchover: 2, causePreempted: 1, causeBalance: 1, causeAdvice: 1}
 	if !maps.Equal(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}
