@@ -13,10 +13,10 @@ const (
 	AdviceLimit = 30 * time.Second
 )
 
-// Refusals of advice that say nothing about the advice: the arbiter is elsewhere, and may be asked the same.
+// Refusals that say nothing about what was asked for: the arbiter is elsewhere, and may be asked the same.
 const (
 	NotArbiter     = "this node is not the arbiter"
-	ArbiterChanged = "the leader changed meanwhile: ask again"
+	ArbiterChanged = "the leader changed meanwhile: look at the status and ask again if needed"
 )
 
 // adviceDesk is what the arbiter has to do with advice. Like all of the arbiter it is forgotten with the office.

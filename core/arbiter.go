@@ -81,7 +81,7 @@ func (m *Machine) leaveOffice() {
 	elected := m.arb.elected
 	m.leaveAdvice()
 	for _, w := range m.arb.wishes {
-		m.do(Answer{Ticket: w.ticket, Refused: "the leader changed meanwhile: look at the status and ask again if needed"})
+		m.do(Answer{Ticket: w.ticket, Refused: ArbiterChanged})
 	}
 	m.arb = newArbiter()
 	m.arb.elected = elected

@@ -35,7 +35,7 @@ func (m *Machine) moveRefused(ev MoveAsked) string {
 // pauseAsked freezes or thaws one group, or all.
 func (m *Machine) pauseAsked(ev PauseAsked) {
 	if m.arb.term == 0 {
-		m.do(Answer{Ticket: ev.Ticket, Refused: "this node is not the arbiter"})
+		m.do(Answer{Ticket: ev.Ticket, Refused: NotArbiter})
 		return
 	}
 	var ops []Op

@@ -47,7 +47,7 @@ func (m *Machine) immovable(name GroupName, to NodeName) string {
 	_, busy := m.arb.inflight[name]
 	switch {
 	case m.arb.term == 0:
-		return "this node is not the arbiter"
+		return NotArbiter
 	case !known || g.Retired:
 		return fmt.Sprintf("there is no group %q", name)
 	case g.Owner == to:

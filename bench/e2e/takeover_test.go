@@ -163,6 +163,29 @@ func TestSwitchover(t *testing.T) {
 	}
 }
 
+// The leader's daemon dies while an operator moves the group: the next leader is asked, and the operator hears that it was done.
+func TestSwitchoverWithoutTheLeader(t *testing.T) {
+	l := up(t, nil)
+	owner, leader := l.Holder(l.VIP()), ""
+	eventually(t, "the leader is another node than the owner", func() bool {
+		var err error
+		leader, err = l.Leader(within(t))
+		return err == nil && leader != "" && leader != owner
+	})
+	to := ""
+	for _, n := range others(l, owner) {
+		if n.Name != leader {
+			to = n.Name
+		}
+	}
+	must(t, l.Node(leader).KillDaemon())
+	must(t, l.Switchover(within(t), to))
+	if now := l.Holder(l.VIP()); now != to {
+		t.Errorf("after the switchover to %s the address is on %q", to, now)
+	}
+	neverTwo(t, l)
+}
+
 // The cable of the owner is pulled: its own link event makes it give up at once.
 func TestLinkDown(t *testing.T) {
 	l := up(t, nil)

@@ -88,29 +88,6 @@ func (b backend) History(_ context.Context, req control.HistoryRequest) ([]contr
 	return out, nil
 }
 
-// Switchover moves a group, here or through the leader.
-func (b backend) Switchover(ctx context.Context, req control.SwitchoverRequest) (control.SwitchoverResult, error) {
-	if leader, elsewhere := b.leader(req.Forwarded); elsewhere {
-		return leader.Switchover(ctx, req)
-	}
-	start := time.Now()
-	before := b.d.node.View().Groups[core.GroupName(req.Group)]
-	if before.Spec.Policy == core.Promote && before.Owner != "" && !req.EndTransactions {
-		if why := b.longTransactions(ctx, before); why != "" {
-			return control.SwitchoverResult{}, control.Refusedf("%s: wait for them, or say --end-transactions", why)
-		}
-	}
-	err := b.staged(ctx, before, req.To, func() error {
-		return b.d.agent.Move(ctx, core.GroupName(req.Group), core.NodeName(req.To), orDefault(req.Reason, "asked for by an operator"))
-	})
-	if err != nil {
-		return control.SwitchoverResult{}, refusal(err)
-	}
-	after := b.d.node.View().Groups[core.GroupName(req.Group)]
-	return control.SwitchoverResult{Group: req.Group, From: string(before.Owner), To: req.To, Epoch: uint64(after.Epoch),
-		TookMS: time.Since(start).Milliseconds()}, nil
-}
-
 // Pause freezes or thaws, here or through the leader.
 func (b backend) Pause(ctx context.Context, req control.PauseRequest) error {
 	if leader, elsewhere := b.leader(req.Forwarded); elsewhere {
