@@ -74,6 +74,7 @@ const (
 	opTerm    operation = "writing the term"
 	opVote    operation = "writing the vote"
 	opLongest operation = "writing the longest lease" // to a file of its own
+	opProof   operation = "writing a proof that it works"
 )
 
 // openDisk opens the log in dir, which must exist, and takes the room in advance that it will need.
@@ -243,6 +244,20 @@ func (d *disk) tell() {
 	if f := d.changed.Load(); f != nil {
 		(*f)()
 	}
+}
+
+// keyProof is what is written for a proof; its value is of no use.
+const keyProof = "Proof"
+
+// prove writes something, and returns when the disk has answered. One that refuses has answered, too: what a full disk has
+// no room for an append may still have.
+func (d *disk) prove() {
+	_ = d.observe(opProof, func() error {
+		d.mu.RLock()
+		defer d.mu.RUnlock()
+		_ = d.back.SetUint64([]byte(keyProof), 1)
+		return nil
+	})
 }
 
 // StoreLogs implements raft.LogStore. A log that fails is opened anew and tried once more, and again with the room of the

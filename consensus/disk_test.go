@@ -454,3 +454,33 @@ func TestAllocateKeepsTheContents(t *testing.T) {
 		t.Errorf("%d bytes are allocated", st.Blocks*512)
 	}
 }
+
+// Asked for a proof of its disk, a leader whose disk stands still has none, and lets another lead, without an entry that
+// could not be committed. A disk that refuses has answered.
+func TestALeaderProvesItsDisk(t *testing.T) {
+	c := newCluster(t, "db1", "db2", "mgr")
+	c.startAll()
+	c.have(c.commit(), c.nodes...)
+	old := c.leader()
+	must(t, old.ProveDisk(t.Context()))
+	f := inject(old.store)
+	f.fail(errDisk)
+	must(t, old.ProveDisk(t.Context()))
+	f.fail(nil)
+	heal := f.stall()
+	defer heal()
+	for range 2 {
+		if err := old.ProveDisk(t.Context()); !errors.Is(err, ErrDiskStandsStill) {
+			t.Errorf("of a disk that stands still the leader says %v", err)
+		}
+	}
+	rest := c.others(old)
+	eventually(t, "another node leads", func() bool {
+		return rest[0].Status().State == "leader" || rest[1].Status().State == "leader"
+	})
+	for _, n := range rest {
+		must(t, n.ProveDisk(t.Context()))
+	}
+	heal()
+	eventually(t, "the disk works again", func() bool { return old.ProveDisk(t.Context()) == nil })
+}

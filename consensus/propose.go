@@ -1,7 +1,9 @@
 package consensus
 
 import (
+	"context"
 	"errors"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -31,6 +33,30 @@ func (n *Node) Propose(c core.Command, notAfter func() bool) {
 // refuse reports a proposal that failed.
 func (n *Node) refuse(id uint64, known bool, reason string) {
 	n.deliver(core.ProposalFailed{ID: id, Known: known, Reason: reason})
+}
+
+// ErrDiskStandsStill means that the disk of this node's log does not answer. A node with such a disk leads no more.
+var ErrDiskStandsStill = errors.New("the disk of the leader's log stands still")
+
+// ProveDisk returns nil when the disk of this node's log has answered just now, and [ErrDiskStandsStill] if it does not in
+// time. What costs clients something before it is committed is begun with a disk that works, or not at all.
+func (n *Node) ProveDisk(ctx context.Context) error {
+	d := n.store.log
+	if d.standsStill() {
+		return ErrDiskStandsStill
+	}
+	answered := make(chan struct{})
+	go func() { d.prove(); close(answered) }() // as long as the disk needs; the end of the node does not wait for it
+	late := time.NewTimer(d.patient)
+	defer late.Stop()
+	select {
+	case <-answered:
+		return nil
+	case <-late.C:
+		return ErrDiskStandsStill
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // propose hands over the proposals one by one until the node ends.

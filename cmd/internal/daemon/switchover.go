@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/consensus"
 	"github.com/remora-ha/remora/core"
 )
 
@@ -74,7 +75,8 @@ func insist(ctx context.Context, ask func() (control.SwitchoverResult, error), d
 func leaderless(err error) bool {
 	var e *control.Error
 	return errors.Is(err, control.ErrUnreachable) ||
-		errors.As(err, &e) && e.Code == control.CodeRefused && (e.Text == core.NotArbiter || e.Text == core.ArbiterChanged)
+		errors.As(err, &e) && e.Code == control.CodeRefused &&
+			(e.Text == core.NotArbiter || e.Text == core.ArbiterChanged || e.Text == consensus.ErrDiskStandsStill.Error())
 }
 
 // servesSince reports whether a node serves a group in an epoch after that of before, and in which.
@@ -95,6 +97,14 @@ func (b backend) switchover(ctx context.Context, req control.SwitchoverRequest) 
 	if before.Spec.Policy == core.Promote && before.Owner != "" && !req.EndTransactions {
 		if why := b.longTransactions(ctx, before); why != "" {
 			return control.SwitchoverResult{}, control.Refusedf("%s: wait for them, or say --end-transactions", why)
+		}
+	}
+	if before.Spec.Policy != core.Promote && b.d.node.Leader() == b.d.opt.Self.Name {
+		// The owner gives up before the ledger hears of it. Under promote an entry for the intent comes first.
+		if err := b.d.node.ProveDisk(ctx); errors.Is(err, consensus.ErrDiskStandsStill) {
+			return control.SwitchoverResult{}, control.Refusedf("%s", consensus.ErrDiskStandsStill)
+		} else if err != nil {
+			return control.SwitchoverResult{}, err
 		}
 	}
 	err := b.staged(ctx, before, req.To, func() error {

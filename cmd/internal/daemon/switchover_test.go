@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/remora-ha/remora/cmd/internal/control"
+	"github.com/remora-ha/remora/consensus"
 	"github.com/remora-ha/remora/core"
 )
 
@@ -25,16 +26,17 @@ func TestASwitchoverOutlivesALeader(t *testing.T) {
 		want    error
 		after   time.Duration
 	}{
-		"moved":                         {[]error{nil}, never, nil, 0},
-		"refused":                       {[]error{busy, nil}, never, busy, 0},
-		"failed":                        {[]error{errors.ErrUnsupported, nil}, never, errors.ErrUnsupported, 0},
-		"the next leader moves it":      {[]error{changed, no(core.NotArbiter), gone, nil}, never, nil, 3 * askAgain},
-		"the last leader has moved it":  {[]error{changed, busy}, 2 * askAgain, nil, 2 * askAgain},
-		"the next leader goes on":       {[]error{gone, busy, busy, busy, nil}, never, nil, 4 * askAgain},
-		"the next leader refuses":       {[]error{changed, busy}, never, busy, askAgain + settledWithin},
-		"no leader comes":               {[]error{no(core.NotArbiter)}, never, no(core.NotArbiter), arbiterWithin},
-		"leaders change again":          {[]error{changed, busy, changed, busy, nil}, never, nil, 4 * askAgain},
-		"the leader is dead, none came": {[]error{gone}, never, gone, arbiterWithin},
+		"moved":                          {[]error{nil}, never, nil, 0},
+		"refused":                        {[]error{busy, nil}, never, busy, 0},
+		"failed":                         {[]error{errors.ErrUnsupported, nil}, never, errors.ErrUnsupported, 0},
+		"the next leader moves it":       {[]error{changed, no(core.NotArbiter), gone, nil}, never, nil, 3 * askAgain},
+		"the leader's disk stands still": {[]error{no(consensus.ErrDiskStandsStill.Error()), changed, nil}, never, nil, 2 * askAgain},
+		"the last leader has moved it":   {[]error{changed, busy}, 2 * askAgain, nil, 2 * askAgain},
+		"the next leader goes on":        {[]error{gone, busy, busy, busy, nil}, never, nil, 4 * askAgain},
+		"the next leader refuses":        {[]error{changed, busy}, never, busy, askAgain + settledWithin},
+		"no leader comes":                {[]error{no(core.NotArbiter)}, never, no(core.NotArbiter), arbiterWithin},
+		"leaders change again":           {[]error{changed, busy, changed, busy, nil}, never, nil, 4 * askAgain},
+		"the leader is dead, none came":  {[]error{gone}, never, gone, arbiterWithin},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
