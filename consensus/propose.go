@@ -46,7 +46,7 @@ func (n *Node) ProveDisk(ctx context.Context) error {
 		return ErrDiskStandsStill
 	}
 	answered := make(chan struct{})
-	go func() { d.prove(); close(answered) }() // as long as the disk needs; the end of the node does not wait for it
+	go func() { d.prove(); close(answered) }() // for as long as the disk needs
 	late := time.NewTimer(d.patient)
 	defer late.Stop()
 	select {

@@ -96,6 +96,11 @@ func (g GroupState) awaitsStart() bool {
 	return g.Advice != nil && g.Advice.Given == "" && !g.Advice.Over
 }
 
+// awaitedStart says what a group waits for whose operation is open.
+func (g GroupState) awaitedStart() string {
+	return fmt.Sprintf("the group waits for the start that follows the stop of %s", g.Advice.From)
+}
+
 // undoable reports whether an operation has made a server read-only that was writable, so that this is to be undone when the
 // operation comes to nothing.
 func (a Advice) undoable() bool { return a.Online && a.Graceful && a.Writable }

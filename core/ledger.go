@@ -290,7 +290,7 @@ func (l *Ledger) move(g *GroupState, e *Entry, op Move) string {
 	case g.Paused:
 		return "the group is paused: resume it first"
 	case g.awaitsStart():
-		return fmt.Sprintf("the group waits for the start that follows the stop of %s", g.Advice.From)
+		return g.awaitedStart()
 	}
 	if why := l.mayOwn(op.To); why != "" {
 		return why

@@ -7,8 +7,8 @@ import (
 )
 
 // Message is one of the datagrams that nodes exchange: Report, Confirm, Echo, Ack, Notice, ReleaseRequest,
-// YieldRequest, Freeze, Frozen, Drained, CaughtUp, Clients. Each is complete in itself and superseded by the next of its kind, so none is
-// ever sent again because it may have been lost.
+// YieldRequest, Freeze, Frozen, Drained, CaughtUp, Clients. Each is complete in itself and superseded by the next of its
+// kind, so none is ever sent again because it may have been lost.
 type Message interface{ message() }
 
 // HoldPhase says how far a node is with a group that the ledger gives it.

@@ -56,6 +56,8 @@ func (m *Machine) immovable(name GroupName, to NodeName) string {
 		return fmt.Sprintf("group %s is paused: resume it first", name)
 	case g.Owner == "":
 		return fmt.Sprintf("nobody owns %s, so there is nothing to move; the status says why", name)
+	case g.awaitsStart():
+		return g.awaitedStart()
 	case busy || m.destination(name, g) != "":
 		return fmt.Sprintf("group %s is on its way already", name)
 	}

@@ -29,7 +29,7 @@ func (m *Machine) askYield(name GroupName, g GroupState, to NodeName, reason str
 // asks; a request of another epoch is of another holding.
 func (m *Machine) yieldRequested(y YieldRequest) {
 	h, g := m.held[y.Group], m.fresh[y.Group]
-	if h == nil || h.epoch != y.Epoch || !h.claiming() || g.Spec.Policy == Promote || g.Paused {
+	if h == nil || h.epoch != y.Epoch || !h.claiming() || g.Spec.Policy == Promote || g.Paused || g.awaitsStart() {
 		return // the ledger has the last word
 	}
 	h.to = y.To

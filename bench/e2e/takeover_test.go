@@ -111,16 +111,21 @@ func TestSplit(t *testing.T) {
 	neverTwo(t, l)
 }
 
-// The node that leads vanishes while another one owns: the owner keeps the address.
-func TestLeaderVanishes(t *testing.T) {
-	l := up(t, nil)
-	owner, leader := l.Holder(l.VIP()), ""
-	// Leadership goes to a node that owns nothing by itself.
+// apart waits until the owner does not lead, and returns both: leadership goes to a node that owns nothing by itself.
+func apart(t *testing.T, l *lab.Lab) (owner, leader string) {
+	owner = l.Holder(l.VIP())
 	eventually(t, "the leader is another node than the owner", func() bool {
 		var err error
 		leader, err = l.Leader(within(t))
 		return err == nil && leader != "" && leader != owner
 	})
+	return owner, leader
+}
+
+// The node that leads vanishes while another one owns: the owner keeps the address.
+func TestLeaderVanishes(t *testing.T) {
+	l := up(t, nil)
+	owner, leader := apart(t, l)
 	from := time.Now()
 	must(t, l.Drop(leader, lab.Both))
 	eventually(t, "the others have a new leader", func() bool {
@@ -166,12 +171,7 @@ func TestSwitchover(t *testing.T) {
 // The leader's daemon dies while an operator moves the group: the next leader is asked, and the operator hears that it was done.
 func TestSwitchoverWithoutTheLeader(t *testing.T) {
 	l := up(t, nil)
-	owner, leader := l.Holder(l.VIP()), ""
-	eventually(t, "the leader is another node than the owner", func() bool {
-		var err error
-		leader, err = l.Leader(within(t))
-		return err == nil && leader != "" && leader != owner
-	})
+	owner, leader := apart(t, l)
 	to := ""
 	for _, n := range others(l, owner) {
 		if n.Name != leader {
