@@ -31,7 +31,7 @@ func (c *cluster) bind(n *node, a Bind, bad string, hung bool) {
 	}
 	c.step(n.name, BindDone{Group: a.Group, Epoch: a.Epoch})
 	for _, p := range a.Spec.Addresses {
-		c.step(n.name, AddressSeen{Address: p.Addr(), Present: true, Ours: true})
+		c.step(n.name, AddressesSeen{{Address: p.Addr(), Present: true, Ours: true}})
 	}
 }
 
@@ -55,7 +55,7 @@ func (c *cluster) unbind(n *node, a Unbind, bad string) {
 	c.step(n.name, UnbindDone{Group: a.Group, Epoch: a.Epoch, Gone: bad == "", Err: bad})
 	for _, p := range a.Spec.Addresses {
 		_, ours := n.bound[p.Addr()]
-		c.step(n.name, AddressSeen{Address: p.Addr(), Present: ours || n.foreign[p.Addr()], Ours: ours})
+		c.step(n.name, AddressesSeen{{Address: p.Addr(), Present: ours || n.foreign[p.Addr()], Ours: ours}})
 	}
 }
 

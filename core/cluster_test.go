@@ -128,7 +128,7 @@ func (c *cluster) boot(name NodeName) {
 	for _, g := range c.cfg.Groups {
 		c.step(name, LinkChanged{Interface: g.Interface, Up: true})
 		for _, p := range g.Addresses {
-			c.step(name, AddressSeen{Address: p.Addr(), Present: n.foreign[p.Addr()]})
+			c.step(name, AddressesSeen{{Address: p.Addr(), Present: n.foreign[p.Addr()]}})
 		}
 	}
 	c.step(name, HealthChanged{Health: n.health})

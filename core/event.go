@@ -63,7 +63,11 @@ type LinkChanged struct {
 	Missing bool
 }
 
-// AddressSeen says whether an address of a group is bound on this node, as read back from the kernel.
+// AddressesSeen says what addresses of groups are like on this node, all as read back from the kernel at one time. Those
+// that are not named are as they were.
+type AddressesSeen []AddressSeen
+
+// AddressSeen says whether an address of a group is bound on this node.
 type AddressSeen struct {
 	Address netip.Addr
 	Present bool
@@ -173,7 +177,7 @@ func (LeaderSeen) event()     {}
 func (VotersChanged) event()  {}
 func (HealthChanged) event()  {}
 func (LinkChanged) event()    {}
-func (AddressSeen) event()    {}
+func (AddressesSeen) event()  {}
 func (ForeignClaim) event()   {}
 func (BindDone) event()       {}
 func (ExtendDone) event()     {}

@@ -163,6 +163,6 @@ func kernelLifetime(ttl time.Duration) time.Duration {
 
 func extendEvery(ttl time.Duration) time.Duration { return kernelLifetime(ttl) / 4 }
 
-func (h *holding) has(ev AddressSeen) bool {
-	return slices.ContainsFunc(h.spec.Addresses, func(p netip.Prefix) bool { return p.Addr() == ev.Address })
+func (h *holding) has(a netip.Addr) bool {
+	return slices.ContainsFunc(h.spec.Addresses, func(p netip.Prefix) bool { return p.Addr() == a })
 }

@@ -271,7 +271,7 @@ func TestI5_ClaimsCarryTheirEnd(t *testing.T) {
 	e := s.own()
 	for range 300 {
 		as := append(s.later(17*time.Millisecond), s.step(s.ack(e))...)
-		as = append(as, s.step(AddressSeen{Address: vip})...) // gone: it is bound again
+		as = append(as, s.step(AddressesSeen{{Address: vip}})...) // gone: it is bound again
 		for _, a := range append(as, s.step(BindDone{Group: "writer", Epoch: e})...) {
 			var notAfter Instant
 			switch a := a.(type) {
@@ -299,8 +299,8 @@ func TestI5_GivingUpPrecedesEverythingAfterAFreeze(t *testing.T) {
 		g := s.group()
 		g.Index, g.Reason = g.Index+1, "newer"
 		return []Event{
-			Tick{}, s.ack(e), healthy, failed, LinkChanged{Interface: "eth0", Up: true}, AddressSeen{Address: vip},
-			AddressSeen{Address: vip, Present: true, Ours: true}, ForeignClaim{Address: vip}, BindDone{Group: "writer", Epoch: e},
+			Tick{}, s.ack(e), healthy, failed, LinkChanged{Interface: "eth0", Up: true}, AddressesSeen{{Address: vip}},
+			AddressesSeen{{Address: vip, Present: true, Ours: true}}, ForeignClaim{Address: vip}, BindDone{Group: "writer", Epoch: e},
 			ExtendDone{Group: "writer", Epoch: e}, ExtendDone{Group: "writer", Epoch: e, Absent: true},
 			UnbindDone{Group: "writer", Epoch: e, Gone: true}, UnbindDone{Group: "writer", Epoch: e - 1, Gone: true},
 			Received{From: "n3", Msg: Notice{Group: "writer", State: g}}, Restored{View: s.ledger.View()},
@@ -404,6 +404,28 @@ func TestI5_ClaimsOfManyAddressesAreProlongedWithTheLease(t *testing.T) {
 		}
 		if took, want := s.now.Sub(begun), time.Duration(n)*claimEach; took < want || took > want+soloTTL+s.m.opt.Timing.Heartbeat {
 			t.Errorf("%d addresses: the Bind was given up after %v, want a lease more than %v", n, took, want)
+		}
+	}
+}
+
+// What is read back at one time is one event: a holding that lacks some of its addresses is bound again once, and what others lack is
+// nothing to it.
+func TestAddressesSeenTogetherAreBoundAgainOnce(t *testing.T) {
+	other := netip.MustParseAddr("10.77.0.201")
+	for _, tt := range []struct {
+		seen  AddressesSeen
+		binds int
+	}{
+		{AddressesSeen{{Address: other}, {Address: vip}, {Address: vip.Next()}}, 1},
+		{AddressesSeen{{Address: other}}, 0},
+		{AddressesSeen{{Address: vip, Present: true, Ours: true}, {Address: other}}, 0},
+		{AddressesSeen{{Address: vip, Present: true, Ours: true}, {Address: vip.Next()}}, 1},
+	} {
+		s := newSolo(t)
+		s.own()
+		s.m.held["writer"].spec.Addresses = []netip.Prefix{netip.PrefixFrom(vip, 32), netip.PrefixFrom(vip.Next(), 32)}
+		if got := only[Bind](s.step(tt.seen)); len(got) != tt.binds {
+			t.Errorf("%v: %d binds, want %d", tt.seen, len(got), tt.binds)
 		}
 	}
 }

@@ -195,8 +195,8 @@ func (m *Machine) handle(ev Event) {
 		m.health.Executed = m.sincePromotion(ev.Health.Executed)
 	case LinkChanged:
 		m.linkChanged(ev)
-	case AddressSeen:
-		m.addressSeen(ev)
+	case AddressesSeen:
+		m.addressesSeen(ev)
 	case ForeignClaim:
 		m.foreignClaim(ev)
 	case BindDone:

@@ -383,7 +383,7 @@ func (s *script) byHand(cmd string, n *node, a netip.Addr) {
 	case "remove":
 		delete(n.bound, a)
 	}
-	s.c.step(n.name, AddressSeen{Address: a, Present: n.foreign[a] || cmd == "stray", Ours: cmd == "stray"})
+	s.c.step(n.name, AddressesSeen{{Address: a, Present: n.foreign[a] || cmd == "stray", Ours: cmd == "stray"}})
 }
 
 func (s *script) ask(name NodeName, args []string) {

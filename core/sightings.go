@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // fenceLost has a report sent at once, since only one that was sent after the loss can open the fence again. Nothing is
@@ -45,15 +46,21 @@ func count(s AddressSeen) int {
 	return 0
 }
 
-func (m *Machine) addressSeen(ev AddressSeen) {
-	m.see(ev)
+func (m *Machine) addressesSeen(ev AddressesSeen) {
+	absent := map[netip.Addr]bool{}
+	for _, s := range ev {
+		m.see(s)
+		if !s.Present {
+			absent[s.Address] = true
+		}
+	}
 	for h := range m.holdings() {
 		switch {
-		case ev.Present || !h.has(ev):
+		case !slices.ContainsFunc(h.spec.Addresses, func(p netip.Prefix) bool { return absent[p.Addr()] }):
 		case h.phase == bound:
 			m.restore(h)
 		case h.phase == binding:
-			h.again = true // the Bind may have looked at this address before
+			h.again = true // the Bind may have looked at the address before
 		}
 	}
 }
@@ -78,7 +85,7 @@ func (m *Machine) removeStray(name GroupName, g GroupState) {
 // holds reports whether a holding of this node, in whatever phase, has an address.
 func (m *Machine) holds(a netip.Addr) bool {
 	for _, h := range m.held {
-		if h.has(AddressSeen{Address: a}) {
+		if h.has(a) {
 			return true
 		}
 	}
@@ -109,7 +116,7 @@ func (m *Machine) foreignHere(name GroupName, spec GroupSpec) bool {
 // defendInterval (RFC 5227, section 2.4).
 func (m *Machine) foreignClaim(ev ForeignClaim) {
 	for h := range m.holdings() {
-		if h.phase != bound || !h.has(AddressSeen{Address: ev.Address}) {
+		if h.phase != bound || !h.has(ev.Address) {
 			continue
 		}
 		m.foreign[h.group] = conflicts{count: m.foreign[h.group].count + 1, last: m.now}

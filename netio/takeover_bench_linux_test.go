@@ -153,9 +153,9 @@ func BenchmarkWatched(b *testing.B) {
 			w := newWire(b)
 			binder := newBinder(b, Config{})
 			s := spec(w.name, manyAddresses(n)...)
-			seen := make(chan core.Event, 4*n)
+			seen := make(chan core.AddressesSeen, 4*n)
 			watcher := NewWatcher(WatcherConfig{Deliver: func(e core.Event) {
-				if _, ok := e.(core.AddressSeen); ok {
+				if e, ok := e.(core.AddressesSeen); ok {
 					seen <- e
 				}
 			}})
@@ -165,8 +165,10 @@ func BenchmarkWatched(b *testing.B) {
 			go func() { done <- watcher.Run(ctx) }()
 			wait := func(present bool) {
 				for left := n; left > 0; {
-					if e := (<-seen).(core.AddressSeen); e.Present == present {
-						left--
+					for _, s := range <-seen {
+						if s.Present == present {
+							left--
+						}
 					}
 				}
 			}

@@ -124,13 +124,17 @@ func (v *view) readAddresses() {
 	for _, a := range found {
 		copies[a.Local] = append(copies[a.Local], a)
 	}
+	var news core.AddressesSeen
 	for _, p := range v.targets {
 		now := core.AddressSeen{Address: p.Addr()}
 		now.Present, now.Ours = presence(copies[p.Addr()], p.Addr(), v.w.cfg.Label)
 		if was, known := v.addrs[p.Addr()]; !known || was != now {
 			v.addrs[p.Addr()] = now
-			v.w.cfg.Deliver(now)
+			news = append(news, now)
 		}
+	}
+	if len(news) > 0 {
+		v.w.cfg.Deliver(news)
 	}
 }
 

@@ -33,10 +33,23 @@ func watch(tb testing.TB, w *Watcher, events chan core.Event) {
 func newWatch(tb testing.TB, groups ...core.GroupSpec) (*Watcher, chan core.Event) {
 	tb.Helper()
 	events := make(chan core.Event, 1024)
-	w := NewWatcher(WatcherConfig{Deliver: func(e core.Event) { events <- e }})
+	w := NewWatcher(WatcherConfig{Deliver: each(func(e core.Event) { events <- e })})
 	w.SetGroups(groups)
 	watch(tb, w, events)
 	return w, events
+}
+
+// each has every address that was seen delivered by itself.
+func each(deliver func(core.Event)) func(core.Event) {
+	return func(e core.Event) {
+		seen, ok := e.(core.AddressesSeen)
+		if !ok {
+			deliver(e)
+		}
+		for _, s := range seen {
+			deliver(core.AddressesSeen{s})
+		}
+	}
 }
 
 // next returns the next event.
@@ -76,11 +89,11 @@ func wantQuiet(tb testing.TB, events <-chan core.Event) {
 	}
 }
 
-func absent(p netip.Prefix) core.Event { return core.AddressSeen{Address: p.Addr()} }
+func absent(p netip.Prefix) core.Event { return core.AddressesSeen{{Address: p.Addr()}} }
 func ours(p netip.Prefix) core.Event {
-	return core.AddressSeen{Address: p.Addr(), Present: true, Ours: true}
+	return core.AddressesSeen{{Address: p.Addr(), Present: true, Ours: true}}
 }
-func byHand(p netip.Prefix) core.Event { return core.AddressSeen{Address: p.Addr(), Present: true} }
+func byHand(p netip.Prefix) core.Event { return core.AddressesSeen{{Address: p.Addr(), Present: true}} }
 func up(name string) core.Event        { return core.LinkChanged{Interface: name, Up: true} }
 func down(name string) core.Event      { return core.LinkChanged{Interface: name} }
 func missing(name string) core.Event   { return core.LinkChanged{Interface: name, Missing: true} }
@@ -256,7 +269,7 @@ func TestForeignClaimsAreLimited(t *testing.T) {
 // Of many addresses that come one after the other the first is reported at once, and the others together.
 func TestManyNewsAreReadTogether(t *testing.T) {
 	w := newWire(t)
-	var told []core.Event
+	var told core.AddressesSeen
 	s, err := newSession()
 	must(t, err)
 	again, err := NewAlarm()
@@ -264,8 +277,8 @@ func TestManyNewsAreReadTogether(t *testing.T) {
 	defer again.Stop()
 	ps := manyAddresses(3)
 	watcher := NewWatcher(WatcherConfig{Deliver: func(ev core.Event) {
-		if _, ok := ev.(core.AddressSeen); ok {
-			told = append(told, ev)
+		if seen, ok := ev.(core.AddressesSeen); ok {
+			told = append(told, seen...)
 		}
 	}})
 	watcher.SetGroups([]core.GroupSpec{spec(w.name, ps...)})
@@ -277,9 +290,10 @@ func TestManyNewsAreReadTogether(t *testing.T) {
 		must(t, addByHand(w.name, p))
 		v.follow(hint{addr: &address{Index: w.link().Index, Local: p.Addr(), Peer: p.Addr(), Bits: p.Bits()}})
 	}
+	here := func(p netip.Prefix) core.AddressSeen { return core.AddressSeen{Address: p.Addr(), Present: true} }
 	begun := time.Now()
 	come(ps[0])
-	if !v.early.After(begun) || len(told) != 1 || told[0] != byHand(ps[0]) {
+	if !v.early.After(begun) || len(told) != 1 || told[0] != here(ps[0]) {
 		t.Fatalf("after the first address %v was told, and the next are read at once until %v", told, v.early.Sub(begun))
 	}
 	v.early = time.Now().Add(time.Second / 2)
@@ -289,13 +303,13 @@ func TestManyNewsAreReadTogether(t *testing.T) {
 		t.Errorf("what comes just after a reading is read at once: %v", told)
 	}
 	<-again.C()
-	if v.readAgain(); len(told) != 3 || told[1] != byHand(ps[1]) || told[2] != byHand(ps[2]) {
+	if v.readAgain(); len(told) != 3 || told[1] != here(ps[1]) || told[2] != here(ps[2]) {
 		t.Errorf("in the end %v was told, want three addresses", told)
 	}
 	v.early = time.Time{}
 	must(t, removeByHand(w.name, ps[1]))
 	v.follow(hint{addr: &address{Local: ps[1].Addr()}, gone: true})
-	if len(told) != 4 || told[3] != absent(ps[1]) {
+	if len(told) != 4 || told[3] != (core.AddressSeen{Address: ps[1].Addr()}) {
 		t.Errorf("after a pause %v was told", told[3:])
 	}
 }
@@ -368,7 +382,7 @@ func TestWatcherEndsWithItsContext(t *testing.T) {
 	for range 3 {
 		ctx, cancel := context.WithCancel(t.Context())
 		events := make(chan core.Event, 16)
-		watcher := NewWatcher(WatcherConfig{Deliver: func(e core.Event) { events <- e }})
+		watcher := NewWatcher(WatcherConfig{Deliver: each(func(e core.Event) { events <- e })})
 		watcher.SetGroups([]core.GroupSpec{spec(w.name, vip4, vip6)})
 		ended := make(chan error)
 		go func() { ended <- watcher.Run(ctx) }()

@@ -90,7 +90,7 @@ func (n *node) seen(a int) {
 	w := n.w
 	n.netlinkAt = max(n.netlinkAt, w.now+int64(w.dice.about(w.plan.mailbox)))
 	c := n.kern.addrs[a]
-	ev := core.AddressSeen{Address: address(a), Present: c.bound, Ours: c.bound && c.ours}
+	ev := core.AddressesSeen{{Address: address(a), Present: c.bound, Ours: c.bound && c.ours}}
 	w.q.push(n.netlinkAt, item{kind: processEvent, node: int8(n.id), gen: n.gen, ev: ev})
 }
 

@@ -95,8 +95,12 @@ func eventText(ev core.Event) string {
 		return fmt.Sprintf("MySQL %s, writable=%s", ev.Health.State, ev.Health.Writable)
 	case core.LinkChanged:
 		return fmt.Sprintf("link up=%t", ev.Up)
-	case core.AddressSeen:
-		return fmt.Sprintf("seen %v present=%t ours=%t", ev.Address, ev.Present, ev.Ours)
+	case core.AddressesSeen:
+		var seen []string
+		for _, s := range ev {
+			seen = append(seen, fmt.Sprintf("seen %v present=%t ours=%t", s.Address, s.Present, s.Ours))
+		}
+		return strings.Join(seen, ", ")
 	case core.ConfigOffered:
 		return fmt.Sprintf("configuration %d, ttl %d ms", ev.Config.Version, ev.Config.TTL)
 	case core.BindDone:
