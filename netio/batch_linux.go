@@ -66,6 +66,21 @@ func (b *batch) headers() []unix.Mmsghdr {
 	return hs
 }
 
+// recvmmsg reads datagrams without waiting for one and returns how many there were (recvmmsg(2)). The lengths are in the headers.
+func recvmmsg(fd uintptr, hs []unix.Mmsghdr) (n int, err error) {
+	for {
+		got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(hs))), uintptr(len(hs)),
+			unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			return int(got), nil
+		case unix.EINTR:
+		default:
+			return 0, errno
+		}
+	}
+}
+
 // sendmmsg sends frames without waiting for room and returns how many the kernel took (sendmmsg(2)). The error is that of the
 // first one which it did not take, and is nil if it took any.
 func sendmmsg(fd uintptr, hs []unix.Mmsghdr) (n int, err error) {

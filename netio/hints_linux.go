@@ -3,14 +3,22 @@ package netio
 import (
 	"context"
 	"errors"
+	"syscall"
 	"time"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 )
 
-// hintBuffer is the size of the receive buffer of the hints' socket, in bytes.
-const hintBuffer = 1 << 20
+const (
+	// hintBuffer is the size of the receive buffer of the hints' socket, in bytes.
+	hintBuffer = 1 << 20
+	// hintsAtOnce is how many messages are read by one system call.
+	hintsAtOnce = 32
+	// hintSize holds a message about an address, which has a hundred bytes, or a link, which has two thousand at most. The kernel
+	// sends each in a datagram of its own.
+	hintSize = 4 << 10
+)
 
 // hint says that something may have changed in the kernel: addresses, links, or anything if both are false.
 type hint struct {
@@ -19,8 +27,15 @@ type hint struct {
 	link bool     // a message about a link
 }
 
-// hints is a subscription to the kernel's news of addresses and links.
-type hints struct{ conn *netlink.Conn }
+// hints is a subscription to the kernel's news of addresses and links. Package netlink reads each message by two system calls
+// and into memory of its own, which is a good part of what a daemon does while a thousand addresses come or go; so it is read
+// here.
+type hints struct {
+	conn    *netlink.Conn
+	raw     syscall.RawConn
+	bufs    [][]byte
+	headers []unix.Mmsghdr
+}
 
 func subscribe(rcvbuf int) (*hints, error) {
 	conn, err := netlink.Dial(unix.NETLINK_ROUTE, &netlink.Config{
@@ -29,17 +44,27 @@ func subscribe(rcvbuf int) (*hints, error) {
 	if err != nil {
 		return nil, classify(err)
 	}
-	if err := conn.SetReadBuffer(rcvbuf); err != nil {
+	raw, err := conn.SyscallConn()
+	if err = errors.Join(err, conn.SetReadBuffer(rcvbuf)); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &hints{conn}, nil
+	h := &hints{conn: conn, raw: raw, headers: make([]unix.Mmsghdr, hintsAtOnce)}
+	for i := range h.headers {
+		buf := make([]byte, hintSize)
+		iov := &unix.Iovec{Base: &buf[0]}
+		iov.SetLen(len(buf))
+		h.bufs = append(h.bufs, buf)
+		h.headers[i].Hdr.Iov = iov
+		h.headers[i].Hdr.SetIovlen(1)
+	}
+	return h, nil
 }
 
 func (h *hints) close() error { return h.conn.Close() }
 
 // follow hands on hints until ctx is done. When the socket overflows or fails, what was lost is not known: that is a
 // hint to read everything.
-func (h *hints) follow(ctx context.Context, to chan<- hint, w *Watcher) {
+func (h *hints) follow(ctx context.Context, to chan<- []hint, w *Watcher) {
 	for h != nil {
 		err := h.receive(ctx, to, w)
 		_ = h.close()
@@ -48,7 +73,7 @@ func (h *hints) follow(ctx context.Context, to chan<- hint, w *Watcher) {
 		}
 		w.cfg.Logger.Warn("the kernel's news can not be read; subscribing again", "err", err)
 		h = resubscribe(ctx, w.rcvbuf)
-		tell(ctx, to, hint{})
+		tell(ctx, to, []hint{{}})
 	}
 }
 
@@ -67,36 +92,61 @@ func resubscribe(ctx context.Context, rcvbuf int) *hints {
 }
 
 // receive hands on hints until the socket fails or ctx is done.
-func (h *hints) receive(ctx context.Context, to chan<- hint, w *Watcher) error {
+func (h *hints) receive(ctx context.Context, to chan<- []hint, w *Watcher) error {
 	stop := context.AfterFunc(ctx, func() { _ = h.close() })
 	defer stop()
 	for {
-		msgs, err := h.conn.Receive()
+		n, err := h.read()
 		if errors.Is(err, unix.ENOBUFS) {
 			w.cfg.Logger.Info("news from the kernel were lost for want of buffer; everything is read again")
-			tell(ctx, to, hint{})
+			tell(ctx, to, []hint{{}})
 			continue
 		}
 		if err != nil {
 			return err
 		}
-		for _, m := range msgs {
-			if n, ok := readHint(m); ok {
-				tell(ctx, to, n)
-			}
+		var news []hint
+		for i, hdr := range h.headers[:n] {
+			news = appendHints(news, h.bufs[i][:min(hdr.Len, hintSize)], hdr.Hdr.Flags&unix.MSG_TRUNC != 0)
+		}
+		if len(news) > 0 {
+			tell(ctx, to, news)
 		}
 	}
 }
 
-func tell(ctx context.Context, to chan<- hint, h hint) {
+// read waits for datagrams and returns how many there are in h.bufs.
+func (h *hints) read() (n int, err error) {
+	waitErr := h.raw.Read(func(fd uintptr) bool {
+		n, err = recvmmsg(fd, h.headers)
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	return n, errors.Join(waitErr, err)
+}
+
+func tell(ctx context.Context, to chan<- []hint, news []hint) {
 	select {
-	case to <- h:
+	case to <- news:
 	case <-ctx.Done():
 	}
 }
 
+// appendHints appends what a datagram of the kernel hints at. One that can not be read, or not whole, hints at anything.
+func appendHints(news []hint, datagram []byte, cut bool) []hint {
+	msgs, err := syscall.ParseNetlinkMessage(datagram)
+	if err != nil || cut {
+		return append(news, hint{})
+	}
+	for _, m := range msgs {
+		if h, ok := readHint(m); ok {
+			news = append(news, h)
+		}
+	}
+	return news
+}
+
 // readHint returns what a message of the kernel hints at. A message that it can not read hints at anything.
-func readHint(m netlink.Message) (hint, bool) {
+func readHint(m syscall.NetlinkMessage) (hint, bool) {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		return hint{link: true}, true

@@ -100,7 +100,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	v := &view{w: w, s: s, again: again, heard: make(chan report)}
 	var wg sync.WaitGroup
-	news := make(chan hint)
+	news := make(chan []hint)
 	wg.Go(func() { hints.follow(ctx, news, w) })
 	v.loop(ctx, news, carrier)
 	cancel()
@@ -112,7 +112,7 @@ func (w *Watcher) Run(ctx context.Context) error {
 }
 
 // loop is the one goroutine that reads state, compares and delivers.
-func (v *view) loop(ctx context.Context, news <-chan hint, carrier *Alarm) {
+func (v *view) loop(ctx context.Context, news <-chan []hint, carrier *Alarm) {
 	sweep := time.NewTicker(v.w.sweep)
 	defer sweep.Stop()
 	carrier.Reset(carrierEvery)
@@ -129,8 +129,10 @@ func (v *view) loop(ctx context.Context, news <-chan hint, carrier *Alarm) {
 			return
 		case <-v.w.changed:
 			v.setGroups()
-		case h := <-news:
-			v.follow(h)
+		case hs := <-news:
+			for _, h := range hs {
+				v.follow(h)
+			}
 		case r := <-v.heard:
 			v.hear(r)
 		case <-carrier.C():
