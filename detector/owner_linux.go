@@ -90,7 +90,7 @@ func findOwner(ctx context.Context, e endpoint, inodes []uint64, path string) (p
 	if len(inodes) == 0 {
 		return e.pid, plausible(e.pid)
 	}
-	pid, err = holder(inodes)
+	pid, err = holder(ctx, inodes)
 	if errors.Is(err, errPermission) && path != "" {
 		if asked, aerr := askSocket(ctx, path, inodes); aerr == nil {
 			return asked, nil
@@ -110,29 +110,26 @@ func plausible(pid int) error {
 
 // holder returns the process that has one of the sockets open. Processes with a server's name come first, then the rest
 // in the order of their numbers, so that a parent goes before a child that inherited the socket.
-func holder(inodes []uint64) (int, error) {
-	names, err := os.ReadDir("/proc")
+func holder(ctx context.Context, inodes []uint64) (int, error) {
+	all, err := allProcesses(ctx)
 	if err != nil {
 		return 0, err
 	}
 	var likely, others []int
-	for _, n := range names {
-		pid, err := strconv.Atoi(n.Name())
-		if err != nil || plausible(pid) != nil {
-			continue
-		}
-		comm, _ := os.ReadFile(filepath.Join("/proc", n.Name(), "comm"))
-		if s := string(comm); strings.Contains(s, "mysqld") || strings.Contains(s, "mariadbd") {
-			likely = append(likely, pid)
-		} else {
-			others = append(others, pid)
+	for _, p := range all {
+		switch {
+		case plausible(p.pid) != nil:
+		case strings.Contains(p.name, "mysqld") || strings.Contains(p.name, "mariadbd"):
+			likely = append(likely, p.pid)
+		default:
+			others = append(others, p.pid)
 		}
 	}
 	slices.Sort(likely)
 	slices.Sort(others)
 	denied := false
 	for _, pid := range slices.Concat(likely, others) {
-		ok, err := holds(pid, inodes)
+		ok, err := holds(ctx, pid, inodes)
 		if ok {
 			return pid, nil
 		}
@@ -145,13 +142,17 @@ func holder(inodes []uint64) (int, error) {
 }
 
 // holds reports whether a process has one of the sockets open.
-func holds(pid int, inodes []uint64) (bool, error) {
-	open, err := socketsOf(pid)
+func holds(ctx context.Context, pid int, inodes []uint64) (bool, error) {
+	open, err := socketsOf(ctx, pid)
 	return slices.ContainsFunc(inodes, func(inode uint64) bool { return open[inode] }), err
 }
 
-// socketsOf returns the inodes of the sockets that a process has open.
-func socketsOf(pid int) (map[uint64]bool, error) {
+// filesAtOnce is how many of a process's open files are looked at without a rest, see allProcesses. A server has one for each
+// client.
+const filesAtOnce = 256
+
+// socketsOf returns the inodes of the sockets that a process has open. It rests like allProcesses, and after each process.
+func socketsOf(ctx context.Context, pid int) (map[uint64]bool, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
 	f, err := os.Open(dir)
 	if err != nil {
@@ -163,7 +164,13 @@ func socketsOf(pid int) (map[uint64]bool, error) {
 		return nil, err
 	}
 	open := map[uint64]bool{}
-	for _, n := range names {
+	for i, n := range names {
+		if i%filesAtOnce == 0 {
+			pause(ctx, walkRest)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+		}
 		target, err := os.Readlink(filepath.Join(dir, n))
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, err
@@ -183,7 +190,7 @@ var errHandedOver = errors.New("its listening sockets were handed to it (LISTEN_
 // closing returns the listening TCP sockets of our network namespace that close when a process ends: it has them open, and
 // none of its ancestors has. Not every init process may be looked into; one that hands sockets over says so in the
 // environment (sd_listen_fds(3)).
-func closing(pid int) ([]tcpSocket, error) {
+func closing(ctx context.Context, pid int) ([]tcpSocket, error) {
 	found, err := listenersAt(ownTables)
 	if err != nil {
 		return nil, err
@@ -196,7 +203,7 @@ func closing(pid int) ([]tcpSocket, error) {
 		return nil, errHandedOver
 	}
 	for p := pid; p > 0 && len(found) > 0; {
-		open, err := socketsOf(p)
+		open, err := socketsOf(ctx, p)
 		if err != nil && (p == pid || !errors.Is(err, fs.ErrPermission)) {
 			return nil, err
 		}

@@ -311,7 +311,7 @@ func TestSocketsThatOutliveTheServerAreNotNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { heir.Process.Kill(); heir.Wait() }()
-		if found, err := closing(heir.Process.Pid); len(found) > 0 || err != tt.want {
+		if found, err := closing(t.Context(), heir.Process.Pid); len(found) > 0 || err != tt.want {
 			t.Errorf("%s: %v, %v, want none and %v", tt.environment, found, err, tt.want)
 		}
 	}

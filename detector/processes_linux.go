@@ -19,14 +19,15 @@ type processes struct {
 	prepare func(netip.AddrPort, uint64) HangUp
 	asks    chan endpoint
 	paths   chan string
+	looks   chan struct{} // see starting
 
-	mu       sync.Mutex // held by run to set watched and last, and by others to use what follows
+	mu       sync.Mutex // held by run to set what follows, and by others to use it
 	watched  *process
-	last     program // the one that was watched last
-	sought   string  // what the last search for its next process has found
-	soughtAt time.Time
+	sought   string    // what the last look for the next process of the server has found
+	soughtAt time.Time // when that was asked for, or since when there is none
 
 	// The rest belongs to run's goroutine.
+	last   program // the one that was watched last
 	now    key
 	failed key // for what the search was in vain
 	noted  string
@@ -40,7 +41,7 @@ type key struct {
 }
 
 func newProcesses(probe time.Duration, log *slog.Logger, tell func(hint)) *processes {
-	return &processes{probe: probe, log: log, tell: tell, asks: make(chan endpoint, 1), paths: make(chan string, 1)}
+	return &processes{probe: probe, log: log, tell: tell, asks: make(chan endpoint, 1), paths: make(chan string, 1), looks: make(chan struct{}, 1)}
 }
 
 // follow says that the server at e has just spoken. It does not wait.
@@ -74,6 +75,8 @@ func (p *processes) run(ctx context.Context) {
 			p.search(ctx)
 		case p.now.endpoint = <-p.asks:
 			p.search(ctx)
+		case <-p.looks:
+			p.look(ctx)
 		}
 	}
 }
@@ -104,22 +107,22 @@ func (p *processes) search(ctx context.Context) {
 	}
 	p.unwatch()
 	w.key = p.now
-	p.prepareHangUp(w)
+	p.prepareHangUp(ctx, w)
 	p.failed, p.noted = key{}, ""
-	last := newProgram(w.pid, w.name)
+	p.last = newProgram(w.pid, w.name)
 	p.mu.Lock()
-	p.watched, p.last, p.sought = w, last, ""
+	p.watched, p.sought = w, ""
 	p.mu.Unlock()
 	p.log.Info("watching the server's process", "pid", w.pid, "name", w.name, "by", w.means())
 	go w.watch(p.tell)
 }
 
 // prepareHangUp finds out what is to be closed when a process ends. That it can not costs some clients a wait.
-func (p *processes) prepareHangUp(w *process) {
+func (p *processes) prepareHangUp(ctx context.Context, w *process) {
 	if p.prepare == nil {
 		return
 	}
-	sockets, err := closing(w.pid)
+	sockets, err := closing(ctx, w.pid)
 	if err != nil {
 		p.log.Info("clients that the server lets in while it ends will not be reset at once", "pid", w.pid, "reason", err)
 		return
@@ -154,7 +157,7 @@ func (p *processes) unwatch() {
 	w.stop()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.watched = nil
+	p.watched, p.soughtAt = nil, time.Now()
 	w.release()
 }
 

@@ -1,11 +1,9 @@
 package detector
 
 import (
+	"context"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 	"time"
 )
 
@@ -26,37 +24,50 @@ func newProgram(pid int, name string) program {
 }
 
 // runs returns the number of a process that is this program, 0 if there is none.
-func (p program) runs() int {
+func (p program) runs(ctx context.Context) int {
 	if p.dir == nil {
 		return 0
 	}
-	comms, _ := filepath.Glob("/proc/[0-9]*/comm")
-	for _, file := range comms {
-		b, err := os.ReadFile(file)
-		if err != nil || strings.TrimSuffix(string(b), "\n") != p.name {
+	all, _ := allProcesses(ctx)
+	for _, o := range all {
+		if o.name != p.name {
 			continue
 		}
-		proc := filepath.Dir(file)
-		if dir, err := os.Stat(proc + "/cwd"); err == nil && os.SameFile(dir, p.dir) {
-			pid, _ := strconv.Atoi(filepath.Base(proc))
-			return pid
+		if dir, err := os.Stat(fmt.Sprintf("/proc/%d/cwd", o.pid)); err == nil && os.SameFile(dir, p.dir) {
+			return o.pid
 		}
 	}
 	return 0
 }
 
 // starting says of a server that nobody listens for whether its process runs all the same, as it does for minutes in a recovery
-// after a crash. It looks once in a while only: that costs a look at every process of the machine.
+// after a crash. It has that looked for once in a while only, since it costs a look at every process of the machine, and not while
+// the one that has just ended is replaced by another node. What it says is what was found by then; it does not wait.
 func (p *processes) starting(now time.Time) string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.watched == nil && now.Sub(p.soughtAt) >= statusEvery {
-		p.soughtAt, p.sought = now, ""
-		if pid := p.last.runs(); pid != 0 {
-			p.sought = fmt.Sprintf("%s (pid %d) runs and does not listen yet: it starts, or recovers from a crash; its error log says how far it is", p.last.name, pid)
+		p.soughtAt = now
+		select {
+		case p.looks <- struct{}{}:
+		default: // the one before has not begun
 		}
 	}
 	return p.sought
+}
+
+// look looks for a process of the server that is not watched, since it does not listen.
+func (p *processes) look(ctx context.Context) {
+	if p.watched != nil {
+		return
+	}
+	text := ""
+	if pid := p.last.runs(ctx); pid != 0 {
+		text = fmt.Sprintf("%s (pid %d) runs and does not listen yet: it starts, or recovers from a crash; its error log says how far it is", p.last.name, pid)
+	}
+	p.mu.Lock()
+	p.sought = text
+	p.mu.Unlock()
 }
 
 // pid is the number of the process under watch, 0 if there is none.
