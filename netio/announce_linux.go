@@ -13,7 +13,7 @@ import (
 
 // Announce sends one round for all addresses of the group: for IPv4 a gratuitous ARP request and a gratuitous ARP
 // reply to everybody, for IPv6 an unsolicited neighbour advertisement to all nodes. The frames of many addresses are sent
-// at the configured pace; the time and the gate are looked at before each system call. The core calls it only for addresses
+// at the configured pace, one for each address before the second for any; the time and the gate are looked at before each system call. The core calls it only for addresses
 // that are bound.
 //
 // The interface is looked up anew each time, so that one that was made again, or has another hardware address since a
@@ -51,50 +51,56 @@ func (b *Binder) announceOn(ctx context.Context, p permit, spec core.GroupSpec, 
 	if b.cfg.Fence != nil {
 		b.cfg.Fence.GuardFrames(l.Name, l.Index)
 	}
-	return b.sendAll(ctx, p, l, spec, (*batch).announcement)
+	return b.sendAll(ctx, p, l, spec, (*batch).announcement, (*batch).secondForm)
 }
 
-// sendAll sends the frames that add has for each address of the group, at the configured pace.
-func (b *Binder) sendAll(ctx context.Context, p permit, l link, spec core.GroupSpec, add func(*batch, MAC, netip.Addr)) error {
+// sendAll sends the frame that add has for each address of the group, at the configured pace, and then those that the next add
+// has, in the same batches. Most neighbours heed either form, so the last of many addresses waits for half of the frames only.
+func (b *Binder) sendAll(ctx context.Context, p permit, l link, spec core.GroupSpec, adds ...func(*batch, MAC, netip.Addr)) error {
 	var (
 		failed []error
 		frames batch
 	)
-	for i, addr := range spec.Addresses {
-		add(&frames, l.MAC, addr.Addr())
-		last := i+1 == len(spec.Addresses)
-		if !last && len(frames.ends)+framesPerAddress <= b.cfg.Pace.Frames {
-			continue
+	left := len(adds) * len(spec.Addresses)
+	for _, add := range adds {
+		for _, addr := range spec.Addresses {
+			add(&frames, l.MAC, addr.Addr())
+			if left--; left > 0 && len(frames.ends) < b.cfg.Pace.Frames {
+				continue
+			}
+			err := b.senders.send(l, &frames, p.check)
+			if err == nil && left > 0 {
+				err = b.cfg.Pace.rest(ctx)
+			}
+			if err != nil {
+				failed = append(failed, err) // the other addresses are told all the same
+			}
+			if ctx.Err() != nil || errors.Is(err, ErrLate) {
+				return errors.Join(failed...)
+			}
+			frames.reset()
 		}
-		err := b.senders.send(l, &frames, p.check)
-		if err == nil && !last {
-			err = b.cfg.Pace.rest(ctx)
-		}
-		if err != nil {
-			failed = append(failed, err) // the other addresses are told all the same
-		}
-		if ctx.Err() != nil || errors.Is(err, ErrLate) {
-			break
-		}
-		frames.reset()
 	}
 	return errors.Join(failed...)
 }
 
-// framesPerAddress is how many frames announce an address at most.
-const framesPerAddress = 2
-
-// announcement adds the frames that announce an address.
+// announcement adds the frame that announces an address.
 func (b *batch) announcement(mac MAC, ip netip.Addr) {
 	if ip.Is6() {
 		b.buf = UnsolicitedNA(mac, ip).AppendFrame(b.buf)
-		b.end()
+	} else {
+		b.buf = GratuitousARP(ARPRequest, mac, ip).AppendFrame(b.buf)
+	}
+	b.end()
+}
+
+// secondForm adds the frame that announces an address to those who do not heed the first form: for IPv4 alone.
+func (b *batch) secondForm(mac MAC, ip netip.Addr) {
+	if ip.Is6() {
 		return
 	}
-	for _, form := range [...]uint16{ARPRequest, ARPReply} {
-		b.buf = GratuitousARP(form, mac, ip).AppendFrame(b.buf)
-		b.end()
-	}
+	b.buf = GratuitousARP(ARPReply, mac, ip).AppendFrame(b.buf)
+	b.end()
 }
 
 // look returns the group's interface as it is now.
