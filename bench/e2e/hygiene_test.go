@@ -233,6 +233,7 @@ func fastSpan(t *testing.T, l *lab.Lab, yardstick int) (problems []string) {
 // Without nf_tables the kernel holds a lease by the lifetime of its address: a killed owner answers for seconds more, and
 // nobody else answers before it has stopped.
 func TestKilledOwnerWithoutAFence(t *testing.T) {
+	besides(t) // a lease has seconds here
 	const ttl = core.UnfencedTTL
 	l := up(t, func(o *lab.Options) {
 		o.Timing = map[string]string{"ttl": ttl.String(), "heartbeat": "300ms"}

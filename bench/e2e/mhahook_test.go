@@ -17,7 +17,8 @@ import (
 // TestWrongAdvice: each way in which advice can be wrong ends with the code that docs/mha.md gives for it and with the reason,
 // and the address stays where it is.
 func TestWrongAdvice(t *testing.T) {
-	r := raiseMHA(t, "wait = \"5s\"")
+	besides(t)
+	r := raiseMHA(t, "wait = \"5s\"", unhurried)
 	must(t, r.WaitStable(within(t)))
 	wrong := func(what string, code int, text string, args ...string) {
 		t.Helper()
