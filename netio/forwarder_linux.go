@@ -29,7 +29,7 @@ const (
 	forwardFor = 3 * time.Second
 	// dismissAfter is how long after that the old connections end. To list them keeps a processor for milliseconds, whatever their
 	// number, and those who connect anew come first.
-	dismissAfter = 5 * time.Millisecond
+	dismissAfter = 2 * time.Millisecond
 	// forwardWait is how long it waits for the announcement: a server that is to be promoted may have to apply first.
 	forwardWait = 30 * time.Second
 	// forwardKept is how many frames are kept until the next owner is known. More than that come only in a flood.
