@@ -132,11 +132,16 @@ func TestARefusedFrameDoesNotKeepTheOthers(t *testing.T) {
 	c.guardFrames(f)
 	before, after := netip.MustParseAddr("10.77.0.71"), netip.MustParseAddr("10.77.0.72")
 	frames := batchOf(c.announcement(before), c.announcement(fence4), c.announcement(fence6), c.announcement(after))
-	err := c.senders.send(c.link(), frames, func() error { return nil })
+	socket, err := c.senders.get(c.link())
+	must(t, err)
+	err = c.senders.send(c.link(), frames, func() error { return nil })
 	if err == nil || !strings.Contains(err.Error(), "send 4 frames") || !strings.Contains(err.Error(), "2 not sent") {
 		t.Errorf("the sender of two frames about closed addresses was told %v", err)
 	}
 	wantErr(t, err, unix.ENOBUFS)
+	if now, err := c.senders.get(c.link()); now != socket || err != nil {
+		t.Errorf("a refused frame cost the socket (%v)", err)
+	}
 	expect(t, c.seen, "the frame before the refused ones", func(f []byte) bool {
 		if slices.Equal(f, c.announcement(fence4)) {
 			t.Error("a frame about a closed address left")

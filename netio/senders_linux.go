@@ -28,7 +28,8 @@ type sender struct {
 
 // send sends the frames of a batch, in their order and by one system call if there is room for them. Before each call may is asked
 // last of all, and an error of it ends the sending. A socket that does not work any more is replaced once: its interface may have
-// been deleted and made again. A frame that is refused then does not keep the others.
+// been deleted and made again. A frame that is refused does not keep the others, nor cost the socket: to close one and open another
+// makes the kernel wait for two RCU grace periods, twenty milliseconds, and what refuses a frame is mostly the fence.
 func (s *senders) send(l link, b *batch, may func() error) error {
 	var (
 		first    error
@@ -42,7 +43,7 @@ func (s *senders) send(l link, b *batch, may func() error) error {
 		case err == nil:
 		case errors.Is(err, ErrLinkDown) || errors.Is(err, ErrLate):
 			return fmt.Errorf("send a frame on %s: %w", l.Name, err)
-		case !replaced:
+		case !replaced && !errors.Is(err, unix.ENOBUFS):
 			replaced = true
 		default:
 			first = cmp.Or(first, err)
@@ -63,11 +64,11 @@ func (s *senders) try(l link, hs []unix.Mmsghdr, may func() error) (n int, err e
 		return 0, err
 	}
 	n, late, err := sendNow(conn, hs, may)
-	if err != nil {
-		s.drop(l.Name, conn)
-	}
-	if errors.Is(err, unix.ENOBUFS) {
+	switch {
+	case errors.Is(err, unix.ENOBUFS):
 		err = fmt.Errorf("the interface's queue is full, or the kernel's lease is over: %w", err)
+	case err != nil:
+		s.drop(l.Name, conn)
 	}
 	return n, errors.Join(late, classify(err))
 }
