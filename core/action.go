@@ -57,8 +57,11 @@ type Extend struct {
 // Prolong lets the claims of an epoch that are on their way go on until NotAfter, because the lease was renewed meanwhile:
 // many addresses take the kernel longer than what was left of the lease when they were claimed. It shortens nothing.
 type Prolong struct {
-	Group    GroupName
-	Epoch    Epoch
+	Group GroupName
+	Epoch Epoch
+	// Report is the report that the renewed lease rests on, by which a Bind on its way opens the kernel's fence. The one that it
+	// came with may be over by then.
+	Report   Seq
 	NotAfter Instant
 }
 

@@ -60,7 +60,7 @@ func (m *Machine) prolong(h *holding) {
 	if h.phase == binding {
 		h.due = last
 	}
-	m.do(Prolong{Group: h.group, Epoch: h.epoch, NotAfter: last})
+	m.do(Prolong{Group: h.group, Epoch: h.epoch, Report: h.rests, NotAfter: last})
 }
 
 // giveUp begins the end of a holding. From here on it is neither renewed nor claimed again in this epoch.

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -54,6 +55,28 @@ func TestBindGuardsFirstAndOpensLast(t *testing.T) {
 	}
 	if got := strings.Join(order, ", "); got != "guarded, bound" {
 		t.Errorf("the bind went through: %s", got)
+	}
+}
+
+// The lease was renewed while many addresses were bound, and the report that they came with is over when they are: they are open by the
+// newer one, and not silent until the next report.
+func TestBindOpensByTheNewestReport(t *testing.T) {
+	w, a := newBareNode(t)
+	f := newFence(t)
+	s := specOfFenced(w)
+	var b *Binder
+	b = newBinder(t, Config{Fence: f, Bound: func(core.GroupName, core.Epoch) {
+		must(t, f.Arm(2, long, nil))
+		b.Prolong(core.Prolong{Group: s.Name, Epoch: 1, Report: 2, NotAfter: soon()})
+		b.Prolong(core.Prolong{Group: "another", Epoch: 1, Report: 9, NotAfter: soon()})
+		time.Sleep(2 * MinFenceTTL) // the rest of the first lease
+	}})
+	must(t, f.Arm(1, MinFenceTTL, nil))
+	bind := bindOf(s, 1)
+	bind.Report = 1
+	must(t, b.Bind(t.Context(), bind))
+	for _, ip := range fenced {
+		a.expect(ip)
 	}
 }
 

@@ -127,7 +127,7 @@ func (r *armRoom) openings(open []core.Opening, g *gate) []FenceOpening {
 	return r.open
 }
 
-// openFence lets traffic of the group pass as long as the report lives that its lease rests on. The addresses are bound
+// openFence lets traffic of the group pass as long as the report lives that its lease rests on by now. The addresses are bound
 // by then. What was given up stays closed, by the same order of looks as in [Binder.Arm].
 func (b *Binder) openFence(a core.Bind) error {
 	if b.cfg.Fence == nil {
@@ -137,7 +137,7 @@ func (b *Binder) openFence(a core.Bind) error {
 	if still, _ := b.gate.look(a.Group, a.Epoch); !still {
 		return fmt.Errorf("open the fence: %w: group %s was unbound in epoch %d or later", ErrLate, a.Group, a.Epoch)
 	}
-	if err := b.cfg.Fence.openSince(since, addresses(a.Spec), uint64(a.Report)); err != nil {
+	if err := b.cfg.Fence.openSince(since, addresses(a.Spec), uint64(b.gate.report(a.Group, a.Epoch, a.Report))); err != nil {
 		return fmt.Errorf("open the fence: %w", err)
 	}
 	return nil

@@ -84,8 +84,9 @@ func (b *Binder) Extend(ctx context.Context, a core.Extend) error {
 	return nil
 }
 
-// Prolong moves the NotAfter of every Bind, Extend and Announce of an epoch that is on its way or comes. It waits for nothing.
-func (b *Binder) Prolong(a core.Prolong) { b.gate.prolong(a.Group, a.Epoch, a.NotAfter) }
+// Prolong moves the NotAfter of every Bind, Extend and Announce of an epoch that is on its way or comes, and the report by which
+// a Bind opens the fence. It waits for nothing.
+func (b *Binder) Prolong(a core.Prolong) { b.gate.prolong(a) }
 
 // claim is one Bind or Extend on its way.
 type claim struct {

@@ -15,10 +15,11 @@ type gate struct {
 	prolonged map[core.GroupName]prolonged
 }
 
-// prolonged is until when the claims of an epoch may go on.
+// prolonged is until when the claims of an epoch may go on, and the report that this rests on.
 type prolonged struct {
-	epoch core.Epoch
-	until core.Instant
+	epoch  core.Epoch
+	report core.Seq
+	until  core.Instant
 }
 
 // close shuts out the claims of a group in all epochs up to e, for good: a grant that comes later has a higher epoch.
@@ -31,16 +32,26 @@ func (g *gate) close(group core.GroupName, e core.Epoch) {
 	g.closed[group] = max(g.closed[group], e)
 }
 
-// prolong lets the claims of a group in epoch e go on until then.
-func (g *gate) prolong(group core.GroupName, e core.Epoch, until core.Instant) {
+// prolong lets the claims of a group in an epoch go on.
+func (g *gate) prolong(a core.Prolong) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if g.prolonged == nil {
 		g.prolonged = make(map[core.GroupName]prolonged)
 	}
-	if p := g.prolonged[group]; e > p.epoch || e == p.epoch && until > p.until {
-		g.prolonged[group] = prolonged{e, until}
+	if p := g.prolonged[a.Group]; a.Epoch > p.epoch || a.Epoch == p.epoch && a.NotAfter > p.until {
+		g.prolonged[a.Group] = prolonged{a.Epoch, a.Report, a.NotAfter}
 	}
+}
+
+// report returns the report that the lease of a group in epoch e rests on by now, if it rested on r when the claim was made.
+func (g *gate) report(group core.GroupName, e core.Epoch, r core.Seq) core.Seq {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if p := g.prolonged[group]; p.epoch == e {
+		return max(r, p.report)
+	}
+	return r
 }
 
 // look reports whether a claim of a group in epoch e may go on, and until when if its lease was renewed since.

@@ -123,7 +123,11 @@ func (p *process) bind(wk *worker, a core.Bind) {
 			k.bind(addressIndex(pre.Addr()), groupIndex(a.Group), a.Epoch)
 			k.live(addressIndex(pre.Addr()), a.Lifetime)
 		}
-		p.open(core.Opening{Group: a.Group, Epoch: a.Epoch, Addresses: a.Spec.Addresses, Report: a.Report}, since)
+		report := a.Report
+		if longer := p.prolonged[groupIndex(a.Group)]; longer.Epoch == a.Epoch {
+			report = max(report, longer.Report)
+		}
+		p.open(core.Opening{Group: a.Group, Epoch: a.Epoch, Addresses: a.Spec.Addresses, Report: report}, since)
 	}, func(failed bool) {
 		switch {
 		case p.n.w.plan.gate && !p.allowed(a.Group, a.Epoch, a.NotAfter):
