@@ -154,12 +154,7 @@ const filesAtOnce = 256
 // socketsOf returns the inodes of the sockets that a process has open. It rests like allProcesses, and after each process.
 func socketsOf(ctx context.Context, pid int) (map[uint64]bool, error) {
 	dir := fmt.Sprintf("/proc/%d/fd", pid)
-	f, err := os.Open(dir)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	names, err := f.Readdirnames(-1)
+	names, err := namesIn(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -27,12 +27,7 @@ type numbered struct {
 // one processor in a daemon, which it takes from nobody who makes one short system call after the other. Reports and Acks, on
 // which leases live, wait no longer than for walkAtOnce processes so.
 func allProcesses(ctx context.Context) (all []numbered, err error) {
-	dir, err := os.Open("/proc")
-	if err != nil {
-		return nil, err
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
+	names, err := namesIn("/proc")
 	if err != nil {
 		return nil, err
 	}
@@ -51,4 +46,14 @@ func allProcesses(ctx context.Context) (all []numbered, err error) {
 		all = append(all, numbered{pid, strings.TrimSuffix(string(comm), "\n")})
 	}
 	return all, nil
+}
+
+// namesIn lists a directory of /proc, in the kernel's order.
+func namesIn(path string) ([]string, error) {
+	dir, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer dir.Close()
+	return dir.Readdirnames(-1)
 }

@@ -68,28 +68,23 @@ func (b *batch) headers() []unix.Mmsghdr {
 
 // recvmmsg reads datagrams without waiting for one and returns how many there were (recvmmsg(2)). The lengths are in the headers.
 func recvmmsg(fd uintptr, hs []unix.Mmsghdr) (n int, err error) {
-	for {
-		got, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(hs))), uintptr(len(hs)),
-			unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			return int(got), nil
-		case unix.EINTR:
-		default:
-			return 0, errno
-		}
-	}
+	return mmsg(unix.SYS_RECVMMSG, fd, hs)
 }
 
 // sendmmsg sends frames without waiting for room and returns how many the kernel took (sendmmsg(2)). The error is that of the
 // first one which it did not take, and is nil if it took any.
 func sendmmsg(fd uintptr, hs []unix.Mmsghdr) (n int, err error) {
+	return mmsg(unix.SYS_SENDMMSG, fd, hs)
+}
+
+// mmsg makes one of these two system calls until no signal comes between.
+func mmsg(call, fd uintptr, hs []unix.Mmsghdr) (n int, err error) {
 	for {
-		sent, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(unsafe.SliceData(hs))), uintptr(len(hs)),
+		done, _, errno := unix.Syscall6(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(hs))), uintptr(len(hs)),
 			unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
-			return int(sent), nil
+			return int(done), nil
 		case unix.EINTR:
 		default:
 			return 0, errno
