@@ -220,7 +220,7 @@ func (b *beats) answer(seq uint64, from raft.ServerID, r beatReply) {
 
 // isBeat reports whether an opened datagram belongs to the heartbeats.
 func isBeat(plain []byte) bool {
-	return len(plain) > 1 && plain[0] == wireV5 && (plain[1] == kindBeat || plain[1] == kindBeatReply)
+	return len(plain) > 1 && plain[0] == wireV6 && (plain[1] == kindBeat || plain[1] == kindBeatReply)
 }
 
 // receiveBeat takes a heartbeat or an answer to one.
@@ -292,7 +292,7 @@ func (n *Node) answerBeat(b beat) {
 }
 
 func (n *Node) replyBeat(b beat, r *raft.AppendEntriesResponse) {
-	msg := append(make([]byte, 0, beatReplySize), wireV5, kindBeatReply)
+	msg := append(make([]byte, 0, beatReplySize), wireV6, kindBeatReply)
 	msg = binary.BigEndian.AppendUint64(msg, b.seq)
 	msg = binary.BigEndian.AppendUint64(msg, r.Term)
 	msg = binary.BigEndian.AppendUint64(msg, r.LastLog)
@@ -352,7 +352,7 @@ func (t *transport) beat(id raft.ServerID, a *raft.AppendEntriesRequest, r *raft
 }
 
 func appendBeat(seq, term uint64) []byte {
-	msg := append(make([]byte, 0, beatSize), wireV5, kindBeat)
+	msg := append(make([]byte, 0, beatSize), wireV6, kindBeat)
 	msg = binary.BigEndian.AppendUint64(msg, seq)
 	return binary.BigEndian.AppendUint64(msg, term)
 }

@@ -275,7 +275,7 @@ func (p *process) belief(now core.Instant, ev core.Event) {
 	}
 	for _, g := range p.core.Status(now).Groups {
 		until := time.Time{}
-		if g.Phase == core.Claiming.String() || g.Phase == core.Serving.String() {
+		if g.LeaseLeft > 0 && (g.Phase == core.Claiming.String() || g.Phase == core.Serving.String()) {
 			until = p.m.clock.when(now.Add(g.LeaseLeft))
 		}
 		p.m.c.oracle.holds(p, g.Name, until)

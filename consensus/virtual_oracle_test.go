@@ -2,6 +2,7 @@ package consensus
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -108,6 +109,7 @@ type epochRecord struct {
 	from     time.Time // when the grant was committed
 	lease    time.Time // the true end of the longest lease that was given
 	released bool
+	handover bool // it was granted while the epoch before was served
 }
 
 func newOracle(c *vCluster, rules rule) *oracle {
@@ -227,7 +229,7 @@ func (o *oracle) acked(to *machine, a core.Ack) {
 			return
 		}
 		rs[i].lease = later(rs[i].lease, end)
-		if next != nil && !rs[i].released && next.owner != to && end.After(next.from) {
+		if next != nil && !next.handover && !rs[i].released && next.owner != to && end.After(next.from) {
 			o.note(oneLease, "epoch %d of %s is renewed for %s until %v past the grant of epoch %d to %s", ge.Epoch, ge.Group, to.name,
 				end.Sub(next.from), next.epoch, next.owner.name)
 		}
@@ -317,10 +319,11 @@ func (o *oracle) released(r *core.Release) {
 	o.c.trace(nil, "release of epoch %d of %s by %s is committed: %s", r.Epoch, r.Group, r.Node, r.Reason)
 	o.stats.releases++
 	rs := o.epochs[r.Group]
-	if len(rs) == 0 {
+	i := slices.IndexFunc(rs, func(rec *epochRecord) bool { return rec.epoch == r.Epoch })
+	if i < 0 {
 		return
 	}
-	rec := rs[len(rs)-1]
+	rec := rs[i]
 	if time.Now().Before(rec.lease) && rec.owner.kernel.answers(r.Group) {
 		o.note(oneLease, "epoch %d of %s is released while %s answers for it", rec.epoch, r.Group, rec.owner.name)
 	}
@@ -331,7 +334,7 @@ func (o *oracle) granted(g *core.Grant, epoch core.Epoch) {
 	o.c.trace(nil, "grant of %s to %s in epoch %d is committed: %s", g.Group, g.To, epoch, g.Reason)
 	o.stats.grants++
 	to := o.c.named(g.To)
-	rec := &epochRecord{epoch: epoch, owner: to, from: time.Now()}
+	rec := &epochRecord{epoch: epoch, owner: to, from: time.Now(), handover: g.Handover}
 	if end, known := o.leaseEnd(to, reportKey{g.Incarnation, g.Seq}, g.TTL.Duration()); known {
 		rec.lease = end
 	}
@@ -340,7 +343,7 @@ func (o *oracle) granted(g *core.Grant, epoch core.Epoch) {
 		if epoch <= last.epoch {
 			o.note(oneLog, "%s is granted in epoch %d after epoch %d", g.Group, epoch, last.epoch)
 		}
-		if !last.released && last.owner != to {
+		if !last.released && last.owner != to && !g.Handover { // else the end of the last one is in the ledger later
 			o.stats.failovers++
 			left := last.lease.Sub(rec.from)
 			if left > 0 {

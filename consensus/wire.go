@@ -11,8 +11,8 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// wireV5 is the first byte of every message; the second is its kind.
-const wireV5 = 5
+// wireV6 is the first byte of every message; the second is its kind.
+const wireV6 = 6
 
 // The kinds of messages.
 const (
@@ -27,7 +27,6 @@ const (
 	kindDrained
 	kindCaughtUp
 	kindClients
-	kindYieldRequest
 )
 
 // Bounds on what a message may carry.
@@ -84,8 +83,8 @@ func parseMessage(b []byte) (core.Message, error) {
 	if len(b) < 2 {
 		return nil, errWireShort
 	}
-	if b[0] != wireV5 {
-		return nil, fmt.Errorf("%w: %d, this release knows %d", errWireVersion, b[0], wireV5)
+	if b[0] != wireV6 {
+		return nil, fmt.Errorf("%w: %d, this release knows %d", errWireVersion, b[0], wireV6)
 	}
 	d := decoder{b: b[2:]}
 	m := d.message(b[1])
@@ -106,7 +105,7 @@ type encoder struct {
 }
 
 func (e *encoder) message(m core.Message) error {
-	kind := func(k byte) { e.b = append(e.b, wireV5, k) }
+	kind := func(k byte) { e.b = append(e.b, wireV6, k) }
 	switch m := m.(type) {
 	case core.Report:
 		kind(kindReport)
@@ -134,13 +133,6 @@ func (e *encoder) message(m core.Message) error {
 		e.uint(uint64(m.Epoch))
 		e.bool(m.Unproved)
 		e.bool(m.Failed)
-		e.name(string(m.To))
-		e.text(m.Reason, e.reason)
-	case core.YieldRequest:
-		kind(kindYieldRequest)
-		e.name(string(m.Group))
-		e.uint(uint64(m.Epoch))
-		e.name(string(m.To))
 		e.text(m.Reason, e.reason)
 	default:
 		return e.promotion(kind, m)

@@ -180,7 +180,7 @@ func (d *decoder) message(kind byte) core.Message {
 			Next: core.AddressDigest(d.uint())}
 	case kindReleaseRequest:
 		return core.ReleaseRequest{Group: d.group(), Epoch: core.Epoch(d.uint()), Unproved: d.bool(), Failed: d.bool(),
-			To: core.NodeName(d.text(maxWireName)), Reason: d.text(core.MaxReason)}
+			Reason: d.text(core.MaxReason)}
 	case kindFreeze:
 		return core.Freeze{Group: d.group(), Epoch: core.Epoch(d.uint()), Round: d.uint(), Term: core.Term(d.uint())}
 	case kindFrozen:
@@ -192,12 +192,8 @@ func (d *decoder) message(kind byte) core.Message {
 	case kindCaughtUp:
 		return core.CaughtUp{Group: d.group(), Epoch: core.Epoch(d.uint()), Move: core.Index(d.uint()), Err: d.text(core.MaxReason)}
 	}
-	switch kind {
-	case kindClients:
+	if kind == kindClients {
 		return d.clients()
-	case kindYieldRequest:
-		return core.YieldRequest{Group: d.group(), Epoch: core.Epoch(d.uint()), To: core.NodeName(d.text(maxWireName)),
-			Reason: d.text(core.MaxReason)}
 	}
 	d.fail(errWireKind)
 	return nil
@@ -272,6 +268,7 @@ func (e *encoder) state(s core.GroupState) {
 	e.int(s.Since)
 	e.text(s.Reason, e.reason)
 	e.spec(s.Spec)
+	e.handover(s.Handover)
 	if s.Grant != nil {
 		e.grant(*s.Grant)
 		if waived(s.Grant) {
@@ -295,6 +292,28 @@ func (e *encoder) state(s core.GroupState) {
 	if s.Advice != nil {
 		e.advice(*s.Advice)
 	}
+}
+
+// handover appends nothing but an empty name where there is none.
+func (e *encoder) handover(h *core.Handover) {
+	if h == nil {
+		e.name("")
+		return
+	}
+	if h.From == "" {
+		e.err = fmt.Errorf("%w: a handover from nobody", errWireValue)
+	}
+	e.name(string(h.From))
+	e.uint(uint64(h.Epoch))
+	e.bool(h.Unfenced)
+}
+
+func (d *decoder) handover() *core.Handover {
+	from := core.NodeName(d.text(maxWireName))
+	if from == "" {
+		return nil
+	}
+	return &core.Handover{From: from, Epoch: core.Epoch(d.uint()), Unfenced: d.bool()}
 }
 
 // waived reports whether a grant has what a grant on advice has.
@@ -333,6 +352,7 @@ func (d *decoder) state() core.GroupState {
 	s.Since = d.int()
 	s.Reason = d.text(core.MaxReason)
 	s.Spec = d.spec()
+	s.Handover = d.handover()
 	if f&flagGrant != 0 {
 		g := d.grant()
 		s.Grant = &g
@@ -365,6 +385,7 @@ func (e *encoder) grant(g core.Grant) {
 	e.uint(uint64(g.Seq))
 	e.int(int64(g.TTL))
 	e.bool(g.Unfenced)
+	e.bool(g.Handover)
 	e.text(g.Reason, e.reason)
 	e.count(len(g.Basis))
 	for _, n := range g.Basis {
@@ -375,7 +396,7 @@ func (e *encoder) grant(g core.Grant) {
 func (d *decoder) grant() core.Grant {
 	g := core.Grant{Group: core.GroupName(d.text(maxWireName)), Prev: core.Epoch(d.uint()),
 		To: core.NodeName(d.text(maxWireName)), Incarnation: core.Incarnation(d.fixed()), Seq: core.Seq(d.uint()),
-		TTL: core.Millis(d.int()), Unfenced: d.bool(), Reason: d.text(core.MaxReason)}
+		TTL: core.Millis(d.int()), Unfenced: d.bool(), Handover: d.bool(), Reason: d.text(core.MaxReason)}
 	for range d.count(maxWireList) {
 		g.Basis = append(g.Basis, core.NodeName(d.text(maxWireName)))
 	}

@@ -122,6 +122,8 @@ func (l *Ledger) advise(g *GroupState, e *Entry, op Advice) string {
 		return fmt.Sprintf("the advice is about %s, but %s owns the group", op.From, g.Owner)
 	case g.Paused:
 		return "the group is paused: resume it first"
+	case g.Handover != nil:
+		return g.handedOn()
 	case g.awaitsStart():
 		return fmt.Sprintf("the advice about %s is not carried out yet", g.Advice.From)
 	}

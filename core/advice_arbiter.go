@@ -105,9 +105,10 @@ func (m *Machine) carryAdvice(c *adviceCall) (over bool, refused string) {
 	return false, ""
 }
 
+// busy reports whether a command about a group is on its way, or the group itself is.
 func (m *Machine) busy(name GroupName) bool {
 	_, busy := m.arb.inflight[name]
-	return busy
+	return busy || m.view.Groups[name].Handover != nil
 }
 
 // serves reports whether the last word of a node is that it serves a group in an epoch.
@@ -157,8 +158,8 @@ func (m *Machine) beginStop(c *adviceCall, g GroupState) string {
 		return fmt.Sprintf("the stop of %s is not followed by its start yet", g.Advice.From)
 	case g.Owner != "" && g.Owner != ev.Node:
 		return fmt.Sprintf("%s owns %s, in epoch %d, and not %s: the advice is too late, or about another cluster", g.Owner, ev.Group, g.Epoch, ev.Node)
-	case m.destination(ev.Group, g) != "":
-		return fmt.Sprintf("group %s is on its way to %s already", ev.Group, m.destination(ev.Group, g))
+	case m.destination(g) != "":
+		return fmt.Sprintf("group %s is on its way to %s already", ev.Group, m.destination(g))
 	case !ev.Online && g.Owner == ev.Node && m.servesWell(ev.Node, g):
 		return fmt.Sprintf("%s is alive and serves %s in epoch %d: a failover away from it is refused", ev.Node, ev.Group, g.Epoch)
 	}

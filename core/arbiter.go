@@ -19,21 +19,23 @@ type arbiter struct {
 	// until is, for each group, the earliest instant at which its last lease is over on its holder for certain.
 	until map[GroupName]Instant
 	// inflight holds the command of each group whose outcome is not known.
-	inflight map[GroupName]uint64
-	rounds   []round
-	wishes   []wish
-	settleAt Instant
-	configID uint64
-	retryAt  Instant // nothing is proposed until then
-	refused  uint64  // up to which version the ledger has refused configurations
-	quiet    Instant // since when leadership could be handed to a better place
-	handed   Instant
-	choices  map[GroupName]*succession
-	forced   map[GroupName]forced
-	moves    map[GroupName]moveWatch
-	yields   map[GroupName]yielding
-	advice   adviceDesk
-	undos    map[GroupName]undo
+	inflight  map[GroupName]uint64
+	rounds    []round
+	wishes    []wish
+	settleAt  Instant
+	configID  uint64
+	retryAt   Instant // nothing is proposed until then
+	refused   uint64  // up to which version the ledger has refused configurations
+	quiet     Instant // since when leadership could be handed to a better place
+	handed    Instant
+	choices   map[GroupName]*succession
+	forced    map[GroupName]forced
+	moves     map[GroupName]moveWatch
+	handovers map[GroupName]handoverWatch
+	// handing holds those commands of inflight that leave the present owner its lease.
+	handing map[GroupName]uint64
+	advice  adviceDesk
+	undos   map[GroupName]undo
 	// placing holds to whom each reader group is on its way, pools what is known of each pool.
 	placing map[GroupName]NodeName
 	pools   map[GroupName]*poolWatch
@@ -65,7 +67,7 @@ const (
 
 func newArbiter() arbiter {
 	return arbiter{until: map[GroupName]Instant{}, inflight: map[GroupName]uint64{}, choices: map[GroupName]*succession{},
-		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}, yields: map[GroupName]yielding{}, undos: map[GroupName]undo{},
+		forced: map[GroupName]forced{}, moves: map[GroupName]moveWatch{}, handovers: map[GroupName]handoverWatch{}, handing: map[GroupName]uint64{}, undos: map[GroupName]undo{},
 		placing: map[GroupName]NodeName{}, pools: map[GroupName]*poolWatch{}}
 }
 
@@ -132,6 +134,7 @@ func (m *Machine) proposalFailed(ev ProposalFailed) {
 		a.configID = 0
 	}
 	a.retryAt = m.now.Add(proposeRetry)
+	m.handoverUnended(ev.ID)
 	if !ev.Known {
 		return // it may still be committed: as long as this office lasts, nothing else is proposed for that group
 	}
@@ -228,8 +231,15 @@ func (m *Machine) leaseWait(unfenced bool) time.Duration {
 // spread tells all nodes the committed state of a group, which they would hear from their own log some time later.
 func (m *Machine) spread(name GroupName) {
 	news := NewNotice(name, m.view.Groups[name])
+	first := NodeName("")
+	if h := m.view.Groups[name].Handover; h != nil {
+		first = h.From // the others wait for it
+	}
+	if first != "" && first != m.opt.Self {
+		m.do(Send{To: first, Msg: news})
+	}
 	for n := range m.everyone() {
-		if n != m.opt.Self {
+		if n != m.opt.Self && n != first {
 			m.do(Send{To: n, Msg: news})
 		}
 	}
@@ -241,14 +251,12 @@ func (m *Machine) decide(name GroupName, g GroupState) {
 	if _, known := a.until[name]; g.Owner != "" && !known {
 		a.until[name] = m.now.Add(m.leaseWait(g.unfenced()))
 	}
-	if y, asked := a.yields[name]; asked && y.epoch != g.Epoch {
-		delete(a.yields, name)
-	}
 	m.undone(name, g)
 	switch {
+	case g.Handover != nil:
+		m.endHandover(name, g)
 	case g.Owner != "" && m.now.Before(a.until[name]) && g.Move != nil && g.Spec.Policy == Promote:
 		m.driveMove(name, g)
-	case g.Owner != "" && m.now.Before(a.until[name]) && m.yieldOverdue(name, g):
 	case g.Owner != "" && m.now.Before(a.until[name]):
 		m.preempt(name, g)
 	case g.Owner != "":
@@ -315,17 +323,14 @@ func (m *Machine) grantOp(name GroupName, g GroupState, why string) (Op, Instant
 func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 	a := &m.arb
 	g, known := m.view.Groups[r.Group]
-	if a.term == 0 || !known || g.Owner != from || g.Epoch != r.Epoch {
+	if a.term == 0 || !known || !g.awaits(from, r.Epoch) {
 		return
 	}
 	if p := m.peers[from]; p != nil && r.Failed {
 		m.serverFailed(p) // or it might be the heir
 	}
-	if _, busy := a.inflight[r.Group]; busy {
+	if _, busy := a.inflight[r.Group]; busy || g.Handover != nil {
 		return
-	}
-	if r.To != "" && m.destination(r.Group, g) == "" {
-		a.yields[r.Group] = yielding{epoch: r.Epoch, to: r.To} // an arbiter before this one has asked for it
 	}
 	ops := []Op{{Release: &Release{Group: r.Group, Epoch: r.Epoch, Node: from, Reason: r.Reason, Unproved: r.Unproved}}}
 	if g.Spec.Policy == Promote && !g.awaitsStart() {
@@ -342,7 +347,7 @@ func (m *Machine) releaseRequested(from NodeName, r ReleaseRequest) {
 
 // preempt moves a group with preempt = true to a node of higher priority that has been healthy for a cool-down.
 func (m *Machine) preempt(name GroupName, g GroupState) {
-	if !g.Spec.Preempt || g.Spec.Policy == Promote || g.Paused || g.awaitsStart() || m.destination(name, g) != "" || g.Retired || g.Next != nil {
+	if !g.Spec.Preempt || g.Spec.Policy == Promote || g.Paused || g.awaitsStart() || m.destination(g) != "" || g.Retired || g.Next != nil {
 		return
 	}
 	own := m.priority(g.Owner)
@@ -391,7 +396,7 @@ func (m *Machine) arbiterWake(earlier func(Instant)) {
 		earlier(a.retryAt)
 	}
 	m.successionWake(earlier)
-	m.yieldWake(earlier)
+	m.handoverWake(earlier)
 	m.switchoverWake(earlier)
 	for name, g := range m.fresh {
 		if _, busy := a.inflight[name]; g.Owner != "" && !busy && a.until[name].After(m.now) {

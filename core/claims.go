@@ -65,7 +65,7 @@ func (m *Machine) prolong(h *holding) {
 
 // giveUp begins the end of a holding. From here on it is neither renewed nor claimed again in this epoch.
 func (m *Machine) giveUp(h *holding, why string) {
-	untouched := h.phase == probing || h.phase == promoting
+	untouched := h.phase < binding
 	h.phase, h.why, h.retryAt, h.tries = unbinding, why, m.now, 0
 	m.gaveUp[h.group] = max(m.gaveUp[h.group], h.epoch)
 	m.dirty = true
@@ -178,7 +178,7 @@ func (m *Machine) unbindDone(ev UnbindDone) {
 
 // askRelease asks for the release until the ledger has it or has moved on, which ends the holding.
 func (m *Machine) askRelease(h *holding, g GroupState) {
-	if g.Epoch != h.epoch || g.Owner != m.opt.Self {
+	if !g.awaits(m.opt.Self, h.epoch) {
 		delete(m.held, h.group)
 		m.dirty = true
 		return
@@ -195,7 +195,7 @@ func (m *Machine) askRelease(h *holding, g GroupState) {
 	h.asked++
 	// To everybody: whoever is in office acts on it, and a stale hint who that is costs no time.
 	for to := range m.everyone() {
-		m.do(Send{To: to, Msg: ReleaseRequest{Group: h.group, Epoch: h.epoch, Reason: h.why, To: h.to,
+		m.do(Send{To: to, Msg: ReleaseRequest{Group: h.group, Epoch: h.epoch, Reason: h.why,
 			Unproved: !h.proved && !g.Proved, Failed: m.health.State == Failed}})
 	}
 }

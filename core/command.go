@@ -55,6 +55,9 @@ type Grant struct {
 	// not have heard of that node.
 	Unfenced bool   `json:"unfenced,omitempty"`
 	Reason   string `json:"reason"`
+	// Handover grants a group that is still served in epoch Prev: its owner gives it up because of this, and To may claim it
+	// when that is done.
+	Handover bool `json:"handover,omitempty"`
 	// Advice is the operation that the grant closes, 0 if it closes none.
 	Advice uint64 `json:"advice,omitempty"`
 	// Waive is how long the node may serve against the group's policy, counted from its own first look at the grant.

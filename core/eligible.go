@@ -73,7 +73,7 @@ func compareBool(a, b bool) int {
 func (m *Machine) candidates(name GroupName, g GroupState) ([]candidate, map[NodeName]string) {
 	var cs []candidate
 	why := map[NodeName]string{}
-	to := m.destination(name, g)
+	to := m.destination(g)
 	for _, n := range m.view.Config.Nodes {
 		if n.Witness {
 			continue

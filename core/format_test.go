@@ -98,14 +98,8 @@ func (s *script) formatMessage(m Message) string {
 	case Notice:
 		return "notice " + formatState(m.State)
 	case ReleaseRequest:
-		to := ""
-		if m.To != "" {
-			to = fmt.Sprintf(" for %s", m.To)
-		}
-		return fmt.Sprintf("release %s/%d please%s%s%s: %s", m.Group, m.Epoch, to, flagged(m.Unproved, " (unproved)"),
+		return fmt.Sprintf("release %s/%d please%s%s: %s", m.Group, m.Epoch, flagged(m.Unproved, " (unproved)"),
 			flagged(m.Failed, " (failed)"), m.Reason)
-	case YieldRequest:
-		return fmt.Sprintf("yield %s/%d to %s please: %s", m.Group, m.Epoch, m.To, m.Reason)
 	}
 	switch m := m.(type) {
 	case Freeze:
@@ -150,6 +144,9 @@ func formatState(g GroupState) string {
 	text += flagged(g.Paused, " paused") + flagged(g.Proved, " proved") + flagged(g.Retired, " retired")
 	if g.Move != nil {
 		text += fmt.Sprintf(" move=%s%s", g.Move.To, flagged(g.Move.Drained, " (drained)"))
+	}
+	if h := g.Handover; h != nil {
+		text += fmt.Sprintf(" after %s/%d of %s", g.Spec.Name, h.Epoch, h.From)
 	}
 	if g.awaitsStart() {
 		text += fmt.Sprintf(" stopped=%s", g.Advice.From)
@@ -201,8 +198,8 @@ func formatOp(op Op) string {
 	case op.Settle != nil:
 		return fmt.Sprintf("settle version %d", op.Settle.Version)
 	case op.Grant != nil:
-		return fmt.Sprintf("grant %s/%d to %s on report %d of %d (%s)", op.Grant.Group, op.Grant.Prev+1, op.Grant.To, op.Grant.Seq,
-			op.Grant.Incarnation, op.Grant.Reason)
+		return fmt.Sprintf("grant %s/%d to %s on report %d of %d%s (%s)", op.Grant.Group, op.Grant.Prev+1, op.Grant.To, op.Grant.Seq,
+			op.Grant.Incarnation, flagged(op.Grant.Handover, " once it is given up"), op.Grant.Reason)
 	case op.Release != nil:
 		return fmt.Sprintf("release %s/%d of %s%s (%s)", op.Release.Group, op.Release.Epoch, op.Release.Node,
 			flagged(op.Release.Unproved, ", unproved"), op.Release.Reason)

@@ -18,7 +18,7 @@ func (m *Machine) Grip() Grip {
 	grip := GripNone
 	for _, h := range m.held {
 		switch {
-		case h.phase == releasing || h.phase == probing:
+		case h.phase == releasing || h.phase <= probing:
 		case h.claiming() && m.now.Before(h.lease):
 			grip = max(grip, GripFirm)
 		default:

@@ -52,7 +52,7 @@ func (m *Machine) tendHolding(h *holding, g GroupState) {
 	if h.claiming() {
 		if why := m.mustYield(h, g); why != "" {
 			m.giveUp(h, why)
-		} else if h.phase != bound && !m.now.Before(h.due) {
+		} else if h.phase != waiting && h.phase != bound && !m.now.Before(h.due) {
 			m.giveUp(h, h.overdue())
 		}
 	}
@@ -60,6 +60,8 @@ func (m *Machine) tendHolding(h *holding, g GroupState) {
 	m.drainAdvised(h, g)
 	m.open(h, g)
 	switch h.phase {
+	case waiting:
+		m.await(h, g)
 	case bound:
 		m.sayKept(h, g)
 		m.serve(h)
@@ -75,6 +77,8 @@ func (m *Machine) tendHolding(h *holding, g GroupState) {
 // mustYield returns why a holding has to be given up now, or nothing.
 func (m *Machine) mustYield(h *holding, g GroupState) string {
 	switch {
+	case g.yields(m.opt.Self, h.epoch):
+		return g.Grant.Reason
 	case g.Epoch != h.epoch || g.Owner != m.opt.Self:
 		return fmt.Sprintf("the ledger is at epoch %d, owner %q", g.Epoch, g.Owner)
 	case g.Move != nil && g.Spec.Policy != Promote:
@@ -176,8 +180,8 @@ func (m *Machine) consider(name GroupName, g GroupState) {
 		return
 	}
 	m.held[name] = h
-	m.dirty = true // the first renewal must not wait for the next heartbeat
-	m.claim(h, g)
+	h.phase = waiting
+	m.await(h, g)
 }
 
 // local returns spec with the interface that carries the group on this node.

@@ -10,7 +10,8 @@ import (
 type phase uint8
 
 const (
-	probing   phase = iota + 1 // asking the link whether the addresses are free
+	waiting   phase = iota + 1 // for the end of the holding before
+	probing                    // asking the link whether the addresses are free
 	promoting                  // the local server is to become writable
 	binding                    // a Bind is on its way
 	bound                      // bound, read back; announced in this epoch
@@ -45,8 +46,7 @@ type holding struct {
 	asked     int     // requests for the release
 	proved    bool    // the addresses were bound, so the link was asked before
 	why       string
-	to        NodeName // who is to have the group next, if the arbiter has said so
-	again     bool     // an address was removed while a Bind was on its way
+	again     bool // an address was removed while a Bind was on its way
 	extended  Instant
 	kernelEnd Instant // until when the kernel was last told to keep the addresses
 	busy      Instant // until when claims on their way are prolonged when the lease is
@@ -105,7 +105,7 @@ func (h *holding) reported() HoldPhase {
 	switch h.phase {
 	case bound:
 		return Serving
-	case probing, promoting, binding:
+	case waiting, probing, promoting, binding:
 		return Claiming
 	default:
 		return Yielding
@@ -135,6 +135,8 @@ func (h *holding) wake(mv *Move, t Timing, every time.Duration) Instant {
 			at = min(at, h.reporting)
 		}
 		return at
+	case waiting:
+		return h.last(t)
 	case unbinding:
 		if h.unbindOut {
 			return 0

@@ -26,6 +26,8 @@ type GroupState struct {
 	Proved bool `json:"proved,omitempty"`
 	// Move is the intent to bring the group to another node; it ends with the next grant.
 	Move *Move `json:"move,omitempty"`
+	// Handover is set as long as the owner may not claim, because the holding before is not known to have ended.
+	Handover *Handover `json:"handover,omitempty"`
 	// Advice is the outside operation that is open or was closed by the present grant, nil if there is none.
 	Advice *Advice `json:"advice,omitempty"`
 	// Next replaces Spec once the group is released.
@@ -202,16 +204,16 @@ func (l *Ledger) change(name GroupName, index Index, c Command, e Entry, f func(
 	if !ok {
 		return Outcome{Group: name, Refused: fmt.Sprintf("there is no group %q", name)}
 	}
-	before := g.Epoch
+	was := g
 	e.Group = name
 	if why := f(&g, &e); why != "" {
 		return Outcome{Group: name, Refused: why}
 	}
-	if g.Epoch < before {
-		panicf("core: ledger epoch of %s went back: had %d, got %d at index %d", name, before, g.Epoch, index)
+	if g.Epoch < was.Epoch {
+		panicf("core: ledger epoch of %s went back: had %d, got %d at index %d", name, was.Epoch, g.Epoch, index)
 	}
 	g.Index = index
-	if e.Kind == KindGrant || e.Kind == KindRelease {
+	if g.Epoch != was.Epoch || g.Owner != was.Owner {
 		g.Since, g.Reason = c.At, e.Reason
 	}
 	l.view.Groups[name] = g
@@ -242,12 +244,16 @@ func (l *Ledger) grant(g *GroupState, e *Entry, op Grant) string {
 	if why := g.adviceForbids(op); why != "" {
 		return why
 	}
+	before, why := g.handOver(op)
+	if why != "" {
+		return why
+	}
 	e.Kind, e.Epoch, e.Node, e.From, e.Reason = KindGrant, g.Epoch+1, op.To, g.Owner, op.Reason
 	// Without a release the owner's lease has run out while it served; only a release can say that it never did.
 	g.Proved = g.Proved || g.Owner != ""
 	g.change()
 	g.adviceGranted(op)
-	g.Epoch, g.Owner, g.Grant, g.Move = g.Epoch+1, op.To, &op, nil
+	g.Epoch, g.Owner, g.Grant, g.Move, g.Handover = g.Epoch+1, op.To, &op, nil, before
 	return ""
 }
 
@@ -264,6 +270,8 @@ func (l *Ledger) mayOwn(n NodeName) string {
 
 func release(g *GroupState, e *Entry, op Release) string {
 	switch {
+	case g.Handover != nil:
+		return releaseHandedOn(g, e, op)
 	case op.Epoch != g.Epoch:
 		return fmt.Sprintf("the release is of epoch %d, but the group is in epoch %d", op.Epoch, g.Epoch)
 	case g.Owner == "":
@@ -291,6 +299,8 @@ func (l *Ledger) move(g *GroupState, e *Entry, op Move) string {
 		return "the group is paused: resume it first"
 	case g.awaitsStart():
 		return g.awaitedStart()
+	case g.Handover != nil:
+		return g.handedOn()
 	}
 	if why := l.mayOwn(op.To); why != "" {
 		return why
@@ -349,7 +359,7 @@ func pause(g *GroupState, e *Entry, op Pause) string {
 // new as what comes after. at is for people, in Unix milliseconds.
 func (l *Ledger) Recover(by NodeName, at int64, reason string) {
 	for name, g := range l.view.Groups {
-		g.Epoch, g.Owner, g.Move, g.Advice, g.Since, g.Reason = g.Epoch+recoverStep, "", nil, nil, at, reason
+		g.Epoch, g.Owner, g.Move, g.Handover, g.Advice, g.Since, g.Reason = g.Epoch+recoverStep, "", nil, nil, nil, at, reason
 		l.view.Groups[name] = g
 	}
 	l.remember(Entry{Index: l.view.Index, At: at, Kind: KindRecover, Node: by, Reason: reason})

@@ -145,7 +145,7 @@ func (m *Machine) strayWriter(name GroupName, g GroupState) bool {
 	if g.Epoch == 0 || m.health.State != Healthy || m.health.Writable != Yes {
 		return false
 	}
-	if h := m.held[name]; h != nil && h.claiming() && (h.phase != probing || g.Epoch == 1) {
+	if h := m.held[name]; h != nil && h.claiming() && (h.phase > probing || g.Epoch == 1) {
 		return false
 	}
 	return s.healthAt.After(s.demotedAt) || m.now.Sub(s.demotedAt) > looksAfter

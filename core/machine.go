@@ -69,6 +69,7 @@ type Machine struct {
 
 	held    map[GroupName]*holding
 	gaveUp  map[GroupName]Epoch // up to which epoch this process will not claim any more
+	ended   map[groupAt]Epoch   // of the newest holding of which its node has said that it is over
 	barred  map[GroupName]bar
 	foreign map[GroupName]conflicts
 	waivers map[GroupName]waiver
@@ -118,7 +119,7 @@ func New(opt Options) *Machine {
 	return &Machine{
 		opt: opt, rng: rand.New(rand.NewPCG(opt.Seed, uint64(opt.Incarnation))), now: opt.Start,
 		fresh: map[GroupName]GroupState{}, links: map[string]link{}, seen: map[netip.Addr]AddressSeen{},
-		peers: map[NodeName]*peer{}, held: map[GroupName]*holding{}, gaveUp: map[GroupName]Epoch{},
+		peers: map[NodeName]*peer{}, held: map[GroupName]*holding{}, gaveUp: map[GroupName]Epoch{}, ended: map[groupAt]Epoch{},
 		barred: map[GroupName]bar{}, foreign: map[GroupName]conflicts{}, waivers: map[GroupName]waiver{}, nextReport: opt.Start,
 		executed: map[NodeName]string{}, paces: map[NodeName]pace{}, drained: map[GroupName]Drained{}, caught: map[GroupName]CaughtUp{},
 		arb: newArbiter(), health: Health{Measured: -1},
@@ -249,9 +250,7 @@ func (m *Machine) received(ev Received) {
 	case Notice:
 		m.noticed(msg)
 	case ReleaseRequest:
-		m.releaseRequested(ev.From, msg)
-	case YieldRequest:
-		m.yieldRequested(msg)
+		m.releaseHeard(ev.From, msg)
 	default:
 		m.serverMessage(ev.From, msg)
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // Message is one of the datagrams that nodes exchange: Report, Confirm, Echo, Ack, Notice, ReleaseRequest,
-// YieldRequest, Freeze, Frozen, Drained, CaughtUp, Clients. Each is complete in itself and superseded by the next of its
+// Freeze, Frozen, Drained, CaughtUp, Clients. Each is complete in itself and superseded by the next of its
 // kind, so none is ever sent again because it may have been lost.
 type Message interface{ message() }
 
@@ -182,27 +182,16 @@ func (n Notice) whole(known GroupState) (g GroupState, ok bool) {
 	return g, true
 }
 
-// ReleaseRequest asks the leader to commit the release of a group that the sender has unbound and read back.
+// ReleaseRequest asks the leader to commit the release of a group that the sender has unbound and read back. It goes to all: to
+// whom the group is handed over it says that nothing is left of the holding before.
 type ReleaseRequest struct {
 	Group  GroupName
 	Epoch  Epoch
 	Reason string
 	// Unproved is set when the holding ended before the addresses were known to be free on the link.
 	Unproved bool
-	// To is the node that is to have the group next, if the release is due to a YieldRequest.
-	To NodeName
 	// Failed is set when the sender's server has failed. Its report says so, too, and may come later.
 	Failed bool
-}
-
-// YieldRequest asks the owner of a group to give it up, because an operator wants another node to have it. It is sent once:
-// if it is lost, the intent goes through the ledger.
-type YieldRequest struct {
-	Group GroupName
-	// Epoch is the holding that is to end.
-	Epoch  Epoch
-	To     NodeName
-	Reason string
 }
 
 // Freeze asks a node to stop the receiver of its replica and to report its sets, so that a choice rests on sets that do
@@ -271,4 +260,3 @@ func (Echo) message()           {}
 func (Ack) message()            {}
 func (Notice) message()         {}
 func (ReleaseRequest) message() {}
-func (YieldRequest) message()   {}

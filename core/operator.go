@@ -13,11 +13,11 @@ func (m *Machine) moveAsked(ev MoveAsked) {
 	}
 	g := m.view.Groups[ev.Group]
 	w := wish{ticket: ev.Ticket, group: ev.Group, to: ev.To, epoch: g.Epoch, moves: true}
-	if g.Spec.Policy == Promote {
+	if m.handsOver(ev.Group, g) {
+		w.id = m.handOverTo(ev.Group, g, ev.To, switchover(ev.To, ev.Reason))
+	} else {
 		w.id = m.propose(0, Op{Move: &Move{Group: ev.Group, Epoch: g.Epoch, To: ev.To, Reason: ev.Reason}})
 		m.arb.inflight[ev.Group] = w.id
-	} else {
-		m.askYield(ev.Group, g, ev.To, ev.Reason)
 	}
 	m.arb.wishes = append(m.arb.wishes, w)
 }

@@ -58,7 +58,7 @@ func (m *Machine) immovable(name GroupName, to NodeName) string {
 		return fmt.Sprintf("nobody owns %s, so there is nothing to move; the status says why", name)
 	case g.awaitsStart():
 		return g.awaitedStart()
-	case busy || m.destination(name, g) != "":
+	case busy || m.destination(g) != "":
 		return fmt.Sprintf("group %s is on its way already", name)
 	}
 	n, member := m.nodeSpec(to)

@@ -156,7 +156,7 @@ func (m *Machine) loads(pool, without GroupName) (own, all map[NodeName]int) {
 	own, all = map[NodeName]int{}, map[NodeName]int{}
 	for name, g := range m.view.Groups {
 		at := g.Owner
-		if to := m.destination(name, g); to != "" {
+		if to := m.destination(g); to != "" {
 			at = to
 		}
 		if to, placing := m.arb.placing[name]; placing {
@@ -247,7 +247,7 @@ func (m *Machine) settledPool(members []GroupName) bool {
 	for _, name := range members {
 		g := m.view.Groups[name]
 		_, busy := m.arb.inflight[name]
-		if busy || m.destination(name, g) != "" || g.Next != nil || g.Owner != "" && !m.serves(g.Owner, name, g.Epoch) {
+		if busy || m.destination(g) != "" || g.Next != nil || g.Owner != "" && !m.serves(g.Owner, name, g.Epoch) {
 			return false
 		}
 	}

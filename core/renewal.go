@@ -51,13 +51,14 @@ func (m *Machine) renewalAsked(from NodeName, r Report, own Term) {
 }
 
 // renewable reports whether a lease may be prolonged: the ledger gives the group to this process of the node in this
-// epoch, no command that would end the epoch is on its way, and the server is fit as far as the report says.
+// epoch, no command that would end the epoch is on its way (one that hands the group over does not), and the server is fit as
+// far as the report says.
 func (m *Machine) renewable(n NodeName, r Report, ge GroupEpoch) bool {
 	g := m.view.Groups[ge.Group]
 	if g.Owner != n || g.Epoch != ge.Epoch || g.Grant.Incarnation != r.Incarnation {
 		return false
 	}
-	if _, busy := m.arb.inflight[ge.Group]; busy {
+	if id, busy := m.arb.inflight[ge.Group]; busy && id != m.arb.handing[ge.Group] {
 		return false
 	}
 	if g.awaitsStart() && !m.drains(g) {

@@ -431,8 +431,6 @@ func (s *script) message(n *node, args []string, opts map[string]string) Message
 		return Notice{Group: g, State: state}
 	case "freeze":
 		return Freeze{Group: g, Epoch: e, Round: uint64(s.number(opts["round"])), Term: n.m.view.Office.Term}
-	case "yield":
-		return YieldRequest{Group: g, Epoch: e, To: NodeName(opts["to"]), Reason: "asked by an operator"}
 	case "release":
 		return ReleaseRequest{Group: g, Epoch: e, Reason: "late"}
 	}

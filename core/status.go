@@ -28,7 +28,7 @@ type GroupStatus struct {
 	// Phase is this node's own holding, empty if it has none. Held is its epoch.
 	Phase string
 	Held  Epoch
-	// LeaseLeft is how long this node may still answer; zero if it does not hold the group.
+	// LeaseLeft is how long this node may still answer; zero if it does not hold the group, or not yet.
 	LeaseLeft time.Duration
 	// BoundHere lists the group's addresses that are bound on this node, by whomever.
 	BoundHere []netip.Addr
@@ -106,7 +106,9 @@ func (m *Machine) groupStatus(name GroupName, g GroupState) GroupStatus {
 	}
 	if h := m.held[name]; h != nil {
 		s.Phase, s.Held = h.reported().String(), h.epoch
-		s.LeaseLeft = max(0, h.lease.Sub(m.now))
+		if h.phase != waiting {
+			s.LeaseLeft = max(0, h.lease.Sub(m.now))
+		}
 	}
 	for _, p := range g.Spec.Addresses {
 		if m.seen[p.Addr()].Present {
@@ -176,6 +178,9 @@ func (m *Machine) groupFindings(s Status, g GroupStatus, add func(string, string
 	}
 	if st.Move != nil {
 		add(subject, "It is on its way from %s to %s: %s.", st.Owner, st.Move.To, st.Move.Reason)
+	}
+	if h := st.Handover; h != nil {
+		add(subject, "It is on its way from %s, which has to give it up first, to %s: %s.", h.From, st.Owner, st.Reason)
 	}
 	if at := m.foreignAt(g.Name, ""); at != "" {
 		add(subject, "An address of it is bound on %s, but not by Remora: as long as it is, no other node gets the group.", at)

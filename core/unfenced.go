@@ -53,8 +53,10 @@ func margin(ttl time.Duration, unfenced bool) time.Duration {
 	return Margin(ttl)
 }
 
-// unfenced reports whether the group was granted to a node without a fence.
-func (g GroupState) unfenced() bool { return g.Grant != nil && g.Grant.Unfenced }
+// unfenced reports whether the group was granted to a node without a fence, or is on its way from one.
+func (g GroupState) unfenced() bool {
+	return g.Grant != nil && g.Grant.Unfenced || g.Handover != nil && g.Handover.Unfenced
+}
 
 // someUnfenced reports whether any group is held by a node without a fence.
 func (v View) someUnfenced() bool {

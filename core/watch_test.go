@@ -34,7 +34,8 @@ func (c *cluster) checkAnnounce(n *node, a Announce) {
 	}
 }
 
-// checkGrants is I2 and I7: a grant to another node finds the lease released or over on the machine that held it.
+// checkGrants is I2 and I7: a grant to another node finds the lease released or over on the machine that held it; one that hands
+// the group over finds it so when that ends.
 func (c *cluster) checkGrants(before, after View) {
 	c.t.Helper()
 	for name, g := range after.Groups {
@@ -42,12 +43,16 @@ func (c *cluster) checkGrants(before, after View) {
 		if g.Epoch < was.Epoch {
 			c.t.Errorf("I7: the epoch of %s went from %d to %d", name, was.Epoch, g.Epoch)
 		}
-		if g.Epoch == was.Epoch || was.Owner == "" || was.Owner == g.Owner {
+		from := was.Owner
+		switch {
+		case was.Handover != nil && g.Handover == nil:
+			from = was.Handover.From
+		case g.Handover != nil, g.Epoch == was.Epoch, was.Owner == "", was.Owner == g.Owner:
 			continue
 		}
-		if holder := c.nodes[was.Owner]; holder.lease[name] >= c.now && !(holder.up && holder.gone(name)) {
-			c.t.Errorf("I2: at %v %s/%d is granted to %s, %v before the lease of %s is over", c.now, name, g.Epoch, g.Owner,
-				holder.lease[name].Sub(c.now), was.Owner)
+		if holder := c.nodes[from]; holder.lease[name] >= c.now && !(holder.up && holder.gone(name)) {
+			c.t.Errorf("I2: at %v %s/%d belongs to %s alone, %v before the lease of %s is over", c.now, name, g.Epoch, g.Owner,
+				holder.lease[name].Sub(c.now), from)
 		}
 	}
 }

@@ -144,16 +144,19 @@ func plotPhases(path string, runs []Run, system string, scenarios []string) erro
 	return nil
 }
 
-// Step sums up how long it took from the latest moment seen before phase i to phase i, over the runs that saw it.
+// Step sums up how long it took from the latest moment seen before phase i to phase i, over the runs that saw it. The moments of a
+// takeover come in another order where the grant is committed before the owner gives up.
 func Step(runs []Run, system, scenario string, i int) Summary {
 	return Summarize(runs, system, scenario, func(r Run) float64 {
 		if r.Phases[i] == Missing {
 			return Missing
 		}
 		before := 0.0
-		for _, p := range r.Phases[:i] {
-			before = max(before, p)
+		for j, p := range r.Phases {
+			if p < r.Phases[i] || p == r.Phases[i] && j < i {
+				before = max(before, p)
+			}
 		}
-		return max(0, r.Phases[i]-before)
+		return r.Phases[i] - before
 	})
 }

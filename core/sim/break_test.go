@@ -67,6 +67,10 @@ func brokenRules() []brokenRule {
 		{rule: BlindToWriters, see: I10, faults: []faultKind{mysqlFlip, move}, within: 5000},
 		{rule: DeafToLag, see: I3, readers: true, within: 200},
 		{rule: DeafToLag, see: I5, readers: true, within: 200},
+		{rule: ClaimHandedOver, see: I1, faults: []faultKind{move, lossy, isolate}, within: 1000},
+		{rule: ClaimHandedOver, see: I2, faults: []faultKind{move}, within: 200},
+		{rule: EndHandover, see: I1, faults: []faultKind{move, lossy, isolate}, within: 1000},
+		{rule: EndHandover, see: I2, faults: []faultKind{move}, within: 200},
 		{rule: OpenGivenUp, see: I5, faults: []faultKind{kernelHang, kernelSlow, mysqlFlip, move}, within: 100},
 		{rule: VoteTwice, see: Raft, within: 200},
 	}

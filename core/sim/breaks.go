@@ -87,6 +87,10 @@ const (
 	BlindToWriters
 	// DeafToLag does not tell the machine that what its server shows gets older.
 	DeafToLag
+	// ClaimHandedOver claims a group that is handed over without the word of its owner.
+	ClaimHandedOver
+	// EndHandover takes the holding before a handover for ended as soon as there is one.
+	EndHandover
 	// OpenGivenUp opens the fence for what was given up while the report waited.
 	OpenGivenUp
 	breaks
@@ -146,6 +150,8 @@ func (b Break) event(p *process, ev core.Event) core.Event {
 			e.View.Longest = e.View.Config.TTL
 			return e
 		}
+	case ClaimHandedOver:
+		return p.withoutHandover(ev)
 	case BlindToWriters:
 		if r, ok := ev.(core.Received); ok && r.From != p.n.name {
 			if rep, ok := r.Msg.(core.Report); ok && rep.Health.Writable == core.Yes {
@@ -174,6 +180,35 @@ func (b Break) event(p *process, ev core.Event) core.Event {
 				return core.Tick{}
 			}
 		}
+	}
+	return ev
+}
+
+// withoutHandover is an event without what the owner of a group has to wait for, if that is this process.
+func (p *process) withoutHandover(ev core.Event) core.Event {
+	strip := func(v core.View) core.View {
+		v.Groups = maps.Clone(v.Groups)
+		for name, g := range v.Groups {
+			if g.Owner == p.n.name {
+				g.Handover = nil
+				v.Groups[name] = g
+			}
+		}
+		return v
+	}
+	switch ev := ev.(type) {
+	case core.Committed:
+		ev.View = strip(ev.View)
+		return ev
+	case core.Restored:
+		ev.View = strip(ev.View)
+		return ev
+	case core.Received:
+		if n, ok := ev.Msg.(core.Notice); ok && n.State.Owner == p.n.name {
+			n.State.Handover = nil
+			ev.Msg = n
+		}
+		return ev
 	}
 	return ev
 }
@@ -299,6 +334,14 @@ func (b Break) afterwards(p *process, ev core.Event) {
 		if g := p.ledger.View().Groups[name]; g.Owner != "" && g.Owner != p.n.name && p.n.w.dice.chance(0.002) {
 			p.step(core.Received{From: g.Owner, Msg: core.ReleaseRequest{Group: name, Epoch: g.Epoch, Reason: "on purpose"}})
 		}
+	case EndHandover:
+		for name, g := range groupsOf(p.ledger.View()) {
+			if key := (grantKey{name, g.Epoch}); g.Handover != nil && p.spoken != key {
+				p.spoken = key
+				h := g.Handover
+				p.step(core.Received{From: h.From, Msg: core.ReleaseRequest{Group: name, Epoch: h.Epoch, Reason: "on purpose"}})
+			}
+		}
 	case OldSnapshot:
 		if c, ok := ev.(core.Committed); ok && c.Index > 4 && p.n.w.dice.chance(0.1) {
 			p.ledger = core.NewLedger()
@@ -319,6 +362,7 @@ type broken struct {
 	heldBack   []core.Action
 	lied       map[grantKey]bool
 	catchingUp core.Index
+	spoken     grantKey
 }
 
 // String names the broken rule.
@@ -331,5 +375,5 @@ func (b Break) String() string {
 		"proposals of an old office count", "kernel more generous than holder", "lifetimes rounded up",
 		"no longer margin without a fence", "grant without waiting", "vote before the start-up wait", "two votes in a term",
 		"promotion carried out late", "bind before writable", "choice on moving sets", "drained too early",
-		"catch-up of an earlier switchover", "others taken for read-only", "deaf to lag", "what was given up is opened again"}[b]
+		"catch-up of an earlier switchover", "others taken for read-only", "deaf to lag", "handed over and claimed at once", "handover ended at once", "what was given up is opened again"}[b]
 }

@@ -65,6 +65,22 @@ type holdingRecord struct {
 	from     int64 // when the grant was committed
 	lease    int64 // true end of the longest lease that was given in this epoch
 	released bool
+	handover bool  // it was granted while the epoch before was served
+	word     bool  // its owner has said that it is over
+	awaited  int64 // when it ended without that word, 0 if it did not
+}
+
+// past returns from when on no lease of an epoch may be out because of the one after it, 0 if there is no such time.
+func (rec *holdingRecord) past(next *holdingRecord) int64 {
+	switch {
+	case next == nil || next.owner == rec.owner:
+		return 0
+	case next.handover:
+		return rec.awaited
+	case rec.released:
+		return 0
+	}
+	return next.from
 }
 
 func (o *oracle) init(w *world) {
@@ -129,24 +145,45 @@ func (o *oracle) record(g int, e core.Epoch) (rec, next *holdingRecord) {
 
 // released checks that a release, whoever proposed it, comes when nothing is served any more.
 func (o *oracle) released(op *core.Release, before core.View) {
-	g := groupIndex(op.Group)
-	rec := o.lastEpoch(g)
+	rec, _ := o.record(groupIndex(op.Group), op.Epoch)
 	if rec == nil {
 		return
 	}
-	if o.w.now < rec.lease {
-		n := o.w.nodes[rec.owner]
-		for _, pre := range before.Groups[op.Group].Spec.Addresses {
-			if a := addressIndex(pre.Addr()); n.kern.addrs[a].bound && n.kern.addrs[a].ours && n.kern.addrs[a].group == g {
-				o.w.fail(I2, "epoch %d of %s is released while %s has %v bound and a lease for %v more",
-					rec.epoch, op.Group, n.name, pre.Addr(), ms(rec.lease-o.w.now))
-			}
-		}
+	if what := o.remains(op.Group, rec, before.Groups[op.Group].Spec); what != "" {
+		o.w.fail(I2, "epoch %d of %s is released while %s", rec.epoch, op.Group, what)
 	}
 	rec.released = true
+	if !rec.word {
+		rec.awaited = o.w.now
+	}
 }
 
-// granted checks that the epoch before is over, and notes the lease that comes with the grant.
+// remains says what the owner of an epoch still has of a group, if its lease lasts.
+func (o *oracle) remains(name core.GroupName, rec *holdingRecord, spec core.GroupSpec) string {
+	n := o.w.nodes[rec.owner]
+	for _, pre := range spec.Addresses {
+		c := &n.kern.addrs[addressIndex(pre.Addr())]
+		if o.w.now < rec.lease && c.bound && c.ours && c.group == groupIndex(name) && c.epoch <= rec.epoch {
+			return fmt.Sprintf("%s has %v bound and a lease for %v more", n.name, pre.Addr(), ms(rec.lease-o.w.now))
+		}
+	}
+	return ""
+}
+
+// handedOver checks that nothing is left of the holding before when a group that was handed over is claimed.
+func (o *oracle) handedOver(p *process, a core.Bind) {
+	g := o.view.Groups[a.Group]
+	if g.Handover == nil || g.Epoch != a.Epoch {
+		return
+	}
+	if rec, _ := o.record(groupIndex(a.Group), g.Handover.Epoch); rec != nil {
+		if what := o.remains(a.Group, rec, a.Spec); what != "" {
+			o.w.fail(I2, "%s binds %s in epoch %d while %s", p.n.name, a.Group, a.Epoch, what)
+		}
+	}
+}
+
+// granted checks that the epoch before is over, unless the group is handed over, and notes the lease that comes with the grant.
 func (o *oracle) granted(op *core.Grant) {
 	g, to := groupIndex(op.Group), nodeIndex(op.To)
 	epoch := o.view.Groups[op.Group].Epoch
@@ -154,24 +191,28 @@ func (o *oracle) granted(op *core.Grant) {
 		if epoch <= rec.epoch {
 			o.w.fail(I7, "%s is granted in epoch %d after epoch %d", op.Group, epoch, rec.epoch)
 		}
-		if !rec.released && rec.owner != to && o.w.now < rec.lease {
+		if o.view.Groups[op.Group].Handover == nil && !rec.released && rec.owner != to && o.w.now < rec.lease {
 			o.w.fail(I2, "epoch %d of %s is granted to %s while the lease of %s in epoch %d lasts %v more",
 				epoch, op.Group, op.To, o.w.nodes[rec.owner].name, rec.epoch, ms(rec.lease-o.w.now))
 		}
 	}
-	rec := holdingRecord{epoch: epoch, owner: to, from: o.w.now}
+	rec := holdingRecord{epoch: epoch, owner: to, from: o.w.now, handover: o.view.Groups[op.Group].Handover != nil}
 	if sent, ok := o.w.nodes[to].outAt(op.Incarnation, op.Seq); ok {
 		rec.lease = o.w.nodes[to].clock.when(sent.Add(op.TTL.Duration()))
 	}
 	o.epochs[g] = append(o.epochs[g], rec)
 }
 
-// sent notes when a report goes out and which leases an ack gives. What counts is the last moment before the sending: up
+// sent notes when a report goes out, that an owner has given up, and which leases an ack gives. What counts is the last moment before the sending: up
 // to TTL after that the kernel may hold the lease, a little longer than the holder does.
 func (o *oracle) sent(p *process, to core.NodeName, m core.Message) {
-	if r, ok := m.(core.Report); ok {
-		p.watch.sent[r.Seq%maxReports].out = p.n.clock.at(o.w.now)
-		return
+	switch m := m.(type) {
+	case core.Report:
+		p.watch.sent[m.Seq%maxReports].out = p.n.clock.at(o.w.now)
+	case core.ReleaseRequest:
+		if rec, _ := o.record(groupIndex(m.Group), m.Epoch); rec != nil && rec.owner == p.n.id {
+			rec.word = true
+		}
 	}
 	ack, ok := m.(core.Ack)
 	if !ok {
@@ -190,8 +231,8 @@ func (o *oracle) sent(p *process, to core.NodeName, m core.Message) {
 			return
 		}
 		rec.lease = max(rec.lease, end)
-		if next != nil && !rec.released && next.owner != rec.owner && end > next.from {
-			o.w.fail(I2, "epoch %d of %s is renewed for %s past the grant of epoch %d", ge.Epoch, ge.Group, to, next.epoch)
+		if past := rec.past(next); past != 0 && end > past {
+			o.w.fail(I2, "epoch %d of %s is renewed for %s past the end that epoch %d has waited for", ge.Epoch, ge.Group, to, next.epoch)
 		}
 	}
 }
@@ -297,6 +338,8 @@ func (o *oracle) unserved(name core.GroupName, g core.GroupState) string {
 		return fmt.Sprintf("nobody owns %s", name)
 	case g.Next != nil:
 		return fmt.Sprintf("the new configuration of %s has not taken effect", name)
+	case g.Handover != nil:
+		return fmt.Sprintf("the end of epoch %d of %s is not in the ledger", g.Handover.Epoch, name)
 	}
 	owner := o.w.nodes[nodeIndex(g.Owner)]
 	if g.Spec.Policy == core.Promote && !owner.sql.writable {

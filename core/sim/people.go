@@ -130,6 +130,9 @@ func (w *world) operate(k faultKind, n *node) {
 	if at == nil {
 		return
 	}
+	if k == move && w.empty(at, n) {
+		return
+	}
 	w.ticket++
 	g := groupName(w.dice.IntN(w.plan.groups))
 	if k == move {
@@ -140,6 +143,20 @@ func (w *world) operate(k faultKind, n *node) {
 		return
 	}
 	at.deliverSoon(core.PauseAsked{Ticket: w.ticket, Group: g, On: w.dice.chance(0.6), Reason: "an operator wants it"})
+}
+
+// empty has everything moved away from a node, as for its maintenance, and reports whether there was anything.
+func (w *world) empty(at, n *node) bool {
+	any := false
+	for name, g := range groupsOf(w.or.view) {
+		if g.Owner == n.name {
+			to := w.nodes[(n.id+1+w.dice.IntN(len(w.nodes)-1))%len(w.nodes)]
+			w.ticket++
+			at.deliverSoon(core.MoveAsked{Ticket: w.ticket, Group: name, To: to.name, Reason: "an operator wants it"})
+			any = true
+		}
+	}
+	return any
 }
 
 // wavers lets the operator who wants a switchover pause the group, which ends that, resume it and ask again: to a target that is

@@ -80,6 +80,7 @@ func (s *Stats) add(o Stats) {
 	s.Stops += o.Stops
 	s.Drained, s.Opened, s.Undone = s.Drained+o.Drained, s.Opened+o.Opened, s.Undone+o.Undone
 	s.Balanced += o.Balanced
+	s.Handovers, s.Awaited = s.Handovers+o.Handovers, s.Awaited+o.Awaited
 	if o.Closest != 0 {
 		s.closest(o.Closest)
 	}
@@ -91,13 +92,15 @@ func (s *Stats) closest(d time.Duration) {
 	}
 }
 
-// String tells the figures in three lines.
+// String tells the figures in four lines.
 func (s Summary) String() string {
 	sec := s.Real.Seconds()
 	return fmt.Sprintf("%d seeds in %v: %.0f seeds/s, %.1f simulated hours (%.1f h/s), %.2f million steps/s\n"+
-		"%d faults, %d starts of daemons, %d grants, %d of them failovers, %d terms of office, %d failures\n"+
+		"%d faults, %d starts of daemons, %d terms of office, %d failures\n"+
+		"%d grants, %d of them failovers, %d handovers, of which %d waited for the old lease\n"+
 		"a lease was over for at least %v when another node was granted its group\n",
 		s.Seeds, s.Real.Round(time.Millisecond), float64(s.Seeds)/sec, s.Virtual.Hours(), s.Virtual.Hours()/sec, float64(s.Steps)/sec/1e6,
-		s.Stats.Faults, s.Stats.Boots, s.Stats.Grants, s.Stats.Failovers, s.Stats.Offices, len(s.Failures),
+		s.Stats.Faults, s.Stats.Boots, s.Stats.Offices, len(s.Failures),
+		s.Stats.Grants, s.Stats.Failovers, s.Stats.Handovers, s.Stats.Awaited,
 		s.Stats.Closest.Round(time.Microsecond))
 }

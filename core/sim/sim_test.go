@@ -119,7 +119,7 @@ func TestSeedsAreNotVacuous(t *testing.T) {
 		}
 	}
 	if sum.Failovers < runs/10 || sum.Grants < 2*runs || sum.Offices < 2*runs || sum.Releases < runs || sum.Stops < runs/5 || sum.Drained < runs/10 || sum.Opened < runs/20 ||
-		sum.Undone < runs/50 || sum.Balanced < runs/100 {
+		sum.Undone < runs/50 || sum.Balanced < runs/100 || sum.Handovers < runs/20 {
 		t.Errorf("not much happened in %d seeds: %+v", runs, sum)
 	}
 }

@@ -142,9 +142,7 @@ func messageText(m core.Message) string {
 	case core.Notice:
 		return fmt.Sprintf("notice %s/%d owner %q at %d", m.Group, m.State.Epoch, m.State.Owner, m.State.Index)
 	case core.ReleaseRequest:
-		return strings.TrimSuffix(fmt.Sprintf("release %s/%d to %s", m.Group, m.Epoch, m.To), " to ")
-	case core.YieldRequest:
-		return fmt.Sprintf("yield %s/%d to %s", m.Group, m.Epoch, m.To)
+		return fmt.Sprintf("release %s/%d", m.Group, m.Epoch)
 	case core.Freeze:
 		return fmt.Sprintf("freeze for %s/%d round %04x", m.Group, m.Epoch, uint16(m.Round))
 	case core.Frozen:
@@ -202,7 +200,11 @@ func opText(op core.Op) string {
 	case op.Settle != nil:
 		return fmt.Sprintf("[settle %d]", op.Settle.Version)
 	case op.Grant != nil:
-		return fmt.Sprintf("[grant %s/%d to %s for report %d: %s]", op.Grant.Group, op.Grant.Prev+1, op.Grant.To, op.Grant.Seq, op.Grant.Reason)
+		what := "grant"
+		if op.Grant.Handover {
+			what = "hand over"
+		}
+		return fmt.Sprintf("[%s %s/%d to %s for report %d: %s]", what, op.Grant.Group, op.Grant.Prev+1, op.Grant.To, op.Grant.Seq, op.Grant.Reason)
 	case op.Release != nil:
 		return fmt.Sprintf("[release %s/%d: %s]", op.Release.Group, op.Release.Epoch, op.Release.Reason)
 	case op.Move != nil:

@@ -236,6 +236,7 @@ func (o *oracle) bindAsked(p *process, now core.Instant, a core.Bind) {
 	g.active, g.bound, g.epoch, g.bindEpoch, g.spec = true, false, a.Epoch, a.Epoch, a.Spec
 	o.inLease(p, now, "binds", a.Group, a.Epoch, a.NotAfter)
 	o.boundWritable(p, a)
+	o.handedOver(p, a)
 	rec, next := o.record(gi, a.Epoch)
 	switch {
 	case rec == nil || rec.owner != p.n.id:

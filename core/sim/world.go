@@ -70,6 +70,8 @@ type Stats struct {
 	Drained, Opened, Undone int
 	// Balanced counts the moves for balance alone.
 	Balanced int
+	// Handovers counts the grants of groups that were still served, Awaited those of them whose old lease was waited for.
+	Handovers, Awaited int
 	// Closest is the shortest time between the end of a lease and the grant to another node that did not wait for a
 	// release; 0 if there was none.
 	Closest time.Duration
@@ -256,6 +258,7 @@ func (w *world) deadline() int64 {
 }
 
 func (w *world) count() Stats {
+	handed := map[core.GroupName]core.Epoch{}
 	for _, e := range w.or.log {
 		if e.cmd == nil {
 			continue
@@ -264,8 +267,15 @@ func (w *world) count() Stats {
 			switch {
 			case op.Grant != nil:
 				w.stats.Grants++
+				if op.Grant.Handover {
+					w.stats.Handovers++
+					handed[op.Grant.Group] = op.Grant.Prev
+				}
 			case op.Release != nil:
 				w.stats.Releases++
+				if handed[op.Release.Group] == op.Release.Epoch && strings.HasPrefix(op.Release.Reason, "the lease of") {
+					w.stats.Awaited++
+				}
 			case op.TakeOffice != nil:
 				w.stats.Offices++
 			case op.Move != nil && strings.HasPrefix(op.Move.Reason, "balance"):

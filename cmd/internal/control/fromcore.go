@@ -101,6 +101,9 @@ func groupFromCore(g core.GroupStatus, f Facts) Group {
 	if st.Move != nil {
 		out.MovingTo = string(st.Move.To)
 	}
+	if st.Handover != nil {
+		out.MovingTo = string(st.Owner)
+	}
 	return out
 }
 

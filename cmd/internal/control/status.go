@@ -82,7 +82,8 @@ type Group struct {
 	// Phase is the answering node's own holding: none, claiming, serving or yielding.
 	Phase  string `json:"phase"`
 	Paused bool   `json:"paused"`
-	// MovingTo is the target of a switchover that is under way.
+	// MovingTo is the target of a switchover that is under way. It may be the owner already, as long as the one before has to give
+	// the group up.
 	MovingTo string `json:"moving_to"`
 	// Reason says why the ownership changed last.
 	Reason string `json:"reason"`

@@ -311,7 +311,8 @@ func (d *daemon) logCommitted(c core.Committed) {
 		case c.Outcomes[i].Refused != "":
 			d.log.Debug("refused by the ledger", "index", c.Index, "reason", c.Outcomes[i].Refused)
 		case op.Grant != nil:
-			d.log.Info("grant committed", "group", op.Grant.Group, "epoch", op.Grant.Prev+1, "owner", op.Grant.To, "reason", op.Grant.Reason)
+			d.log.Info("grant committed", "group", op.Grant.Group, "epoch", op.Grant.Prev+1, "owner", op.Grant.To,
+				"handover", op.Grant.Handover, "reason", op.Grant.Reason)
 		case op.Release != nil:
 			d.log.Info("release committed", "group", op.Release.Group, "epoch", op.Release.Epoch, "by", op.Release.Node, "reason", op.Release.Reason)
 		case op.Move != nil:

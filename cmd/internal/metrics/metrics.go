@@ -37,6 +37,7 @@ type Metrics struct {
 	reports [sentKept]sent
 	owners  map[core.GroupName]core.NodeName // the last owner of each group
 	causes  map[core.GroupName]string        // why the next grant of a group will be
+	handed  map[core.GroupName]core.Epoch    // the last holding of each group that was to end after the grant of the next
 }
 
 // New returns the metrics of a daemon that started at since. Status is asked by scrapers, once a second at the most.
@@ -49,7 +50,7 @@ func New(self core.NodeName, since time.Time, status Source) *Metrics {
 	}
 	m := &Metrics{
 		self: self, since: since.UnixMilli(), registry: prometheus.NewRegistry(),
-		owners: map[core.GroupName]core.NodeName{}, causes: map[core.GroupName]string{},
+		owners: map[core.GroupName]core.NodeName{}, causes: map[core.GroupName]string{}, handed: map[core.GroupName]core.Epoch{},
 		step: prometheus.NewHistogram(histogram("step_duration_seconds",
 			"Time that the daemon's loop took to decide what follows from one event.", 2e-6, 14)),
 		renewal: prometheus.NewHistogram(histogram("renewal_round_trip_seconds",
@@ -147,6 +148,9 @@ func (m *Metrics) committed(op core.Op, fresh bool) {
 		m.released(op.Release)
 	case op.Grant != nil:
 		g := op.Grant
+		if g.Handover {
+			m.handed[g.Group] = g.Prev
+		}
 		if g.To == m.self && fresh {
 			m.takeovers.WithLabelValues(string(g.Group), m.cause(g)).Inc()
 		}
@@ -157,7 +161,9 @@ func (m *Metrics) committed(op core.Op, fresh bool) {
 
 // released takes the cause from the release if nothing before it has told.
 func (m *Metrics) released(r *core.Release) {
+	handed, known := m.handed[r.Group]
 	switch {
+	case known && handed == r.Epoch: // the grant came before and has told
 	case m.causes[r.Group] != "":
 	case r.Reason == core.ReasonStopping:
 		m.causes[r.Group] = causeShutdown
@@ -173,6 +179,8 @@ func (m *Metrics) cause(g *core.Grant) string {
 		return known
 	case g.Advice != 0:
 		return causeAdvice
+	case g.Handover:
+		return causeSwitchover
 	case last == "":
 		return causeFirst
 	case last == g.To:
@@ -199,6 +207,9 @@ func (m *Metrics) restored(v core.View) {
 	for name, g := range v.Groups {
 		if g.Grant != nil {
 			m.owners[name] = g.Grant.To
+		}
+		if g.Handover != nil {
+			m.handed[name] = g.Handover.Epoch
 		}
 		if g.Move != nil {
 			m.causes[name] = causeOfMove(g.Move.Reason)

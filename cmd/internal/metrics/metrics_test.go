@@ -192,6 +192,14 @@ func grant(m *Metrics, at int64, to core.NodeName, before ...core.Op) {
 	m.Observe(1, 2, core.Committed{Command: core.Command{At: at, Ops: ops}, Outcomes: make([]core.Outcome, len(ops))}, nil)
 }
 
+// handOver lets the ledger have a grant to a node and then the end of the holding before it.
+func handOver(m *Metrics, to core.NodeName, reason string) {
+	for _, op := range []core.Op{{Grant: &core.Grant{Group: "writer", Prev: 6, To: to, Handover: true, Reason: reason}},
+		{Release: &core.Release{Group: "writer", Epoch: 6, Reason: reason}}} {
+		m.Observe(1, 2, core.Committed{Command: core.Command{At: 2000, Ops: []core.Op{op}}, Outcomes: make([]core.Outcome, 1)}, nil)
+	}
+}
+
 func TestCauses(t *testing.T) {
 	m := of(owner())
 	move := func(reason string) core.Op { return core.Op{Move: &core.Move{Group: "writer", Reason: reason}} }
@@ -201,7 +209,8 @@ func TestCauses(t *testing.T) {
 	grant(m, 2000, "db2") // not ours
 	grant(m, 2000, "db1", release("MySQL has failed"))
 	grant(m, 2000, "db1", move("maintenance"), release("the owner is drained"))
-	grant(m, 2000, "db1", release(core.ReasonSwitchover+"db1: maintenance")) // asked for without the ledger
+	handOver(m, "db1", core.ReasonSwitchover+"db1: maintenance")
+	grant(m, 2000, "db1") // the release that has come after the grant explains nothing
 	grant(m, 2000, "db1", move(core.ReasonPreempted))
 	grant(m, 2000, "db1", move(core.ReasonBalance+"db2 has none"))
 	grant(m, 2000, "db1", release(core.ReasonStopping))
@@ -214,7 +223,7 @@ func TestCauses(t *testing.T) {
 	for _, cause := range []string{causeFirst, causeAgain, causeFailover, causeShutdown, causeSwitchover, causePreempted, causeBalance, causeAdvice} {
 		got[cause] = testutil.ToFloat64(m.takeovers.WithLabelValues("writer", cause))
 	}
-	want := map[string]float64{causeFirst: 0, causeAgain: 1, causeFailover: 2, causeShutdown: 1, causeSwitchover: 2, causePreempted: 1, causeBalance: 1, causeAdvice: 1}
+	want := map[string]float64{causeFirst: 0, causeAgain: 2, causeFailover: 2, causeShutdown: 1, causeSwitchover: 2, causePreempted: 1, causeBalance: 1, causeAdvice: 1}
 	if !maps.Equal(got, want) {
 		t.Errorf("counted %v, want %v", got, want)
 	}

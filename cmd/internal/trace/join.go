@@ -141,6 +141,10 @@ func (t *Takeover) sum(old, arbiter, claimer *Piece) {
 	if !ok {
 		return
 	}
+	if old.handover() {
+		t.sumHandover(old, arbiter, claimer, end)
+		return
+	}
 	if old != nil && old.Node == claimer.Node { // its clock saw both ends
 		t.bound(end-start(old), 0, true)
 		t.way(old, arbiter, ReleaseSent, Granted, ReleaseCame, Granted)
@@ -168,6 +172,30 @@ func (t *Takeover) sum(old, arbiter, claimer *Piece) {
 	}
 	us, ok := t.way(arbiter, claimer, Granted, ServingHeard, Granted, FenceOpen)
 	t.bound(least+committed-begin+end-heard, ways+us, known && ok)
+}
+
+// handover reports whether the old owner gave up because the grant to the next one was committed.
+func (p *Piece) handover() bool {
+	us, ok := p.between(Granted, GivingUp)
+	return ok && us >= 0
+}
+
+// sumHandover adds up the parts of a takeover in which the arbiter comes first, then the old owner, then the new one.
+func (t *Takeover) sumHandover(old, arbiter, claimer *Piece, end int64) {
+	committed, okA := arbiter.at(Granted)
+	heard, okB := old.at(Granted)
+	sent, okC := old.at(ReleaseSent)
+	freed, okD := claimer.at(Freed)
+	if !okD { // the word came before the news of the grant
+		freed, okD = claimer.at(Granted)
+	}
+	if !okA || !okB || !okC || !okD {
+		return
+	}
+	least := committed - start(arbiter) + sent - heard + end - freed
+	news, known := t.way(arbiter, old, Granted, ReleaseCame, Granted, ReleaseSent)
+	word, knownToo := t.way(old, claimer, ReleaseSent, ServingHeard, Freed, FenceOpen)
+	t.bound(least, news+word, known && knownToo)
 }
 
 // way adds the way between two nodes: the time from a moment of the one to its consequence there, without the part that

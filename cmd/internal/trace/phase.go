@@ -17,6 +17,7 @@ var phases = []Phase{
 	{"silence", LastWord, Proposed},
 	{"decide", ReleaseCame, Proposed},
 	{"commit", Proposed, Granted},
+	{"handover", Granted, Freed},
 	{"react", Granted, BindBegun},
 	{"promote", PromoteBegun, BindBegun},
 	{"bind", BindBegun, Bound},

@@ -30,6 +30,8 @@ const (
 	Proposed
 	// Granted: this node knew that the grant is committed; on the arbiter, that is its commit.
 	Granted
+	// Freed: the new owner heard that the old one had given up, where that was asked for by the grant itself.
+	Freed
 	// ServingHeard: the new owner's first report that it serves had come.
 	ServingHeard
 	// PromoteBegun: the server of the new owner was told to become writable.
@@ -49,7 +51,7 @@ const (
 // String returns the moment's name in the documented form.
 func (m Moment) String() string {
 	return [moments]string{"drain_begun", "giving_up", "unbound", "release_sent", "last_word", "release_came", "proposed",
-		"granted", "serving_heard", "promote_begun", "bind_begun", "bound", "fence_open", "announced"}[m]
+		"granted", "freed", "serving_heard", "promote_begun", "bind_begun", "bound", "fence_open", "announced"}[m]
 }
 
 // kept is how many takeovers a node remembers.
@@ -157,6 +159,9 @@ func (r *Recorder) received(now core.Instant, ev core.Received) {
 	switch msg := ev.Msg.(type) {
 	case core.ReleaseRequest:
 		r.mark(msg.Group, msg.Epoch+1, ReleaseCame, now)
+		if c := r.find(msg.Group, msg.Epoch+1); c.at[Granted] != 0 && c.at[BindBegun] == 0 {
+			r.mark(msg.Group, msg.Epoch+1, Freed, now)
+		}
 	case core.Notice:
 		if msg.State.Owner != "" {
 			r.mark(msg.Group, msg.State.Epoch, Granted, now)
@@ -205,7 +210,7 @@ func (r *Recorder) wanted(now core.Instant, a core.Action) {
 	case core.Propose:
 		for _, op := range a.Command.Ops {
 			if op.Grant != nil {
-				r.proposed(now, op.Grant.Group, op.Grant.Prev+1)
+				r.proposed(now, op.Grant)
 			}
 		}
 	case core.PromoteServer:
@@ -230,11 +235,11 @@ func (r *Recorder) aborted(group core.GroupName, epoch core.Epoch) {
 }
 
 // proposed notes the last proposal of a grant: one that failed before it is part of the wait.
-func (r *Recorder) proposed(now core.Instant, group core.GroupName, epoch core.Epoch) {
-	c := r.record(group, epoch)
+func (r *Recorder) proposed(now core.Instant, g *core.Grant) {
+	c := r.record(g.Group, g.Prev+1)
 	first := c.at[Proposed] == 0
 	c.at[Proposed] = now
-	if w := r.words[group]; w != nil && w.epoch == epoch-1 && c.at[ReleaseCame] == 0 {
+	if w := r.words[g.Group]; w != nil && w.epoch == g.Prev && c.at[ReleaseCame] == 0 && !g.Handover {
 		c.at[LastWord] = w.at
 	}
 	if first {
@@ -256,14 +261,27 @@ func (r *Recorder) Pieces(node core.NodeName) []Piece {
 	return ps
 }
 
-// piece leaves out what only the arbiter has a use for when it was another.
+// handover reports whether the grant came before the owner gave up.
+func (c *record) handover() bool {
+	return c.at[Granted] != 0 && c.at[GivingUp] != 0 && !c.at[GivingUp].Before(c.at[Granted])
+}
+
+// piece leaves out what a node has no use for that had another part.
 func (c *record) piece(node core.NodeName) Piece {
 	p := Piece{Node: string(node), Group: string(c.group), Epoch: uint64(c.epoch)}
 	first := core.Instant(0)
 	for m, at := range c.at {
 		switch Moment(m) {
-		case LastWord, ReleaseCame, ServingHeard:
+		case LastWord, ReleaseCame:
 			if c.at[Proposed] == 0 {
+				continue
+			}
+		case Freed:
+			if c.at[BindBegun] == 0 {
+				continue
+			}
+		case ServingHeard:
+			if c.at[Proposed] == 0 && !c.handover() {
 				continue
 			}
 		}

@@ -126,6 +126,41 @@ func TestVanishedOwner(t *testing.T) {
 	}
 }
 
+// A group that is handed over: the arbiter comes first, then the old owner, then the new one, which waits for the old one's word.
+func TestHandover(t *testing.T) {
+	handover := core.Command{Ops: []core.Op{{Grant: &core.Grant{Group: "writer", Prev: 7, To: "db2", Handover: true}}}}
+	came := core.Received{From: "db1", Msg: request}
+	db1, db2, mgr := newNode("db1", time.Hour), newNode("db2", time.Minute), newNode("mgr", 400*time.Hour)
+	mgr.after(0, core.Received{From: "db1", Msg: serving(7)})
+	mgr.after(time.Millisecond, core.MoveAsked{}, core.Propose{Command: handover})
+	mgr.after(900*us, core.Committed{Command: handover, Outcomes: make([]core.Outcome, 1)})
+	mgr.after(700*us, came)
+	db1.after(0, notice, core.Unbind{Group: "writer", Epoch: 7})
+	db1.after(400*us, core.UnbindDone{Group: "writer", Epoch: 7, Gone: true}, core.Send{To: "db2", Msg: request})
+	db1.after(1200*us, core.Received{From: "db2", Msg: serving(8)})
+	db2.after(0, notice)
+	db2.after(500*us, came, core.Bind{Group: "writer", Epoch: 8})
+	db2.now = db2.now.Add(500 * us)
+	db2.r.Mark("writer", 8, Bound, db2.now)
+	db2.after(100*us, core.BindDone{Group: "writer", Epoch: 8})
+	db2.now = db2.now.Add(50 * us)
+	db2.r.Mark("writer", 8, Announced, db2.now)
+	got := Join(pieces(db2, mgr, db1), "writer", 8, "db1", "db2", nil)
+	want := Takeover{
+		Pieces: []Piece{
+			{"db1", "writer", 8, []Mark{{"giving_up", 0}, {"granted", 0}, {"unbound", 400}, {"release_sent", 400}, {"serving_heard", 1600}}},
+			{"mgr", "writer", 8, []Mark{{"proposed", 0}, {"granted", 900}, {"release_came", 1600}}},
+			{"db2", "writer", 8, []Mark{{"granted", 0}, {"freed", 500}, {"bind_begun", 500}, {"bound", 1000}, {"fence_open", 1100}, {"announced", 1150}}},
+		},
+		// 700 µs from commit to the word, of which 400 were the old owner's; 1,200 from the word to the report, of which 600 the claim.
+		Ways:    []Way{{"mgr", "db1", 300}, {"db1", "db2", 600}},
+		LeastUS: ptr(900 + 400 + 650), MostUS: ptr(900 + 400 + 650 + 900), Missing: []string{},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
 // A clock that saw two parts needs no way between them.
 func TestArbiterIsAnOwner(t *testing.T) {
 	t.Run("old", func(t *testing.T) {
