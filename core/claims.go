@@ -39,7 +39,7 @@ func (m *Machine) bind(h *holding) {
 	life, notAfter := m.lifetime(h)
 	h.phase = binding
 	h.claims++
-	h.extended, h.due, h.kernelEnd = m.now, notAfter, m.now.Add(life)
+	h.extended, h.due, h.kernelEnd, h.opened = m.now, notAfter, m.now.Add(life), h.rests
 	m.claimBegins(h)
 	m.do(Bind{Group: h.group, Epoch: h.epoch, Spec: h.spec, Lifetime: life, Report: h.rests, NotAfter: notAfter})
 }
@@ -58,7 +58,7 @@ func (m *Machine) prolong(h *holding) {
 	}
 	last := h.last(m.opt.Timing)
 	if h.phase == binding {
-		h.due = last
+		h.due, h.opened = last, h.rests
 	}
 	m.do(Prolong{Group: h.group, Epoch: h.epoch, Report: h.rests, NotAfter: last})
 }

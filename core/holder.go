@@ -234,7 +234,18 @@ func (m *Machine) acked(a Ack) {
 		if h.shut != 0 && a.Seq > h.shut {
 			h.shut, m.dirty = 0, true // the fence opens with the next report, so that comes now
 		}
+		m.dirty = m.dirty || m.shutsSoon(h)
 	}
+}
+
+// shutsSoon reports whether the kernel's fence would close before the next report that is due opens it by a later one. A grant may
+// rest on a report that is old by then, and acks get lost.
+func (m *Machine) shutsSoon(h *holding) bool {
+	if !m.opt.Fence || h.phase != bound {
+		return false
+	}
+	sent, known := m.sentAt(h.opened)
+	return !known || sent.Add(m.ttl()).Before(m.now.Add(3*m.opt.Timing.Heartbeat/2))
 }
 
 func (m *Machine) note(h *holding, text, reason string) {

@@ -32,6 +32,8 @@ type holding struct {
 	lease Instant
 	// rests is the report from whose sending the lease is counted.
 	rests Seq
+	// opened is the report by which the kernel's fence was told to open last.
+	opened Seq
 	// shut is the last report that died with the kernel's fence when that was lost, 0 if it was not: the fence opens again
 	// by the ack of a later one.
 	shut Seq

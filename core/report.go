@@ -94,7 +94,7 @@ func (m *Machine) reported() []Holding {
 	return m.told
 }
 
-// openings returns the groups that are served, with the reports that their leases rest on.
+// openings returns the groups that are served, with the reports that their leases rest on, by which the fence opens with this one.
 func (m *Machine) openings() []Opening {
 	var open []Opening
 	for h := range m.holdings() {
@@ -102,6 +102,7 @@ func (m *Machine) openings() []Opening {
 			if open == nil {
 				open = make([]Opening, 0, len(m.held))
 			}
+			h.opened = h.rests
 			open = append(open, Opening{Group: h.group, Epoch: h.epoch, Addresses: h.spec.Addresses, Report: h.rests})
 		}
 	}

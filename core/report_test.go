@@ -285,3 +285,32 @@ func TestAnIdleNodeReportsToTheLeader(t *testing.T) {
 		t.Errorf("who was heard %v ago counts as there on the leader", s.now.Sub(p.at))
 	}
 }
+
+// A grant may rest on a report that is old by then, and acks get lost. The fence would close before the next report opens it by a
+// later one; so that goes out with the ack, and only then.
+func TestAFenceThatShutsSoonIsOpenedWithTheAck(t *testing.T) {
+	for _, c := range []struct {
+		age  time.Duration
+		want int
+	}{{0, 0}, {soloTTL - 2*time.Millisecond - 90*time.Millisecond, 0}, {soloTTL + 2*time.Millisecond - 90*time.Millisecond, 1}} {
+		s := newSolo(t)
+		s.m.opt.Fence = true
+		s.prove()
+		rests := s.m.seq
+		s.between(c.age)
+		s.grantTo("n1", soloIncarnation, rests)
+		e := s.group().Epoch
+		s.step(BindDone{Group: "writer", Epoch: e})
+		acked := s.ack(e)
+		arms := only[Arm](s.step(acked))
+		if len(arms) != c.want {
+			t.Errorf("a grant on a report of %v: %d reports with the ack, want %d", c.age, len(arms), c.want)
+		}
+		if len(arms) > 0 && (len(arms[0].Open) != 1 || arms[0].Open[0].Report != acked.Msg.(Ack).Seq) {
+			t.Errorf("a grant on a report of %v: it opens %+v, want by report %d", c.age, arms[0].Open, acked.Msg.(Ack).Seq)
+		}
+		if again := only[Arm](s.step(s.ack(e))); len(again) > 0 {
+			t.Errorf("a grant on a report of %v: the next ack brings a report too", c.age)
+		}
+	}
+}
