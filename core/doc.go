@@ -17,13 +17,15 @@
 // majority of voters have said since then that its term is still theirs, in a confirm round or by the report itself. Giving
 // up has one order: stop renewing, close the fence, unbind, read back that the address is gone, ask for the release. The
 // release and the successor's grant are one entry of the log. Without a release the arbiter waits until the last lease that
-// it may have given is over, and the margin.
+// it may have given is over, and the margin. A planned move is granted first (handover.go): with that the owner gives up, and
+// the successor claims when it hears the request for the release.
 //
 // # Invariants
 //
 //	I1  One holder. At no instant do two nodes answer for the same address.
 //	I2  Grants wait. Epoch e+1 is granted only after the release of e is committed, or the lease of e must be over on its
-//	    holder, or e+1 goes to the same node.
+//	    holder, or e+1 goes to the same node. A handover is granted before that, and claimed only after it or with the word
+//	    of e's owner that e has ended.
 //	I3  Only what was granted. A node binds only what the ledger gives it, in the current epoch, inside its lease, with
 //	    MySQL eligible for the role.
 //	I4  No false announcement. A node announces only what it has bound in this epoch.

@@ -70,8 +70,10 @@ func releaseHandedOn(g *GroupState, e *Entry, op Release) string {
 // releaseHeard takes the word of a node that a holding of its own has ended. That is true for ever, so it may come early or
 // twice.
 func (m *Machine) releaseHeard(from NodeName, r ReleaseRequest) {
-	at := groupAt{r.Group, from}
-	m.ended[at] = max(m.ended[at], r.Epoch)
+	if _, known := m.fresh[r.Group]; known {
+		at := groupAt{r.Group, from}
+		m.ended[at] = max(m.ended[at], r.Epoch)
+	}
 	m.releaseRequested(from, r)
 }
 
@@ -128,8 +130,8 @@ func (m *Machine) handOverTo(name GroupName, g GroupState, to NodeName, why stri
 }
 
 // endHandover brings the end of the holding before into the ledger, once its owner has said so or its lease is over for
-// certain. With the owner's word there is no hurry: the new one, which has heard it too, has its clients to serve first. Its
-// lease is renewed meanwhile, since this ends nothing of its.
+// certain. With the owner's word there is no hurry: the new one, which has heard it too, has its clients to serve first, and its
+// lease is renewed meanwhile.
 func (m *Machine) endHandover(name GroupName, g GroupState) {
 	a := &m.arb
 	w := a.handovers[name]
