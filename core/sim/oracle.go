@@ -70,6 +70,9 @@ type holdingRecord struct {
 	awaited  int64 // when it ended without that word, 0 if it did not
 }
 
+// lasts reports whether an epoch that a handover is to end has not: its owner may not have heard of that yet.
+func (rec *holdingRecord) lasts() bool { return !rec.word && rec.awaited == 0 }
+
 // past returns from when on no lease of an epoch may be out because of the one after it, 0 if there is no such time.
 func (rec *holdingRecord) past(next *holdingRecord) int64 {
 	switch {

@@ -241,7 +241,7 @@ func (o *oracle) bindAsked(p *process, now core.Instant, a core.Bind) {
 	switch {
 	case rec == nil || rec.owner != p.n.id:
 		o.w.fail(I3, "%s binds %s in epoch %d, which it was never granted", p.n.name, a.Group, a.Epoch)
-	case next != nil && next.owner != p.n.id:
+	case next != nil && next.owner != p.n.id && !(next.handover && rec.lasts()):
 		o.w.fail(I3, "%s binds %s in epoch %d, but %s was granted epoch %d", p.n.name, a.Group, a.Epoch, o.w.nodes[next.owner].name, next.epoch)
 	case now < p.watch.ready:
 		o.w.fail(I3, "%s binds %s before it takes part", p.n.name, a.Group)
