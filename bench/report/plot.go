@@ -144,19 +144,31 @@ func plotPhases(path string, runs []Run, system string, scenarios []string) erro
 	return nil
 }
 
-// Step sums up how long it took from the latest moment seen before phase i to phase i, over the runs that saw it. The moments of a
-// takeover come in another order where the grant is committed before the owner gives up.
+// Step sums up how long it took from the latest moment seen before phase i to phase i, over the runs that saw it.
 func Step(runs []Run, system, scenario string, i int) Summary {
 	return Summarize(runs, system, scenario, func(r Run) float64 {
 		if r.Phases[i] == Missing {
 			return Missing
 		}
 		before := 0.0
-		for j, p := range r.Phases {
-			if p < r.Phases[i] || p == r.Phases[i] && j < i {
-				before = max(before, p)
-			}
+		order := r.order()
+		for _, j := range order[:slices.Index(order, i)] {
+			before = max(before, r.Phases[j])
 		}
-		return r.Phases[i] - before
+		return max(0, r.Phases[i]-before)
 	})
+}
+
+// order returns the moments in the order in which they come. Where a group is handed over the grant is committed before the old owner
+// begins to give up.
+func (r Run) order() []int {
+	const detected, unbound, proposed, committed = 0, 1, 2, 3
+	order := []int{detected, unbound, proposed, committed}
+	if p := r.Phases[proposed]; p != Missing && p < r.Phases[detected] {
+		order = []int{proposed, committed, detected, unbound}
+	}
+	for i := len(order); i < Moments; i++ {
+		order = append(order, i)
+	}
+	return order
 }

@@ -256,3 +256,14 @@ func TestWhereTwoNodesAnswerIsMarked(t *testing.T) {
 		t.Errorf("stars where nobody looked (%v):\n%s", err, table.String())
 	}
 }
+
+// Where a group is handed over the grant comes before the old owner gives up.
+func TestStepsOfAHandover(t *testing.T) {
+	run := Run{System: "remora-lan", Scenario: "planned", Gap: 3, Phases: [Moments]float64{9, 9.5, 7, 8, 8.5, 10, Missing, 10.5, 12}}
+	want := []float64{1, 0.5, 7, 1, 0, 0.5, 0, 0.5, 1.5}
+	for i, name := range PhaseNames() {
+		if got := Step([]Run{run}, "remora-lan", "planned", i).Median; got != want[i] {
+			t.Errorf("%s took %v, want %v", name, got, want[i])
+		}
+	}
+}

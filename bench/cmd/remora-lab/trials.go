@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"syscall"
 	"time"
 
@@ -303,7 +302,7 @@ func runTrial(ctx context.Context, l *lab.Lab, s contender, t trial, owner strin
 	}
 	out.Gap, out.Longest = msOf(r.Client.Gap), msOf(r.Client.Longest)
 	out.Failed, out.Connections = r.Client.Failed, r.Client.Attempts
-	out.Phases = phases(r, remembered(ctx, l, s, r))
+	out.Phases = phases(r, remembered(ctx, l, s, r), l.Stream().Attempts(r.Zero))
 	return out, err
 }
 
@@ -356,10 +355,10 @@ func remembered(ctx context.Context, l *lab.Lab, s contender, r lab.Report) lab.
 
 // phases reads the trace of a takeover off the time line: daemons' logs, the kernel's events, frames and the client; and off what the
 // daemons remember, each by its own clock.
-func phases(r lab.Report, t lab.Takeover) [report.Moments]float64 {
-	find := func(node string, whats ...string) float64 {
+func phases(r lab.Report, t lab.Takeover, attempts []lab.Attempt) [report.Moments]float64 {
+	find := func(node, what string) float64 {
 		for _, e := range r.Events {
-			if !e.Time.Before(r.Zero) && (node == "" || e.Node == node) && slices.Contains(whats, e.What) {
+			if !e.Time.Before(r.Zero) && e.Node == node && e.What == what {
 				return msOf(e.Time.Sub(r.Zero))
 			}
 		}
@@ -367,7 +366,19 @@ func phases(r lab.Report, t lab.Takeover) [report.Moments]float64 {
 	}
 	proposed, granted, open := recalled(r, t)
 	return [report.Moments]float64{find(r.Before, "giving up"), find(r.Before, lab.WhatAddrRemoved), proposed, committed(r), granted,
-		find(r.After, lab.WhatAddrAdded), open, find(r.After, lab.WhatAnnounced), find("", lab.WhatFirstAnswer)}
+		find(r.After, lab.WhatAddrAdded), open, find(r.After, lab.WhatAnnounced), firstAnswer(r, attempts)}
+}
+
+// firstAnswer is when the new owner answered the client first. The longest gap, whose end the time line has, may be another: that of
+// a planned move is hardly longer than the time between two attempts.
+func firstAnswer(r lab.Report, attempts []lab.Attempt) float64 {
+	at := float64(report.Missing)
+	for _, a := range attempts {
+		if ms := msOf(a.End.Sub(r.Zero)); a.Result == lab.Answered && a.Server == r.After && !a.End.Before(r.Zero) && (at == report.Missing || ms < at) {
+			at = ms
+		}
+	}
+	return at
 }
 
 // committed is when the first node knew the last grant to the new owner as committed. The new owner's own log comes later: it acts

@@ -55,8 +55,12 @@ func TestMomentsThatOnlyTheDaemonsRemember(t *testing.T) {
 	if proposed, granted, open := recalled(r, last); proposed != 2.5 || granted != 6 || open != 8.5 {
 		t.Errorf("proposed %v, granted %v, fence open %v, want 2.5, 6 and 8.5 ms", proposed, granted, open)
 	}
-	at := phases(r, last)
-	if at[2] != 2.5 || at[3] != 4 || at[4] != 6 || at[6] != 8.5 {
+	attempt := func(end time.Duration, result lab.Result, server string) lab.Attempt {
+		return lab.Attempt{Start: zero, End: zero.Add(end), Result: result, Server: server}
+	}
+	at := phases(r, last, []lab.Attempt{attempt(-ms, lab.Answered, "db2"), attempt(2*ms, lab.Answered, "db1"), attempt(5*ms, lab.Reset, "db2"),
+		attempt(12*ms, lab.Answered, "db2"), attempt(11*ms, lab.Answered, "db2")})
+	if at[2] != 2.5 || at[3] != 4 || at[4] != 6 || at[6] != 8.5 || at[8] != 11 {
 		t.Errorf("phases %v of %v", at, report.PhaseNames())
 	}
 	for name, last := range map[string]lab.Takeover{"nothing": {}, "another epoch": {Epoch: 8, Node: "db2", Trace: last.Trace}} {
