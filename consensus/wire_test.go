@@ -6,6 +6,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -382,4 +384,19 @@ func BenchmarkMessage(b *testing.B) {
 			}
 		}
 	})
+}
+
+// A seed of another version would be refused by its first byte, and try nothing of what it is there for.
+func TestFuzzSeedsAreOfThisVersion(t *testing.T) {
+	seeds, err := filepath.Glob("testdata/fuzz/FuzzParseMessage/*")
+	if err != nil || len(seeds) == 0 {
+		t.Fatalf("no seeds: %v", err)
+	}
+	for _, name := range seeds {
+		b, err := os.ReadFile(name)
+		must(t, err)
+		if want := fmt.Sprintf(`[]byte("\x%02x`, wireV6); !strings.Contains(string(b), want) {
+			t.Errorf("%s does not begin with %s", name, want)
+		}
+	}
 }

@@ -142,6 +142,9 @@ func (m *Machine) endHandover(name GroupName, g GroupState) {
 	if m.free(name, g) {
 		why = g.Reason
 		w.until = min(w.until, m.now.Add(m.opt.Timing.Heartbeat))
+		if m.ended[groupAt{name, g.Owner}] == g.Epoch {
+			w.until = m.now // it has given the group back, and nobody is served
+		}
 	}
 	if w.ending == 0 && !m.now.Before(w.until) {
 		w.ending = m.propose(0, endOfHandover(g, why))

@@ -17,19 +17,6 @@ func (s *solo) handOver() Command {
 	return ps[0].Command
 }
 
-// releases returns the releases that are proposed.
-func releases(as []Action) []Release {
-	var found []Release
-	for _, p := range only[Propose](as) {
-		for _, op := range p.Command.Ops {
-			if op.Release != nil {
-				found = append(found, *op.Release)
-			}
-		}
-	}
-	return found
-}
-
 // The owner of a group that is handed over is renewed until that is committed, however long the disk takes, and no longer. Without its
 // word the last lease that it was given is waited for.
 func TestI2_AHandoverWaitsForTheLastLease(t *testing.T) {

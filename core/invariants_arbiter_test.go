@@ -46,17 +46,22 @@ func (s *solo) renew(seq Seq, e Epoch) []Action {
 	return append(as, s.echo("n3", confirms[0].Nonce)...)
 }
 
-func grants(as []Action) []Grant {
-	var found []Grant
+// proposed returns the operations of one kind that are proposed.
+func proposed[T any](as []Action, kind func(Op) *T) []T {
+	var found []T
 	for _, p := range only[Propose](as) {
 		for _, op := range p.Command.Ops {
-			if op.Grant != nil {
-				found = append(found, *op.Grant)
+			if o := kind(op); o != nil {
+				found = append(found, *o)
 			}
 		}
 	}
 	return found
 }
+
+func grants(as []Action) []Grant { return proposed(as, func(op Op) *Grant { return op.Grant }) }
+
+func releases(as []Action) []Release { return proposed(as, func(op Op) *Release { return op.Release }) }
 
 // untilGrant lets time pass in steps of a millisecond, with n3 in sight, until a grant is proposed.
 func (s *solo) untilGrant(limit time.Duration) (Grant, Propose) {

@@ -33,7 +33,7 @@ func (s *stages) text(now core.GroupState) string {
 	promote := now.Spec.Policy == core.Promote
 	s.moving = s.moving || now.Move != nil
 	switch {
-	case now.Handover != nil:
+	case now.Handover != nil && now.Epoch > s.before.Epoch:
 		return fmt.Sprintf("granted to %s in epoch %d, once %s has given the addresses up", now.Owner, now.Epoch, now.Handover.From)
 	case now.Owner != "" && now.Epoch > s.before.Epoch && promote:
 		return fmt.Sprintf("granted to %s in epoch %d: its server becomes writable, then the address answers", now.Owner, now.Epoch)

@@ -12,6 +12,11 @@ func TestStages(t *testing.T) {
 	group := func(policy core.Policy, owner core.NodeName, e core.Epoch, mv *core.Move) core.GroupState {
 		return core.GroupState{Spec: core.GroupSpec{Name: "writer", Policy: policy}, Owner: owner, Epoch: e, Move: mv}
 	}
+	handedOver := func(owner core.NodeName, e core.Epoch, from core.NodeName) core.GroupState {
+		g := group(core.AnyHealthy, owner, e, nil)
+		g.Handover = &core.Handover{From: from, Epoch: e - 1}
+		return g
+	}
 	asked, drained := &core.Move{To: "db2"}, &core.Move{To: "db2", Drained: true}
 	for _, test := range []struct {
 		what   string
@@ -29,6 +34,10 @@ func TestStages(t *testing.T) {
 		{"switchover under any", []core.GroupState{
 			group(core.AnyHealthy, "db1", 3, nil), group(core.AnyHealthy, "db1", 3, asked), group(core.AnyHealthy, "db2", 4, nil),
 		}, []string{"db1 gives the addresses up", "granted to db2 in epoch 4: it binds the addresses"}},
+		{"one that is handed over, soon after another", []core.GroupState{
+			handedOver("db1", 3, "db2"), handedOver("db1", 3, "db2"), group(core.AnyHealthy, "db1", 3, nil), handedOver("db2", 4, "db1"),
+			group(core.AnyHealthy, "db2", 4, nil),
+		}, []string{"granted to db2 in epoch 4, once db1 has given the addresses up", "granted to db2 in epoch 4: it binds the addresses"}},
 		{"promotion by an operator's word", []core.GroupState{
 			group(core.Promote, "", 3, nil), group(core.Promote, "", 3, nil), group(core.Promote, "db2", 4, nil),
 		}, []string{"nobody owns it: the servers stop their receivers and say what they have",

@@ -158,10 +158,10 @@ func (r *Recorder) happened(now core.Instant, ev core.Event) {
 func (r *Recorder) received(now core.Instant, ev core.Received) {
 	switch msg := ev.Msg.(type) {
 	case core.ReleaseRequest:
-		r.mark(msg.Group, msg.Epoch+1, ReleaseCame, now)
-		if c := r.find(msg.Group, msg.Epoch+1); c.at[Granted] != 0 && c.at[BindBegun] == 0 {
+		if c := r.record(msg.Group, msg.Epoch+1); c.at[ReleaseCame] == 0 && c.at[Granted] != 0 && c.at[BindBegun] == 0 {
 			r.mark(msg.Group, msg.Epoch+1, Freed, now)
 		}
+		r.mark(msg.Group, msg.Epoch+1, ReleaseCame, now)
 	case core.Notice:
 		if msg.State.Owner != "" {
 			r.mark(msg.Group, msg.State.Epoch, Granted, now)

@@ -60,9 +60,11 @@ func decide(n *node) {
 	n.after(60*us, core.Received{From: "db2", Msg: serving(8)})
 }
 
-// claim is the new owner's: 600 µs from the news to the open fence, and 50 µs to the announcement.
+// claim, whose node was asked before and after the news, is the new owner's: 600 µs from the news to the open fence, and 50 µs to the announcement.
 func claim(n *node) {
-	n.after(0, notice, core.Bind{Group: "writer", Epoch: 8})
+	n.after(0, core.Received{From: "db1", Msg: request})
+	n.after(0, notice)
+	n.after(0, core.Received{From: "db1", Msg: request}, core.Bind{Group: "writer", Epoch: 8})
 	n.now = n.now.Add(500 * us)
 	n.r.Mark("writer", 8, Bound, n.now)
 	n.after(100*us, core.BindDone{Group: "writer", Epoch: 8})
