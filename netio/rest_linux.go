@@ -5,8 +5,9 @@ import "time"
 const (
 	// restAfter is how many addresses are worked on without a rest: for two milliseconds.
 	restAfter = 64
-	// restFor is long enough for what has waited meanwhile: a turn of the loop, a report, the answer to one.
-	restFor = 300 * time.Microsecond
+	// restFor is long enough for what has waited meanwhile: a turn of the loop, a report. The answer to one that goes out in a
+	// rest is taken in the next, a millisecond or two later.
+	restFor = 100 * time.Microsecond
 )
 
 // rest lets others have the processor if done, how many addresses have been worked on, is a multiple of restAfter. The Go
