@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"sync"
-	"time"
 
 	"github.com/remora-ha/remora/core"
 )
@@ -69,10 +68,9 @@ func (b *Binder) sendAll(ctx context.Context, p permit, l link, spec core.GroupS
 			if left--; left > 0 && len(frames.ends) < b.cfg.Pace.Frames {
 				continue
 			}
-			begun := time.Now()
 			err := b.senders.send(l, &frames, p.check)
 			if err == nil && left > 0 {
-				err = b.cfg.Pace.rest(ctx, begun)
+				err = b.cfg.Pace.rest(ctx)
 			}
 			if err != nil {
 				failed = append(failed, err) // the other addresses are told all the same

@@ -15,8 +15,7 @@ type Pace struct {
 	// network cards commonly start with: what others send, renewals of leases among it, finds room beside them and need not
 	// wait until a neighbour has looked at hundreds.
 	Frames int
-	// Pause is the least time from the beginning of that call to the next, 0 means a quarter of a millisecond. However long the
-	// call has taken, the next one waits for a moment, for the sake of this process; see restFor.
+	// Pause is how long the next ones wait then. 0 means a quarter of a millisecond.
 	Pause time.Duration
 }
 
@@ -24,14 +23,14 @@ func (p Pace) withDefaults() Pace {
 	return Pace{Frames: cmp.Or(p.Frames, 64), Pause: cmp.Or(p.Pause, time.Millisecond/4)}
 }
 
-// rest waits until the frames that follow those sent at begun may be sent.
-func (p Pace) rest(ctx context.Context, begun time.Time) error {
+// rest waits until the next frames may be sent.
+func (p Pace) rest(ctx context.Context) error {
 	alarm, err := NewAlarm() // a timer of Go's counts in whole milliseconds
 	if err != nil {
 		return err
 	}
 	defer alarm.Stop()
-	alarm.Reset(max(p.Pause-time.Since(begun), restFor))
+	alarm.Reset(p.Pause)
 	select {
 	case <-alarm.C():
 		return nil

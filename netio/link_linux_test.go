@@ -212,20 +212,6 @@ func TestAnnounceKeepsItsPace(t *testing.T) {
 	wantErr(t, <-told, context.Canceled)
 }
 
-// The time that sending takes is part of the pause, and who has taken longer than that rests all the same.
-func TestAPauseBeginsWithTheSending(t *testing.T) {
-	p := Pace{Frames: 1, Pause: time.Hour}
-	begun := time.Now()
-	must(t, p.rest(t.Context(), begun.Add(-2*p.Pause)))
-	if took := time.Since(begun); took < restFor {
-		t.Errorf("it rested for %v, want at least %v", took, restFor)
-	}
-	must(t, p.rest(t.Context(), time.Now().Add(20*time.Millisecond-p.Pause)))
-	if took := time.Since(begun); took < 20*time.Millisecond {
-		t.Errorf("it rested for %v, of which 20 ms were left of the pause", took)
-	}
-}
-
 func TestAnnounceOnLoopbackTellsNobody(t *testing.T) {
 	b := newBinder(t, Config{})
 	must(t, b.Announce(t.Context(), announceOf(spec("lo", vip4))))
