@@ -18,14 +18,15 @@ const leaderFactor = 2
 const chance = 0.05
 
 // CheckAims checks what must hold whatever keepalived does beside it, and returns an error for each aim that is missed: a server
-// that hangs has lost its address in time in so many runs that it is no chance if the median of many does not, a node that vanishes and led costs no more than twice one that did not, and no two
-// nodes have ever answered. An aim whose scenario was not run is missed, too.
+// that hangs has lost its address in time, but for what may be luck, a node that vanishes and led costs no more than twice one that
+// did not, and no two nodes have ever answered. An aim whose scenario was not run is missed, too.
 func CheckAims(runs []Run) error {
 	var errs []error
 	for _, aim := range []struct {
 		system string
 		hung   float64 // ms
-	}{{"remora-lan", 300}, {"remora-fast", 120}} {
+		luck   float64 // ms that no median can be beyond it by luck: half the interval between two probes
+	}{{"remora-lan", 300, 50}, {"remora-fast", 120, 22}} {
 		of := func(scenario string, figure func(Run) float64) Summary {
 			s := Summarize(runs, aim.system, scenario, figure)
 			if s.N == 0 {
@@ -33,7 +34,7 @@ func CheckAims(runs []Run) error {
 			}
 			return s
 		}
-		if s := of(hung, gap); beyond(runs, aim.system, aim.hung) {
+		if s := of(hung, gap); s.Median > aim.hung+aim.luck || beyond(runs, aim.system, aim.hung) {
 			errs = append(errs, fmt.Errorf("%s %s: the median gap is %.1f ms, the aim is %.0f ms", aim.system, hung, s.Median, aim.hung))
 		}
 		plain, led := of("node-vanished", gap), of("node-vanished-leader", gap)
