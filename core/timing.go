@@ -58,7 +58,7 @@ func ProfileTiming(name string) (Timing, error) {
 		return Timing{Heartbeat: 60 * ms, TTL: 300 * ms, Unbind: 20 * ms, RaftHeartbeat: 70 * ms, RaftElection: 70 * ms,
 			Probe: 100 * ms, ProbeTimeout: 100 * ms, Fall: 2, Rise: 2, CoolDown: 10 * time.Second}, nil
 	case "fast":
-		return Timing{Heartbeat: 14 * ms, TTL: 47 * ms, Unbind: 5 * ms, RaftHeartbeat: 17 * ms, RaftElection: 17 * ms,
+		return Timing{Heartbeat: 14 * ms, TTL: 45 * ms, Unbind: 3 * ms, RaftHeartbeat: 17 * ms, RaftElection: 17 * ms,
 			Probe: 44 * ms, ProbeTimeout: 38 * ms, Fall: 2, Rise: 2, CoolDown: 10 * time.Second}, nil
 	case "wan":
 		return Timing{Heartbeat: time.Second, TTL: 4 * time.Second, Unbind: 100 * ms, RaftHeartbeat: 500 * ms,

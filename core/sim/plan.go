@@ -48,7 +48,7 @@ func timings() []core.Timing {
 	return []core.Timing{
 		{Heartbeat: 90 * msec, TTL: 300 * msec, Unbind: 20 * msec, RaftHeartbeat: 60 * msec, RaftElection: 60 * msec},
 		{Heartbeat: 60 * msec, TTL: 300 * msec, Unbind: 20 * msec, RaftHeartbeat: 50 * msec, RaftElection: 50 * msec},
-		{Heartbeat: 13 * msec, TTL: 45 * msec, Unbind: 5 * msec, RaftHeartbeat: 15 * msec, RaftElection: 15 * msec},
+		{Heartbeat: 14 * msec, TTL: 45 * msec, Unbind: 3 * msec, RaftHeartbeat: 17 * msec, RaftElection: 17 * msec},
 		{Heartbeat: time.Second, TTL: 4 * time.Second, Unbind: 100 * msec, RaftHeartbeat: 500 * msec, RaftElection: 500 * msec},
 	}
 }
