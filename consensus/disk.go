@@ -23,6 +23,8 @@ import (
 const (
 	// dbFile is the database with log, term and vote.
 	dbFile = "raft.db"
+	// flushAfter is how long after the last append the database gets what is in the journal: once a takeover is over.
+	flushAfter = time.Second
 	// retryWrite is the first pause before a write of the term is tried again; it doubles up to retryWriteMax.
 	retryWrite    = 20 * time.Millisecond
 	retryWriteMax = time.Second
@@ -41,7 +43,11 @@ type disk struct {
 	back   backend
 	broken bool // back has failed, and is to be opened anew
 	uncut  bool // back was opened anew, and may hold entries of an append that failed
-	spent  bool // the reserve is used up; only StoreLogs looks at it
+
+	roomMu sync.Mutex
+	spent  bool // the reserve is used up
+
+	later *time.Timer // flushes the journal
 
 	failing, stalled atomic.Pointer[trouble]
 	changed          atomic.Pointer[func()] // called when trouble began or ended
@@ -70,6 +76,7 @@ type operation string
 
 const (
 	opAppend  operation = "appending to the Raft log"
+	opFlush   operation = "moving entries from the journal to the Raft log's database"
 	opShorten operation = "shortening the Raft log"
 	opTerm    operation = "writing the term"
 	opVote    operation = "writing the vote"
@@ -90,6 +97,7 @@ func openDisk(dir string, open func(dir string) (backend, error), patient time.D
 		return nil, err
 	}
 	takeRoom(dir, log)
+	d.later = time.AfterFunc(flushAfter, d.flush)
 	return d, nil
 }
 
@@ -120,7 +128,11 @@ func openBolt(dir string) (backend, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the Raft log in %s: %w", dir, err)
 	}
-	return boltStore{b}, nil
+	j, err := openJournaled(dir, boltStore{b})
+	if err != nil {
+		return nil, errors.Join(err, b.Close())
+	}
+	return j, nil
 }
 
 // lockWait bounds the wait for the database's lock. The state directory has one of its own, which was taken before.
@@ -226,9 +238,11 @@ func (d *disk) note(at *atomic.Pointer[trouble], t *trouble) {
 	d.tell()
 }
 
-// shows reports whether a trouble is over once a write of this kind was done. One that appends shows that the log's database
-// works, any other only that it can do the like.
-func (op operation) shows(t *trouble) bool { return op == t.op || op == opAppend && t.op != opLongest }
+// shows reports whether a trouble is over once a write of this kind was done. One that appends shows that the disk works, and one
+// that moves entries to the log's database that this does, any other only that it can do the like.
+func (op operation) shows(t *trouble) bool {
+	return op == t.op || t.op != opLongest && (op == opFlush || op == opAppend && t.op != opFlush)
+}
 
 // clear notes that a write was done.
 func (d *disk) clear(at *atomic.Pointer[trouble], op operation) {
@@ -266,17 +280,52 @@ func (d *disk) StoreLogs(ls []*raft.Log) error {
 	if len(ls) == 0 {
 		return nil
 	}
-	err := d.append(ls)
+	err := d.insured(func() error { return d.append(ls) })
+	d.later.Reset(flushAfter)
+	return err
+}
+
+// insured tries a write twice, and again with the room of the reserve if the disk is full.
+func (d *disk) insured(write func() error) error {
+	err := write()
 	if err != nil {
-		err = d.append(ls)
+		err = write()
 	}
+	d.roomMu.Lock()
+	defer d.roomMu.Unlock()
 	switch {
 	case errors.Is(err, unix.ENOSPC) && d.giveReserve():
-		err = d.append(ls)
+		err = write()
 	case err == nil && d.spent:
 		d.takeReserve()
 	}
 	return err
+}
+
+// flush gives the log's database what is in its journal, and tries that until it is done.
+func (d *disk) flush() {
+	err := d.insured(func() error {
+		if err := d.mend(); err != nil {
+			d.note(&d.failing, &trouble{op: opFlush, text: "fails: " + err.Error(), since: time.Now()})
+			return err
+		}
+		if late, _ := read(d, unflushed); !late {
+			return nil
+		}
+		return d.write(opFlush, func(b backend) error {
+			if j, ok := b.(*journaled); ok {
+				return j.flush()
+			}
+			return nil
+		})
+	})
+	if err == nil || d.ends.Err() != nil {
+		return
+	}
+	d.mu.Lock()
+	d.broken = true
+	d.mu.Unlock()
+	d.later.Reset(flushAfter)
 }
 
 func (d *disk) append(ls []*raft.Log) error {
@@ -297,6 +346,12 @@ func (d *disk) append(ls []*raft.Log) error {
 	d.broken = d.broken || err != nil
 	d.uncut = d.uncut && err != nil
 	return err
+}
+
+// unflushed reports whether a log has entries that its database does not have.
+func unflushed(b backend) (bool, error) {
+	j, ok := b.(*journaled)
+	return ok && j.late(), nil
 }
 
 // cutOff removes the entries from an index on. Those of an append that failed may be there all the same; nobody was
@@ -433,6 +488,7 @@ func (d *disk) interrupt() { d.end() }
 // Close closes the log.
 func (d *disk) Close() error {
 	d.end()
+	d.later.Stop()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.back.Close()

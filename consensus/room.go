@@ -23,10 +23,11 @@ const (
 // takeRoom takes the room that a log in dir will need. What can not be had is logged.
 func takeRoom(dir string, log *slog.Logger) {
 	db := filepath.Join(dir, dbFile)
-	if err := errors.Join(allocate(db, dbRoom), allocate(filepath.Join(dir, reserveFile), reserveRoom)); err != nil {
+	journal := filepath.Join(dir, journalFile)
+	if err := errors.Join(allocate(db, dbRoom), allocate(journal, journalRoom), allocate(filepath.Join(dir, reserveFile), reserveRoom)); err != nil {
 		log.Warn("no room was taken in advance for the Raft log: a full disk may stop this node from voting", "dir", dir, "error", err)
-	} else if err := prefill(db, dbRoom); err != nil {
-		log.Warn("the room that was taken for the Raft log is not written yet: some takeovers take longer for that", "file", db, "error", err)
+	} else if err := errors.Join(prefill(db, dbRoom), prefill(journal, journalRoom)); err != nil {
+		log.Warn("the room that was taken for the Raft log is not written yet: some takeovers take longer for that", "dir", dir, "error", err)
 	}
 }
 
