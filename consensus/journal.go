@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"io"
 	"io/fs"
 	"math/rand/v2"
 	"os"
@@ -68,7 +69,7 @@ func openJournal(dir string) (j *journal, entries []*raft.Log, err error) {
 	}
 	raw := make([]byte, journalRoom)
 	n, err := f.ReadAt(raw, 0)
-	if n == 0 && err != nil && !isEOF(err) {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, nil, errors.Join(err, f.Close())
 	}
 	j = &journal{f: f}

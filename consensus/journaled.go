@@ -3,7 +3,6 @@ package consensus
 import (
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -189,5 +188,3 @@ func (j *journaled) Close() error {
 	j.closed = true
 	return errors.Join(j.file.f.Close(), j.backend.Close())
 }
-
-func isEOF(err error) bool { return errors.Is(err, io.EOF) }
