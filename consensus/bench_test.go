@@ -14,10 +14,11 @@ import (
 	"github.com/remora-ha/remora/core"
 )
 
-// BenchmarkStore compares the two durable logs under the daemon's store, with the room that it takes in advance, by what Remora
-// does with them: single small entries, each durable before the call returns, and a new term now and then.
+// BenchmarkStore compares two durable logs under the daemon's store, its own of journal and database and raft-wal, with the room
+// that it takes in advance, by what Remora does with them: single small entries, each durable before the call returns, and a new
+// term now and then.
 func BenchmarkStore(b *testing.B) {
-	for name, h := range map[string]host{"wal": onWAL{}, "bolt": linux{}} {
+	for name, h := range map[string]host{"wal": onWAL{}, "journal": linux{}} {
 		open := func(b *testing.B) *store {
 			s, err := openStore(b.TempDir(), h.openLog, time.Minute, slog.New(slog.DiscardHandler))
 			must(b, err)
@@ -69,9 +70,9 @@ func (onWAL) openLog(dir string) (backend, error) {
 }
 
 // BenchmarkCommit measures proposals on the leader of three nodes on the loopback interface, all with their logs on one
-// disk, until they are applied there, with each store. The daemon has bolt.
+// disk, until they are applied there, with each store. The daemon has the journal.
 func BenchmarkCommit(b *testing.B) {
-	for name, h := range map[string]host{"wal": onWAL{}, "bolt": linux{}} {
+	for name, h := range map[string]host{"wal": onWAL{}, "journal": linux{}} {
 		b.Run(name, func(b *testing.B) {
 			c := newCluster(b, "db1", "db2", "mgr")
 			c.host = h
