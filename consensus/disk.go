@@ -50,7 +50,8 @@ type disk struct {
 	later *time.Timer // flushes the journal
 
 	failing, stalled atomic.Pointer[trouble]
-	changed          atomic.Pointer[func()] // called when trouble began or ended
+	unmoved          atomic.Pointer[trouble] // why the journal's entries are not in the database: nobody waits for that
+	changed          atomic.Pointer[func()]  // called when trouble began or ended
 
 	hangMu  sync.Mutex
 	hanging []*trouble // the writes that do not end; stalled is the first of them
@@ -159,10 +160,12 @@ func (b boltStore) GetUint64(key []byte) (uint64, error) {
 
 // ails returns what is wrong, nil if nothing is.
 func (d *disk) ails() *trouble {
-	if t := d.stalled.Load(); t != nil {
-		return t
+	for _, at := range []*atomic.Pointer[trouble]{&d.stalled, &d.failing, &d.unmoved} {
+		if t := at.Load(); t != nil {
+			return t
+		}
 	}
-	return d.failing.Load()
+	return nil
 }
 
 // standsStill reports whether a write does not end, or what can not be applied before it is done fails again and again.
@@ -188,8 +191,12 @@ func (d *disk) observe(op operation, f func() error) error {
 	late := time.AfterFunc(d.patient, func() {
 		mu.Lock()
 		defer mu.Unlock()
-		if !ended {
-			d.hangs(&trouble{op: op, text: "does not end", since: began})
+		switch t := (&trouble{op: op, text: "does not end", since: began}); {
+		case ended:
+		case op == opFlush:
+			d.note(&d.unmoved, t)
+		default:
+			d.hangs(t)
 		}
 	})
 	err := f()
@@ -197,12 +204,16 @@ func (d *disk) observe(op operation, f func() error) error {
 	mu.Lock()
 	ended = true
 	mu.Unlock()
-	d.goesOn(op)
+	failing := &d.unmoved
+	if op != opFlush {
+		d.goesOn(op)
+		failing = &d.failing
+	}
 	if err != nil {
-		d.note(&d.failing, &trouble{op: op, text: "fails: " + err.Error(), since: began})
+		d.note(failing, &trouble{op: op, text: "fails: " + err.Error(), since: began})
 		return fmt.Errorf("%s: %w", op, err)
 	}
-	d.clear(&d.failing, op)
+	d.clear(failing, op)
 	return nil
 }
 
@@ -233,16 +244,17 @@ func (d *disk) note(at *atomic.Pointer[trouble], t *trouble) {
 	if !at.CompareAndSwap(nil, t) {
 		return
 	}
-	d.log.Error("the disk of state_dir is in trouble: until it works again this node does not lead; what it holds it keeps",
-		"dir", d.dir, "trouble", t.String())
+	text := "the disk of state_dir is in trouble: until it works again this node does not lead; what it holds it keeps"
+	if t.op == opFlush {
+		text = "the disk of state_dir is in trouble: what is appended stays in the journal until it works again"
+	}
+	d.log.Error(text, "dir", d.dir, "trouble", t.String())
 	d.tell()
 }
 
-// shows reports whether a trouble is over once a write of this kind was done. One that appends shows that the disk works, and one
-// that moves entries to the log's database that this does, any other only that it can do the like.
-func (op operation) shows(t *trouble) bool {
-	return op == t.op || t.op != opLongest && (op == opFlush || op == opAppend && t.op != opFlush)
-}
+// shows reports whether a trouble is over once a write of this kind was done. One that appends shows that the log's disk
+// works, any other only that it can do the like.
+func (op operation) shows(t *trouble) bool { return op == t.op || op == opAppend && t.op != opLongest }
 
 // clear notes that a write was done.
 func (d *disk) clear(at *atomic.Pointer[trouble], op operation) {
@@ -306,7 +318,7 @@ func (d *disk) insured(write func() error) error {
 func (d *disk) flush() {
 	err := d.insured(func() error {
 		if err := d.mend(); err != nil {
-			d.note(&d.failing, &trouble{op: opFlush, text: "fails: " + err.Error(), since: time.Now()})
+			d.note(&d.unmoved, &trouble{op: opFlush, text: "fails: " + err.Error(), since: time.Now()})
 			return err
 		}
 		if late, _ := read(d, unflushed); !late {

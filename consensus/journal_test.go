@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -334,4 +335,43 @@ func FuzzParseJournal(f *testing.F) {
 			t.Errorf("(-first +again)\n%s", diff)
 		}
 	})
+}
+
+// stuck is a database that takes entries once it is let go on.
+type stuck struct {
+	backend
+	goOn chan struct{}
+}
+
+func (s *stuck) StoreLogs(ls []*raft.Log) error {
+	<-s.goOn
+	return s.backend.StoreLogs(ls)
+}
+
+// A leader whose journal is not flushed, because its disk stands still, goes on: there may be no other that could lead. Only when an
+// append waits for that as well has it to be silent.
+func TestAFlushThatHangsCostsNoLeader(t *testing.T) {
+	s, err := openStore(t.TempDir(), openBolt, 50*time.Millisecond, slog.New(slog.DiscardHandler))
+	must(t, err)
+	defer s.Close()
+	s.log.later.Stop()
+	must(t, s.StoreLogs(entries(1, 2, 10)))
+	s.log.later.Stop()
+	db := s.log.back.(*journaled)
+	hangs := &stuck{db.backend, make(chan struct{})}
+	db.backend = hangs
+	flushed, appended := make(chan struct{}), make(chan error, 1)
+	go func() { defer close(flushed); s.log.flush() }()
+	eventually(t, "it is reported", func() bool { a := s.log.ails(); return a != nil && a.op == opFlush })
+	if s.log.standsStill() {
+		t.Error("a leader would fall silent because of a flush")
+	}
+	go func() { appended <- s.StoreLogs(entries(3, 1, 10)) }()
+	eventually(t, "an append that does not end makes a leader silent", s.log.standsStill)
+	close(hangs.goOn)
+	<-flushed
+	must(t, <-appended)
+	if a := s.log.ails(); a != nil || s.log.standsStill() {
+		t.Errorf("once all is written %v is reported", a)
+	}
 }
