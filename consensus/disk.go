@@ -4,19 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"os"
-	"path/filepath"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
@@ -60,31 +55,6 @@ type disk struct {
 	end  context.CancelFunc
 }
 
-// trouble is what is wrong with the disk now.
-type trouble struct {
-	op    operation
-	text  string
-	since time.Time
-}
-
-// String is for people.
-func (t *trouble) String() string {
-	return fmt.Sprintf("%s %s (since %s)", t.op, t.text, time.Since(t.since).Round(time.Millisecond))
-}
-
-// operation is a kind of write.
-type operation string
-
-const (
-	opAppend  operation = "appending to the Raft log"
-	opFlush   operation = "moving entries from the journal to the Raft log's database"
-	opShorten operation = "shortening the Raft log"
-	opTerm    operation = "writing the term"
-	opVote    operation = "writing the vote"
-	opLongest operation = "writing the longest lease" // to a file of its own
-	opProof   operation = "writing a proof that it works"
-)
-
 // openDisk opens the log in dir, which must exist, and takes the room in advance that it will need.
 func openDisk(dir string, open func(dir string) (backend, error), patient time.Duration, log *slog.Logger) (*disk, error) {
 	if err := refuseFormer(dir); err != nil {
@@ -102,78 +72,6 @@ func openDisk(dir string, open func(dir string) (backend, error), patient time.D
 	return d, nil
 }
 
-// formerFile is in the directory of a log that a build before the first release has kept in another format.
-const formerFile = "wal-meta.db"
-
-// ErrFormerLog means that the state directory holds a Raft log that this release does not read.
-var ErrFormerLog = errors.New("the Raft log is of a build before the first release")
-
-// refuseFormer keeps a node that has a log from taking itself for an empty one: it would vote, and count, as the server
-// that it was, without knowing what that has promised.
-func refuseFormer(dir string) error {
-	switch _, err := os.Stat(filepath.Join(dir, formerFile)); {
-	case err == nil:
-		return fmt.Errorf("%w (%s): stop remora here, move the whole state directory away and start it, one node after the other, "+
-			"each when the one before votes again", ErrFormerLog, dir)
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	default:
-		return fmt.Errorf("look into the Raft log's directory: %w", err)
-	}
-}
-
-func openBolt(dir string) (backend, error) {
-	b, err := raftboltdb.New(raftboltdb.Options{Path: filepath.Join(dir, dbFile), MsgpackUseNewTimeFormat: true,
-		// The list of free pages is found again at the start, which is quick with so few.
-		BoltOptions: &bbolt.Options{NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, InitialMmapSize: dbRoom, Timeout: lockWait}})
-	if err != nil {
-		return nil, fmt.Errorf("open the Raft log in %s: %w", dir, err)
-	}
-	j, err := openJournaled(dir, boltStore{b})
-	if err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	return j, nil
-}
-
-// lockWait bounds the wait for the database's lock. The state directory has one of its own, which was taken before.
-const lockWait = time.Second
-
-// boltStore reads what was never written as empty.
-type boltStore struct{ *raftboltdb.BoltStore }
-
-func (b boltStore) Get(key []byte) ([]byte, error) {
-	v, err := b.BoltStore.Get(key)
-	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
-		return nil, nil
-	}
-	return v, err
-}
-
-func (b boltStore) GetUint64(key []byte) (uint64, error) {
-	v, err := b.BoltStore.GetUint64(key)
-	if errors.Is(err, raftboltdb.ErrKeyNotFound) {
-		return 0, nil
-	}
-	return v, err
-}
-
-// ails returns what is wrong, nil if nothing is.
-func (d *disk) ails() *trouble {
-	for _, at := range []*atomic.Pointer[trouble]{&d.stalled, &d.failing, &d.unmoved} {
-		if t := at.Load(); t != nil {
-			return t
-		}
-	}
-	return nil
-}
-
-// standsStill reports whether a write does not end, or what can not be applied before it is done fails again and again.
-func (d *disk) standsStill() bool {
-	failing := d.failing.Load()
-	return d.stalled.Load() != nil || failing != nil && failing.op == opLongest
-}
-
 // write does a write to the log and reports what becomes of it.
 func (d *disk) write(op operation, f func(backend) error) error {
 	return d.observe(op, func() error {
@@ -181,95 +79,6 @@ func (d *disk) write(op operation, f func(backend) error) error {
 		defer d.mu.RUnlock()
 		return f(d.back)
 	})
-}
-
-// observe does a write and reports what becomes of it.
-func (d *disk) observe(op operation, f func() error) error {
-	began := time.Now()
-	var mu sync.Mutex
-	ended := false
-	late := time.AfterFunc(d.patient, func() {
-		mu.Lock()
-		defer mu.Unlock()
-		switch t := (&trouble{op: op, text: "does not end", since: began}); {
-		case ended:
-		case op == opFlush:
-			d.note(&d.unmoved, t)
-		default:
-			d.hangs(t)
-		}
-	})
-	err := f()
-	late.Stop()
-	mu.Lock()
-	ended = true
-	mu.Unlock()
-	failing := &d.unmoved
-	if op != opFlush {
-		d.goesOn(op)
-		failing = &d.failing
-	}
-	if err != nil {
-		d.note(failing, &trouble{op: op, text: "fails: " + err.Error(), since: began})
-		return fmt.Errorf("%s: %w", op, err)
-	}
-	d.clear(failing, op)
-	return nil
-}
-
-// hangs notes a write that does not end.
-func (d *disk) hangs(t *trouble) {
-	d.hangMu.Lock()
-	defer d.hangMu.Unlock()
-	d.hanging = append(d.hanging, t)
-	d.note(&d.stalled, t)
-}
-
-// goesOn notes that a write has ended, well or not. One that hung behind it still does.
-func (d *disk) goesOn(op operation) {
-	d.hangMu.Lock()
-	defer d.hangMu.Unlock()
-	d.hanging = slices.DeleteFunc(d.hanging, op.shows)
-	switch old := d.stalled.Load(); {
-	case old == nil || !op.shows(old):
-	case len(d.hanging) > 0:
-		d.stalled.Store(d.hanging[0])
-	default:
-		d.clear(&d.stalled, op)
-	}
-}
-
-// note keeps the first of a row of troubles.
-func (d *disk) note(at *atomic.Pointer[trouble], t *trouble) {
-	if !at.CompareAndSwap(nil, t) {
-		return
-	}
-	text := "the disk of state_dir is in trouble: until it works again this node does not lead; what it holds it keeps"
-	if t.op == opFlush {
-		text = "the disk of state_dir is in trouble: what is appended stays in the journal until it works again"
-	}
-	d.log.Error(text, "dir", d.dir, "trouble", t.String())
-	d.tell()
-}
-
-// shows reports whether a trouble is over once a write of this kind was done. One that appends shows that the log's disk
-// works, any other only that it can do the like.
-func (op operation) shows(t *trouble) bool { return op == t.op || op == opAppend && t.op != opLongest }
-
-// clear notes that a write was done.
-func (d *disk) clear(at *atomic.Pointer[trouble], op operation) {
-	old := at.Load()
-	if old == nil || !op.shows(old) || !at.CompareAndSwap(old, nil) {
-		return
-	}
-	d.log.Info("the disk of state_dir works again", "dir", d.dir, "trouble", old.String())
-	d.tell()
-}
-
-func (d *disk) tell() {
-	if f := d.changed.Load(); f != nil {
-		(*f)()
-	}
 }
 
 // keyProof is what is written for a proof; its value is of no use.
@@ -316,12 +125,16 @@ func (d *disk) insured(write func() error) error {
 
 // flush gives the log's database what is in its journal, and tries that until it is done.
 func (d *disk) flush() {
+	if d.ends.Err() != nil {
+		return
+	}
 	err := d.insured(func() error {
 		if err := d.mend(); err != nil {
 			d.note(&d.unmoved, &trouble{op: opFlush, text: "fails: " + err.Error(), since: time.Now()})
 			return err
 		}
-		if late, _ := read(d, unflushed); !late {
+		if left, _ := read(d, unflushed); !left {
+			d.clear(&d.unmoved, opFlush) // an append that found the journal full may have done it
 			return nil
 		}
 		return d.write(opFlush, func(b backend) error {
@@ -363,7 +176,7 @@ func (d *disk) append(ls []*raft.Log) error {
 // unflushed reports whether a log has entries that its database does not have.
 func unflushed(b backend) (bool, error) {
 	j, ok := b.(*journaled)
-	return ok && j.late(), nil
+	return ok && j.unflushed(), nil
 }
 
 // cutOff removes the entries from an index on. Those of an append that failed may be there all the same; nobody was
@@ -416,7 +229,7 @@ func (d *disk) setTerm(t uint64) {
 	failed := false
 	err := d.insist(opTerm, func() error {
 		if failed {
-			// Raft appends nothing until the term is written, so nobody else opens the log anew. If it can not be, the write tells.
+			// Raft appends nothing until the term is written, so nobody else may ever open the log anew. If it can not be, the write tells.
 			_ = d.mend()
 		}
 		failed = true

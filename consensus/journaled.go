@@ -28,14 +28,14 @@ func openJournaled(dir string, db backend) (*journaled, error) {
 		return nil, fmt.Errorf("open the journal of the Raft log: %w", err)
 	}
 	j := &journaled{backend: db, writes: make(turn, 1), file: file}
-	if err := j.recover(entries); err != nil {
+	if err := j.resume(entries); err != nil {
 		return nil, errors.Join(err, file.f.Close())
 	}
 	return j, nil
 }
 
-// recover takes the entries that the database does not have.
-func (j *journaled) recover(entries []*raft.Log) error {
+// resume takes the entries that the database does not have.
+func (j *journaled) resume(entries []*raft.Log) error {
 	last, err := j.backend.LastIndex()
 	if err != nil {
 		return err
@@ -100,8 +100,8 @@ func (j *journaled) flush() error {
 	return j.flushLocked()
 }
 
-// late reports whether there is something that the database does not have.
-func (j *journaled) late() bool {
+// unflushed reports whether there is something that the database does not have.
+func (j *journaled) unflushed() bool {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
 	return len(j.pending) > 0
