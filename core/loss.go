@@ -9,7 +9,7 @@ import (
 // pace is how fast a node's server executes transactions, by its last two reports of what it has executed.
 type pace struct {
 	at        Instant // when the last set came that was another one than before
-	perSecond float64
+	perSecond float64 // 0 if there was no other set within paceFor before that one
 }
 
 // paceFor is how long a pace says something of the present.
@@ -102,6 +102,9 @@ func (m *Machine) mayBeLost(s standing, owner NodeName, last string, ss []standi
 	since := max(ended.Sub(m.paces[owner].at), 0)
 	if since > paceFor {
 		return text
+	}
+	if m.paces[owner].perSecond == 0 {
+		return text + fmt.Sprintf("; of its last %v some more may be lost", since.Round(time.Millisecond))
 	}
 	unknown := uint64(math.Ceil(m.paces[owner].perSecond * since.Seconds()))
 	return text + fmt.Sprintf("; of its last %v about %d more may be lost", since.Round(time.Millisecond), unknown)

@@ -20,6 +20,11 @@ func TestMayBeLostCountsKnownAndUnknown(t *testing.T) {
 		m.reportReceived("n2", Report{Incarnation: 7, Seq: Seq(d), Health: h}, 0)
 	}
 	report(time.Second, Health{State: Healthy, Executed: "n2:1000"})
+	report(1200*time.Millisecond, Health{State: Failed})
+	want := "n1 has all that n2 is known to have executed; of its last 200ms some more may be lost"
+	if got := m.mayBeLost(standing{node: "n1", all: "n2:1000"}, "n2", m.executed["n2"], nil); got != want {
+		t.Errorf("by one report, which shows no pace, it is said: %s", got)
+	}
 	report(2*time.Second, Health{State: Healthy, Executed: "n2:1500"})
 	report(2*time.Second+500*time.Millisecond, Health{State: Failed})
 	at(3 * time.Second)

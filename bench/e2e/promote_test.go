@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"database/sql"
+	"math"
 	"os"
 	"regexp"
 	"slices"
@@ -352,29 +353,37 @@ func phases(t *testing.T, l *lab.Lab, since time.Time) string {
 	return b.String()
 }
 
-// told is what an arbiter says when it has chosen.
-var told = regexp.MustCompile(`is chosen","group":"writer","epoch":[0-9]+,"reason":"\w+ (?:lacks ([0-9]+)|has all).*about ([0-9]+) more may be lost`)
+// told is what an arbiter says when it has chosen, and when. The last number is missing where the old owner's pace was not known.
+var told = regexp.MustCompile(`^{"time":"([^"]+)".* is chosen","group":"writer","epoch":[0-9]+,"reason":"\w+ (?:lacks ([0-9]+)|has all).*(?:about ([0-9]+)|some) more may be lost`)
 
 // toldLost returns how many transactions the last choice said might be lost, in this test of those of owner. What is
 // unknown is told by the pace of the last seconds, and a pace changes.
 func toldLost(t *testing.T, l *lab.Lab, owner string) int {
 	t.Helper()
-	said, found := 0, false
+	var last time.Time // an owner may have been replaced before, by the choice of another arbiter
+	said := 0
 	for _, n := range l.Nodes() {
 		b, err := os.ReadFile(n.LogPath())
 		must(t, err)
 		for line := range strings.Lines(string(b)) {
 			if m := told.FindStringSubmatch(line); m != nil && strings.Contains(line, owner+" is known to have executed") {
-				known, _ := strconv.Atoi(m[1])
-				unknown, _ := strconv.Atoi(m[2])
-				t.Logf("said of %s: %d known, about %d more", owner, known, unknown)
-				said, found = known+3*unknown+10, true
+				at, err := time.Parse(time.RFC3339Nano, m[1])
+				must(t, err)
+				t.Logf("said of %s by %s: %s", owner, n.Name, m[0])
+				if at.Before(last) {
+					continue
+				}
+				known, _ := strconv.Atoi(m[2])
+				unknown, err := strconv.Atoi(m[3])
+				last, said = at, known+3*unknown+10
+				if err != nil {
+					said = math.MaxInt
+				}
 			}
 		}
 	}
-	if found {
-		return said
+	if last.IsZero() {
+		t.Fatalf("no node has said what of the transactions of %s may be lost", owner)
 	}
-	t.Fatalf("no node has said what of the transactions of %s may be lost", owner)
-	return 0
+	return said
 }
