@@ -24,7 +24,7 @@ deps: ## install what the tests and the demo need and this machine lacks (Debian
 
 test: test-parts ## run all tests, those in network namespaces with real servers included
 	# Alone, because these time real servers and daemons on the same cores. Those that time nothing run two at a time.
-	REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 20m -parallel 2 -v ./bench/e2e
+	REMORA_BIN=$(CURDIR)/bin/remora go test -count=1 -timeout 20m -parallel 2 -v ./bench/e2e 2>&1 | tee bin/e2e.log || { .ci/failed bin/e2e.log; exit 1; }
 
 test-parts: deps build
 	$(MAKE) --no-print-directory -j 2 -O test-race test-seeds
