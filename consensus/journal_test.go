@@ -267,6 +267,15 @@ func TestTheJournalIsFlushed(t *testing.T) {
 	}
 }
 
+// inJournal appends entries that the database does not get unless somebody flushes the journal, and returns the log.
+func inJournal(t *testing.T, s *store, ls []*raft.Log) *journaled {
+	t.Helper()
+	s.log.later.Stop()
+	must(t, s.StoreLogs(ls))
+	s.log.later.Stop()
+	return s.log.back.(*journaled)
+}
+
 // deaf is a database that takes no entries.
 type deaf struct {
 	backend
@@ -279,10 +288,7 @@ func (d *deaf) StoreLogs([]*raft.Log) error { return d.err }
 func TestADatabaseThatTakesNothing(t *testing.T) {
 	s := testStore(t, t.TempDir())
 	defer s.Close()
-	s.log.later.Stop()
-	must(t, s.StoreLogs(entries(1, 2, 10)))
-	s.log.later.Stop()
-	db := s.log.back.(*journaled)
+	db := inJournal(t, s, entries(1, 2, 10))
 	db.backend = &deaf{db.backend, errDisk}
 	open := s.log.open
 	s.log.open = func() (backend, error) {
@@ -311,10 +317,7 @@ func TestADatabaseThatTakesNothing(t *testing.T) {
 func TestAFlushThatIsNotNeededAnyMore(t *testing.T) {
 	s := testStore(t, t.TempDir())
 	defer s.Close()
-	s.log.later.Stop()
-	must(t, s.StoreLogs(entries(1, 2, 10)))
-	s.log.later.Stop()
-	db := s.log.back.(*journaled)
+	db := inJournal(t, s, entries(1, 2, 10))
 	s.log.note(&s.log.unmoved, &trouble{op: opFlush, text: "fails", since: time.Now()})
 	must(t, s.StoreLogs(entries(3, 1, journalRoom))) // more than the journal takes
 	if db.unflushed() {
@@ -378,10 +381,7 @@ func TestAFlushThatHangsCostsNoLeader(t *testing.T) {
 	s, err := openStore(t.TempDir(), openBolt, 50*time.Millisecond, slog.New(slog.DiscardHandler))
 	must(t, err)
 	defer s.Close()
-	s.log.later.Stop()
-	must(t, s.StoreLogs(entries(1, 2, 10)))
-	s.log.later.Stop()
-	db := s.log.back.(*journaled)
+	db := inJournal(t, s, entries(1, 2, 10))
 	hangs := &stuck{db.backend, make(chan struct{})}
 	db.backend = hangs
 	flushed, appended := make(chan struct{}), make(chan error, 1)

@@ -303,7 +303,7 @@ func whatIsLostWasToldAndIsSetAside(t *testing.T, l *lab.Lab, w *writer) {
 			must(t, n.Exec(within(t), "STOP REPLICA IO_THREAD"))
 		}
 	}
-	for range 4 { // far more than what is forgiven in toldLost
+	for range 2 { // more than what is forgiven in toldLost
 		w.goesOn(t, "although nobody replicates")
 	}
 	next, lost := w.killed(t, l, old)
